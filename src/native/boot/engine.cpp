@@ -1,0 +1,219 @@
+#include "engine.h"
+
+#include <link.h>
+#include <pthread.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include <new>
+
+namespace pht {
+
+namespace {
+
+pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+alignas(Engine) char storage[sizeof(Engine)];
+
+void lock_before_fork() {
+    pthread_mutex_lock(&mutex);
+}
+void unlock_after_fork() {
+    pthread_mutex_unlock(&mutex);
+}
+
+// Made when the module is loaded, before anything can race: no guard needed.
+[[gnu::constructor]] void create_engine() {
+    new (storage) Engine;
+    pthread_atfork(lock_before_fork, unlock_after_fork, unlock_after_fork);
+}
+
+// Signals first: a handler that forks while its own thread holds the lock would never return.
+class Locked {
+public:
+    Locked() { pthread_mutex_lock(&mutex); }
+    ~Locked() { pthread_mutex_unlock(&mutex); }
+    Locked(const Locked &) = delete;
+    Locked &operator=(const Locked &) = delete;
+
+private:
+    sys::SignalsBlocked signals_;
+};
+
+struct Visit {
+    Table *table;
+    u64 adds, subs;      // in: last seen; out: now
+    bool changed, found, complete;
+};
+
+int list_object(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    visit->adds = info->dlpi_adds;
+    visit->subs = info->dlpi_subs;
+    if (info->dlpi_phnum == 0) return 0;
+    // The executable comes first, under an empty name (glibc) or its own (musl).
+    const bool main = !visit->found;
+    visit->found = true;
+    visit->complete = visit->complete && visit->table->list(info->dlpi_addr, info->dlpi_phdr,
+                                                            info->dlpi_phnum, main);
+    return 0;
+}
+
+int look_for_new(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    if (!visit->changed) {
+        if (info->dlpi_adds == visit->adds && info->dlpi_subs == visit->subs) return 1;
+        visit->changed = true;
+        visit->found = info->dlpi_subs != visit->subs;
+        visit->adds = info->dlpi_adds;
+        visit->subs = info->dlpi_subs;
+    }
+    if (may_be_coverable(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum) &&
+        !visit->table->knows(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum))
+        visit->found = true;
+    return visit->found;
+}
+
+// dl_iterate_phdr holds the lock under which dlclose unmaps: an object that was listed is still
+// there if nothing was removed since.
+int commit_if_unchanged(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    visit->complete = info->dlpi_subs == visit->subs;
+    if (visit->complete) visit->table->commit();
+    return 1;
+}
+
+}  // namespace
+
+Engine &Engine::get() {
+    return *std::launder(reinterpret_cast<Engine *>(storage));
+}
+
+void Engine::pass() {
+    constexpr int kTries = 3;
+    for (int i = 0; i < kTries; ++i) {
+        Visit visit = {&table_, 0, 0, false, false, true};
+        table_.begin_listing();
+        dl_iterate_phdr(list_object, &visit);
+        table_.end_listing();
+        seen_adds_ = visit.adds;
+        seen_subs_ = visit.subs;
+        if (!visit.complete) {
+            last_ = {Status::no_memory, Call::none, 0};
+            return;
+        }
+        if (const long error = table_.observe(false)) {
+            last_ = {Status::unreadable, Call::read, static_cast<u16>(-error)};
+            return;
+        }
+        table_.prepare(request_);
+        dl_iterate_phdr(commit_if_unchanged, &visit);
+        if (visit.complete) {
+            last_ = done();
+            return;
+        }
+        table_.abandon();
+    }
+    last_ = {Status::pending, Call::none, 0};
+}
+
+void Engine::remap(Request &&request) {
+    const Locked locked;
+    const u64 began = sys::now();
+    request.keep_out[0] = reinterpret_cast<u64>(&storage);
+    request.keep_out[1] = getauxval(AT_BASE);
+    machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
+    started_ = true;
+    enabled_ = true;
+    request_ = static_cast<Request &&>(request);
+    if (machine_.ok()) {
+        if (request_.backing != Backing::automatic) table_.restore(request_.backing);
+        pass();
+    }
+    elapsed_ns_ += sys::now() - began;
+}
+
+bool Engine::stale() {
+    // Without the lock: a wrong answer is corrected by poll(), or at the next import.
+    if (!enabled_ || !machine_.ok()) return false;
+    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true};
+    dl_iterate_phdr(
+        [](dl_phdr_info *info, size_t, void *data) {
+            auto *seen = static_cast<Visit *>(data);
+            seen->changed = info->dlpi_adds != seen->adds || info->dlpi_subs != seen->subs;
+            return 1;
+        },
+        &visit);
+    return visit.changed;
+}
+
+bool Engine::poll() {
+    const Locked locked;
+    if (!enabled_ || !machine_.ok()) return false;
+    const u64 began = sys::now();
+    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true};
+    dl_iterate_phdr(look_for_new, &visit);
+    seen_adds_ = visit.adds;
+    seen_subs_ = visit.subs;
+    if (visit.found) pass();
+    elapsed_ns_ += sys::now() - began;
+    return visit.found;
+}
+
+void Engine::restore() {
+    const Locked locked;
+    enabled_ = false;
+    table_.restore();
+}
+
+bool Engine::started() {
+    const Locked locked;
+    return started_;
+}
+
+void Engine::snapshot(Snapshot *out) {
+    const Locked locked;
+    Visit visit = {&table_, 0, 0, false, false, true};
+    table_.begin_listing();
+    dl_iterate_phdr(list_object, &visit);
+    table_.end_listing();
+    Outcome observed = done();
+    if (const long error = table_.observe(true))
+        observed = {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    out->started = started_;
+    out->enabled = enabled_;
+    out->machine = machine_;
+    out->last = last_.ok() || !started_ ? observed : last_;
+    out->elapsed_ns = elapsed_ns_;
+    bool memory = true;
+    for (const Region *region : table_.regions()) {
+        RegionView view = {};
+        view.low = region->object.low;
+        view.high = region->object.high;
+        view.text_bytes = region->text_bytes;
+        view.coverable_bytes = region->coverable_bytes;
+        view.mapped_bytes = region->mapped_text();
+        view.elapsed_ns = region->elapsed_ns;
+        view.backing = region->any_huge() ? region->backing : Backing::none;
+        view.outcome = region->outcome;
+        for (int i = 0; i < kBackings; ++i) view.tried[i] = region->tried[i];
+        view.build_id = region->object.build_id;
+        view.is_main = region->object.is_main;
+        const Str path = region->path_text();
+        view.path = out->text.size();
+        view.path_size = path.size;
+        memory = memory && out->text.append(path.data, path.size);
+        view.first_stretch = out->stretches.size();
+        for (size_t i = 0; i < region->pages.size(); ++i) {
+            const HugePage &page = region->pages[i];
+            if (page.state == HugePage::State::unusable) continue;
+            const StretchView stretch = {region->address_of(i), region->address_of(i + 1),
+                                         page.state == HugePage::State::huge, page.outcome};
+            memory = memory && out->stretches.push(stretch);
+            if (memory) ++view.stretches;
+        }
+        memory = memory && out->regions.push(view);
+    }
+    if (!memory) out->last = {Status::no_memory, Call::none, 0};
+}
+
+}  // namespace pht

@@ -1,0 +1,64 @@
+// The hosted side of the core: it knows the dynamic linker, locks and fork; still no Python.
+#pragma once
+
+#include "table.h"
+
+namespace pht {
+
+// What is known of one object, flat, for readers outside the lock.
+struct StretchView {
+    u64 start, end;
+    bool huge;
+    Outcome outcome;
+};
+struct RegionView {
+    u64 low, high;                  // the object's span
+    u64 text_bytes, coverable_bytes, mapped_bytes, elapsed_ns;
+    size_t path, path_size;         // into Snapshot::text
+    size_t first_stretch, stretches;  // into Snapshot::stretches: the planned 2 MiB pages
+    Backing backing;
+    Outcome outcome;
+    Outcome tried[kBackings];
+    BuildId build_id;
+    bool is_main;
+};
+struct Snapshot {
+    bool started = false;      // remap was asked for, at start-up or by call
+    bool enabled = false;      // and not undone by restore()
+    Outcome machine;           // whether this machine can do it at all
+    Outcome last;              // of the last pass as a whole
+    u64 elapsed_ns = 0;        // spent in all passes
+    Array<RegionView> regions;
+    Array<StretchView> stretches;
+    Array<char> text;
+};
+
+// One engine a process. Every call takes the lock; none throws; all may be called from any thread.
+// fork() waits for the lock, so a child never sees half a pass.
+class Engine {
+public:
+    static Engine &get();
+
+    // Swaps what the request asks for and remembers it for libraries loaded later. With a named
+    // backing, regions that have another one are put back first.
+    void remap(Request &&request);
+    // True when there may be something new; cheap enough for every import.
+    bool stale();
+    // Looks at libraries loaded since the last pass. Returns whether anything was decided.
+    bool poll();
+    void restore();
+    void snapshot(Snapshot *out);
+    bool started();
+
+private:
+    void pass();
+    bool poll_locked();
+    Request request_;
+    Table table_;
+    Outcome machine_, last_;
+    u64 elapsed_ns_ = 0;
+    u64 seen_adds_ = 0, seen_subs_ = 0;
+    bool started_ = false, enabled_ = false;
+};
+
+}  // namespace pht

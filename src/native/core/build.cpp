@@ -1,0 +1,289 @@
+#include "build.h"
+
+namespace pht {
+
+namespace {
+
+using sys::kMapAnonymous;
+using sys::kMapFixed;
+using sys::kMapPrivate;
+using sys::kMapShared;
+using sys::kProtRead;
+using sys::kProtWrite;
+
+constexpr int kCollapseTries = 4;
+
+// A scratch mapping that is unmapped again unless it is handed on.
+class Scratch {
+public:
+    explicit Scratch(u64 length) : length_(length) {}
+    ~Scratch() {
+        if (address_) sys::munmap(address_, length_);
+    }
+    Scratch(const Scratch &) = delete;
+    Scratch &operator=(const Scratch &) = delete;
+    Outcome reserve() { return reserve_scratch(length_, &address_); }
+    u64 address() const { return address_; }
+    Outcome hand_on(u64 target, Aside *aside) {
+        *aside = {address_, target, length_};
+        address_ = 0;
+        return done();
+    }
+
+private:
+    u64 address_ = 0, length_;
+};
+
+class Descriptor {
+public:
+    explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
+    ~Descriptor() {
+        if (fd_ >= 0) sys::close(fd_);
+    }
+    Descriptor(const Descriptor &) = delete;
+    Descriptor &operator=(const Descriptor &) = delete;
+    operator int() const { return fd_; }
+
+private:
+    int fd_;
+};
+
+// MADV_COLLAPSE may answer EAGAIN half way (a page was busy, or off the LRU for a moment).
+long collapse(u64 address, u64 length) {
+    long result = 0;
+    for (int i = 0; i < kCollapseTries; ++i) {
+        result = sys::madvise(address, length, sys::kMadvCollapse);
+        if (result != -sys::kEagain) break;
+    }
+    return result;
+}
+
+Buffer<80> memory_name(const Region &region) {
+    Buffer<80> name;
+    name.add("pyhugetext:");
+    // PR_SET_VMA_ANON_NAME refuses a few characters; the name is for people only.
+    const Str base = basename(region.path_text());
+    for (size_t i = 0; i < base.size && i < 64; ++i) {
+        const char c = base.data[i];
+        const bool plain = c > ' ' && c < 127 && c != '[' && c != ']' && c != '\\' && c != '$' &&
+                           c != '`' && c != '(' && c != ')';
+        const char safe = plain ? c : '_';
+        name.add({&safe, 1});
+    }
+    return name;
+}
+
+// Calls visit(piece start, piece end) for what of [target, target + length) comes from the file.
+template <class Visit> Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
+    for (const Piece &piece : region.pieces) {
+        const u64 start = max(piece.start, target), end = min(piece.end, target + length);
+        if (start >= end || !piece.from_file()) continue;
+        const Outcome outcome = visit(start, end);
+        if (!outcome.ok()) return outcome;
+    }
+    return done();
+}
+
+Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
+    while (size > 0) {
+        const long got = sys::pwrite(fd, from, size, offset);
+        if (got == -sys::kEintr) continue;
+        if (sys::failed(got)) return refused(Call::pwrite, got);
+        if (got == 0) return refused(Call::pwrite, -sys::kEio);
+        const auto n = static_cast<u64>(got);
+        from += n, offset += n, size -= n;
+    }
+    return done();
+}
+
+Outcome copy_all(u64 to, u64 from, u64 size) {
+    while (size > 0) {
+        const long got = sys::copy_memory(to, from, size);
+        if (got == -sys::kEintr) continue;
+        if (sys::failed(got)) return refused(Call::copy, got);
+        if (got == 0) return refused(Call::copy, -sys::kEfault);
+        const auto n = static_cast<u64>(got);
+        from += n, to += n, size -= n;
+    }
+    return done();
+}
+
+int create_memfd(const char *name) {
+    // Ask for an executable one explicitly where the kernel knows the flag (6.3); vm.memfd_noexec
+    // may forbid it.
+    const unsigned flags = sys::kMfdCloexec | sys::kMfdAllowSealing;
+    long fd = sys::memfd_create(name, flags | sys::kMfdExec);
+    if (fd == -sys::kEinval) fd = sys::memfd_create(name, flags);
+    return static_cast<int>(fd);
+}
+
+// A sealed memory file, mapped readable and executable from the start: never writable and
+// executable, no mprotect to executable. It is collapsed while it is all but empty, so that each
+// byte is written once, into the huge page.
+Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) {
+    const Descriptor fd(create_memfd(memory_name(region).data));
+    if (fd < 0) return refused(Call::memfd_create, fd);
+    long result = sys::ftruncate(fd, length);
+    if (sys::failed(result)) return refused(Call::ftruncate, result);
+    Scratch scratch(length);
+    Outcome outcome = scratch.reserve();
+    if (!outcome.ok()) return outcome;
+    // Private, so that a debugger can still plant a breakpoint (copy on write).
+    result = sys::mmap(scratch.address(), length, region.text_protection(), kMapPrivate | kMapFixed,
+                       fd, 0);
+    if (sys::failed(result)) return refused(Call::mmap, result);
+    const u8 zero = 0;
+    for (u64 at = 0; at < length; at += kHugeSize) {
+        outcome = write_all(fd, reinterpret_cast<u64>(&zero), 1, at);
+        if (!outcome.ok()) return outcome;
+    }
+    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    result = collapse(scratch.address(), length);
+    if (sys::failed(result)) return refused(Call::collapse, result);
+    outcome = each_content(region, target, length, [&](u64 start, u64 end) {
+        return write_all(fd, start, end - start, start - target);
+    });
+    if (!outcome.ok()) return outcome;
+    result = sys::add_seals(
+        fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
+    if (sys::failed(result)) return refused(Call::seal, result);
+    sys::sync_instructions(scratch.address(), length);
+    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    return scratch.hand_on(target, aside);
+}
+
+// Anonymous memory: written first, made executable afterwards, never both.
+Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                        bool hugetlb, Aside *aside) {
+    Scratch scratch(length);
+    Outcome outcome = scratch.reserve();
+    if (!outcome.ok()) return outcome;
+    int flags = kMapPrivate | kMapAnonymous | kMapFixed;
+    if (hugetlb) {
+        // mmap with MAP_FIXED over the reservation would leave a hole when the pool is empty:
+        // harmless here, where nobody lives, and the reason it is never done over live text.
+        flags |= sys::kMapHugetlb | sys::kMapHuge2M;
+    }
+    long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
+    if (sys::failed(result)) return refused(Call::mmap, result);
+    if (!hugetlb) {
+        sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+        sys::name_memory(scratch.address(), length, memory_name(region).data);
+    }
+    outcome = each_content(region, target, length, [&](u64 start, u64 end) {
+        return copy_all(scratch.address() + (start - target), start, end - start);
+    });
+    if (!outcome.ok()) return outcome;
+    // Where the faults gave small pages; kernels before about 6.18 collapse anonymous memory only
+    // while it is not executable.
+    if (!hugetlb && !pagemap.all_huge(scratch.address(), length)) collapse(scratch.address(), length);
+    sys::sync_instructions(scratch.address(), length);
+    result = sys::mprotect(scratch.address(), length, region.text_protection());
+    if (sys::failed(result)) return refused(Call::mprotect, result);
+    return scratch.hand_on(target, aside);
+}
+
+// The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
+// systems with large folios) and address and offset are congruent. No copy at all.
+Outcome build_file(const Region &region, u64 target, u64 length, Aside *aside) {
+    constexpr Outcome unsupported = {Status::unsupported, Call::none, 0};
+    u64 offset = 0;
+    bool known = false;
+    for (const Piece &piece : region.pieces) {
+        if (!piece.from_file() || piece.end <= target || piece.start >= target + length) continue;
+        const u64 here = piece.offset + target - piece.start;  // may wrap below 0, and back
+        if (known && here != offset) return unsupported;
+        offset = here;
+        known = true;
+    }
+    if (!known || offset % kHugeSize != 0 || offset > (1ull << 62)) return unsupported;
+    Outcome outcome;
+    const Descriptor fd(open_original(region, &outcome));
+    if (fd < 0) return outcome;
+    Scratch scratch(length);
+    outcome = scratch.reserve();
+    if (!outcome.ok()) return outcome;
+    long result = sys::mmap(scratch.address(), length, region.text_protection(),
+                            kMapPrivate | kMapFixed, fd, offset);
+    if (sys::failed(result)) return refused(Call::mmap, result);
+    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    result = collapse(scratch.address(), length);
+    if (sys::failed(result)) return refused(Call::collapse, result);
+    result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    if (sys::failed(result)) return refused(Call::read, result);
+    return scratch.hand_on(target, aside);
+}
+
+// Whether a descriptor is the mapped file, as /proc/self/maps prints it. st_dev does not do: btrfs
+// and overlayfs tell another device there than in maps.
+bool is_mapped_file(const Region &region, int fd) {
+    const long at = sys::mmap(0, kPageSize, kProtRead, kMapPrivate, fd, 0);
+    if (sys::failed(at)) return false;
+    bool same = false;
+    each_mapping([&](const Mapping &mapping) {
+        const auto address = static_cast<u64>(at);
+        if (mapping.end <= address) return true;
+        same = mapping.start <= address && mapping.inode == region.inode &&
+               mapping.dev_major == region.dev_major && mapping.dev_minor == region.dev_minor;
+        return false;
+    });
+    sys::munmap(static_cast<u64>(at), kPageSize);
+    return same;
+}
+
+}  // namespace
+
+void discard(u64 address, u64 length) {
+    if (length) sys::munmap(address, length);
+}
+
+Outcome reserve_scratch(u64 length, u64 *address) {
+    const long got = sys::mmap(0, length + kHugeSize, sys::kProtNone,
+                               kMapPrivate | kMapAnonymous | sys::kMapNoReserve, -1, 0);
+    if (sys::failed(got)) return refused(Call::mmap_reserve, got);
+    const auto start = static_cast<u64>(got);
+    const u64 aligned = round_up(start, kHugeSize);
+    if (aligned > start) sys::munmap(start, aligned - start);
+    if (aligned < start + kHugeSize) sys::munmap(aligned + length, start + kHugeSize - aligned);
+    *address = aligned;
+    return done();
+}
+
+int open_original(const Region &region, Outcome *outcome) {
+    const long fd = sys::open(region.path.data());
+    if (sys::failed(fd)) {
+        *outcome = {Status::file_gone, Call::open, static_cast<u16>(-fd)};
+        return -1;
+    }
+    sys::FileIdentity file;
+    const long result = sys::identify(static_cast<int>(fd), &file);
+    if (sys::failed(result)) {
+        *outcome = refused(Call::statx, result);
+    } else if ((file.inode == region.inode && file.dev_major == region.dev_major &&
+                file.dev_minor == region.dev_minor) ||
+               is_mapped_file(region, static_cast<int>(fd))) {
+        return static_cast<int>(fd);
+    } else {
+        *outcome = {Status::file_gone, Call::none, 0};
+    }
+    sys::close(static_cast<int>(fd));
+    return -1;
+}
+
+Outcome build(Backing backing, const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+              Aside *aside) {
+    switch (backing) {
+        case Backing::file:
+            return build_file(region, target, length, aside);
+        case Backing::memfd:
+            return build_memfd(region, target, length, aside);
+        case Backing::thp:
+            return build_anonymous(region, pagemap, target, length, false, aside);
+        case Backing::hugetlb:
+            return build_anonymous(region, pagemap, target, length, true, aside);
+        default:
+            return {Status::unsupported, Call::none, 0};
+    }
+}
+
+}  // namespace pht

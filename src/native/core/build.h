@@ -1,0 +1,25 @@
+// Building the new content of a stretch aside. Nothing here touches the live text but to read it.
+#pragma once
+
+#include "pagemap.h"
+#include "region.h"
+
+namespace pht {
+
+// Builds [target, target + length) of the region with one backing: readable and executable, at a
+// scratch address congruent to the target modulo 2 MiB. On success *aside is to be moved or
+// discarded by the caller; on failure nothing is left.
+Outcome build(Backing backing, const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+              Aside *aside);
+
+// Unmaps what was built and not moved.
+void discard(u64 address, u64 length);
+
+// Reserves `length` bytes of address space at a 2 MiB boundary, inaccessible.
+Outcome reserve_scratch(u64 length, u64 *address);
+
+// Opens the region's original file, and makes sure that it is the very file that was mapped.
+// Returns a descriptor, or a negative number with *outcome set.
+int open_original(const Region &region, Outcome *outcome);
+
+}  // namespace pht

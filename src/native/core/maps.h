@@ -1,0 +1,55 @@
+// Reading /proc/PID/maps and /proc/PID/smaps of any size; see proc_pid_maps(5).
+#pragma once
+
+#include "text.h"
+
+namespace pht {
+
+struct Mapping {
+    u64 start, end, offset, inode;
+    u32 dev_major, dev_minor;
+    bool readable, writable, executable, shared;
+    Str path;  // as the kernel prints it; valid during the visit only
+};
+
+// Reads a file line by line through a window of fixed size; lines are up to a path long.
+class LineReader {
+public:
+    explicit LineReader(const char *file) : fd_(static_cast<int>(sys::open(file))) {
+        if (sys::failed(fd_)) error_ = fd_;
+    }
+    ~LineReader() {
+        if (!sys::failed(fd_)) sys::close(fd_);
+        release(window_, kWindow);
+    }
+    LineReader(const LineReader &) = delete;
+    LineReader &operator=(const LineReader &) = delete;
+
+    bool next(Str *line);
+    long error() const { return error_; }  // 0, or -errno of what ended the reading early
+
+private:
+    static constexpr size_t kWindow = 32 * 1024;
+    int fd_;
+    char *window_ = nullptr;
+    size_t from_ = 0, to_ = 0;
+    bool ended_ = false;
+    long error_ = 0;
+};
+
+bool parse_mapping(Str line, Mapping *out);
+
+// Calls visit(const Mapping &) for every mapping of this process until it returns false. Returns
+// 0 or -errno.
+template <class Visit> long each_mapping(Visit visit) {
+    LineReader reader("/proc/self/maps");
+    Str line;
+    while (reader.next(&line)) {
+        Mapping mapping;
+        if (!parse_mapping(line, &mapping)) return -sys::kEinval;
+        if (!visit(mapping)) return 0;
+    }
+    return reader.error();
+}
+
+}  // namespace pht

@@ -1,0 +1,83 @@
+// Own memory: an allocator on mmap and a growable array on top of it.
+#pragma once
+
+#include "sys.h"
+
+namespace pht {
+
+void *allocate(size_t size);           // zero-filled, 16-byte aligned; nullptr when there is none
+void release(void *block, size_t size);  // `size` as given to allocate
+int compare(const void *a, const void *b, size_t size);
+void copy(void *to, const void *from, size_t size);
+
+// A growable array of trivially copyable things. push() returns false when memory ran out, and
+// then leaves the array as it was.
+template <class T> class Array {
+public:
+    Array() = default;
+    Array(const Array &) = delete;
+    Array &operator=(const Array &) = delete;
+    Array(Array &&other) noexcept { swap(other); }
+    Array &operator=(Array &&other) noexcept {
+        swap(other);
+        return *this;
+    }
+    ~Array() { reset(); }
+
+    [[nodiscard]] bool push(const T &value) {
+        if (size_ == capacity_ && !reserve(capacity_ ? capacity_ * 2 : 8)) return false;
+        data_[size_++] = value;
+        return true;
+    }
+    [[nodiscard]] bool append(const T *values, size_t count) {
+        if (size_ + count > capacity_ && !reserve(max(size_ + count, capacity_ * 2))) return false;
+        copy(data_ + size_, values, count * sizeof(T));
+        size_ += count;
+        return true;
+    }
+    [[nodiscard]] bool resize(size_t count) {  // new elements are zero
+        if (count > capacity_ && !reserve(count)) return false;
+        for (size_t i = size_; i < count; ++i) data_[i] = T{};
+        size_ = count;
+        return true;
+    }
+    void clear() { size_ = 0; }
+    void reset() {
+        if (data_) release(data_, capacity_ * sizeof(T));
+        data_ = nullptr;
+        size_ = capacity_ = 0;
+    }
+    void swap(Array &other) {
+        T *data = data_;
+        const size_t size = size_, capacity = capacity_;
+        data_ = other.data_, size_ = other.size_, capacity_ = other.capacity_;
+        other.data_ = data, other.size_ = size, other.capacity_ = capacity;
+    }
+    T &operator[](size_t i) { return data_[i]; }
+    const T &operator[](size_t i) const { return data_[i]; }
+    T *data() { return data_; }
+    const T *data() const { return data_; }
+    size_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    T *begin() { return data_; }
+    T *end() { return data_ + size_; }
+    const T *begin() const { return data_; }
+    const T *end() const { return data_ + size_; }
+
+private:
+    bool reserve(size_t capacity) {
+        void *block = allocate(capacity * sizeof(T));
+        if (!block) return false;
+        if (data_) {
+            copy(block, data_, size_ * sizeof(T));
+            release(data_, capacity_ * sizeof(T));
+        }
+        data_ = static_cast<T *>(block);
+        capacity_ = capacity;
+        return true;
+    }
+    T *data_ = nullptr;
+    size_t size_ = 0, capacity_ = 0;
+};
+
+}  // namespace pht

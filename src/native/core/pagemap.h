@@ -1,0 +1,34 @@
+// What the kernel knows of single pages; see Documentation/admin-guide/mm/pagemap.rst.
+#pragma once
+
+#include "maps.h"
+
+namespace pht {
+
+class Pagemap {
+public:
+    Pagemap() : fd_(static_cast<int>(sys::open("/proc/self/pagemap"))) {}
+    ~Pagemap() {
+        if (!sys::failed(fd_)) sys::close(fd_);
+    }
+    Pagemap(const Pagemap &) = delete;
+    Pagemap &operator=(const Pagemap &) = delete;
+
+    long error() const { return sys::failed(fd_) ? fd_ : 0; }
+
+    // Finds the 2 MiB pages of [start, start + count * 2 MiB) in which a page of the program's was
+    // changed: a private file page that was written to is anonymous, whoever wrote (the program, a
+    // debugger, a uprobe). Sets marks[i]; returns 0 or -errno.
+    long find_modified(u64 start, size_t count, u8 *marks) const;
+
+    // Finds the 2 MiB pages that the kernel maps with one entry. Sets marks[i]; returns 0 or
+    // -errno. Kernels before 6.7 answer for the whole mapping only: all pages or none are marked.
+    long find_huge(u64 start, size_t count, u8 *marks) const;
+
+    bool all_huge(u64 start, u64 length) const;
+
+private:
+    int fd_;
+};
+
+}  // namespace pht

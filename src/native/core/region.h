@@ -1,0 +1,99 @@
+// One loaded object with what was planned for it and what was done.
+#pragma once
+
+#include "maps.h"
+#include "object.h"
+#include "status.h"
+
+namespace pht {
+
+// A stretch of the original layout, to be told apart when it is put back.
+struct Piece {
+    enum class Kind : u8 {
+        text,      // r-x, from the file
+        readonly,  // r--, from the file
+        padding,   // --- of a file, the dynamic linker's filling between segments
+        guard,     // --- of no file
+        hole,      // nothing is mapped there
+    };
+    u64 start, end;
+    u64 offset;  // in the file; of `start`
+    Kind kind;
+
+    bool from_file() const { return kind == Kind::text || kind == Kind::readonly; }
+};
+
+struct HugePage {
+    enum class State : u8 {
+        unusable,  // not part of the plan
+        small,     // planned, and still on small pages; `outcome` says why
+        huge,      // swapped
+    };
+    State state = State::unusable;
+    u8 ready = 0;      // between prepare and commit: new content was built, and it is huge
+    Outcome outcome;
+    u32 text = 0;      // bytes of text in it
+};
+
+// Freshly built content, waiting to be moved over pages [first, first + length / 2 MiB).
+struct Aside {
+    u64 address, target, length;
+};
+
+struct Region {
+    Object object;
+    bool seen = true;               // the dynamic linker still lists it
+    bool candidate = true;          // large enough to be worth planning
+    u32 dev_major = 0, dev_minor = 0;
+    u64 inode = 0;
+    Array<char> path;               // as the kernel names the mapped file; NUL-terminated
+    Array<Piece> pieces;            // sorted, from_file and gaps
+    u64 base = 0;                   // address of pages[0]
+    Array<HugePage> pages;
+    Array<Aside> asides;            // between prepare and commit
+    u64 text_bytes = 0;             // executable file text
+    u64 coverable_bytes = 0;        // of it, inside planned pages
+    Backing backing = Backing::none;
+    Outcome outcome;
+    Outcome tried[kBackings];       // by backing: why that one was not taken
+    u64 elapsed_ns = 0;
+
+    Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }
+    bool any_huge() const {
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::huge) return true;
+        return false;
+    }
+    u64 swapped_bytes() const {
+        u64 n = 0;
+        for (const HugePage &page : pages) n += page.state == HugePage::State::huge;
+        return n * kHugeSize;
+    }
+    u64 mapped_text() const {
+        u64 n = 0;
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::huge) n += page.text;
+        return n;
+    }
+    u64 address_of(size_t page) const { return base + page * kHugeSize; }
+    int text_protection() const {
+        return sys::kProtRead | sys::kProtExec | (object.bti ? sys::kProtBti : 0);
+    }
+};
+
+// Calls visit(first, count) for every run of pages for which wanted(page) holds.
+template <class Wanted, class Visit>
+void each_run(const Array<HugePage> &pages, Wanted wanted, Visit visit) {
+    for (size_t i = 0; i < pages.size();) {
+        if (!wanted(pages[i])) {
+            ++i;
+            continue;
+        }
+        size_t end = i;
+        while (end < pages.size() && wanted(pages[end])) ++end;
+        visit(i, end - i);
+        i = end;
+    }
+}
+
+}  // namespace pht

@@ -1,0 +1,261 @@
+#include "swap.h"
+
+#include "build.h"
+
+namespace pht {
+
+namespace {
+
+// A stretch of the original file mapped somewhere else, to be moved to `start`.
+struct Spare {
+    u64 address, start, end;
+    Piece::Kind kind;
+};
+
+void set_outcome(Region &region, size_t first, size_t count, HugePage::State state,
+                 Outcome outcome) {
+    for (size_t i = first; i < first + count; ++i) {
+        region.pages[i].state = state;
+        region.pages[i].outcome = outcome;
+    }
+}
+
+// Calls visit(start, end) for the holes of the plan inside [from, to).
+template <class Visit> void each_hole(const Region &region, u64 from, u64 to, Visit visit) {
+    for (const Piece &piece : region.pieces) {
+        const u64 start = max(piece.start, from), end = min(piece.end, to);
+        if (piece.kind == Piece::Kind::hole && start < end) visit(start, end);
+    }
+}
+
+// Takes the holes inside [from, to) for us. What looked free a moment ago may be somebody's now:
+// MAP_FIXED_NOREPLACE tells, and on kernels before 4.17, where it is a mere hint, the address does.
+Outcome reserve_holes(const Region &region, u64 from, u64 to) {
+    Outcome outcome = done();
+    u64 reserved_to = from;
+    each_hole(region, from, to, [&](u64 start, u64 end) {
+        if (!outcome.ok()) return;
+        const long got = sys::mmap(start, end - start, sys::kProtNone,
+                                   sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve |
+                                       sys::kMapFixedNoReplace,
+                                   -1, 0);
+        if (sys::failed(got)) {
+            outcome = refused(Call::mmap_reserve, got);
+        } else if (static_cast<u64>(got) != start) {
+            sys::munmap(static_cast<u64>(got), end - start);
+            outcome = refused(Call::mmap_reserve, -17);  // EEXIST
+        } else {
+            reserved_to = end;
+        }
+    });
+    if (!outcome.ok())
+        each_hole(region, from, reserved_to, [](u64 start, u64 end) { discard(start, end - start); });
+    return outcome;
+}
+
+bool is_mapped(u64 start, u64 length) {
+    // MADV_NORMAL changes nothing here and answers ENOMEM where any page is not mapped.
+    return sys::madvise(start, length, sys::kMadvNormal) != -sys::kEnomem;
+}
+
+class Spares {
+public:
+    Spares() = default;
+    ~Spares() {
+        for (const Spare &spare : list_) sys::munmap(spare.address, spare.end - spare.start);
+    }
+    Spares(const Spares &) = delete;
+    Spares &operator=(const Spares &) = delete;
+
+    // Maps what originally was in [from, to) at other addresses.
+    Outcome map(const Region &region, int fd, u64 from, u64 to) {
+        for (const Piece &piece : region.pieces) {
+            const u64 start = max(piece.start, from), end = min(piece.end, to);
+            if (start >= end || piece.kind == Piece::Kind::hole) continue;
+            int protection = sys::kProtNone;
+            if (piece.kind == Piece::Kind::text) protection = region.text_protection();
+            if (piece.kind == Piece::Kind::readonly) protection = sys::kProtRead;
+            const bool anonymous = piece.kind == Piece::Kind::guard;
+            const long got =
+                anonymous ? sys::mmap(0, end - start, protection,
+                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
+                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
+                                      piece.offset + (start - piece.start));
+            if (sys::failed(got)) return refused(Call::mmap, got);
+            if (!list_.push({static_cast<u64>(got), start, end, piece.kind})) {
+                sys::munmap(static_cast<u64>(got), end - start);
+                return {Status::no_memory, Call::none, 0};
+            }
+        }
+        return done();
+    }
+
+    // Whether the live bytes of [from, to) are those of the file. Reads through the kernel's copy
+    // only what is mapped; the file's size was checked before.
+    bool same_content(u64 from, u64 to) const {
+        for (const Spare &spare : list_) {
+            const u64 start = max(spare.start, from), end = min(spare.end, to);
+            if (start >= end) continue;
+            if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
+            const u64 there = spare.address + (start - spare.start);
+            if (sys::failed(sys::madvise(there, end - start, sys::kMadvPopulateRead)))
+                return false;
+            if (compare(reinterpret_cast<const void *>(start),
+                        reinterpret_cast<const void *>(there), end - start) != 0)
+                return false;
+        }
+        return true;
+    }
+
+    // Moves the parts of the spares that belong to [from, to) there.
+    Outcome move(u64 from, u64 to) {
+        for (const Spare &spare : list_) {
+            const u64 start = max(spare.start, from), end = min(spare.end, to);
+            if (start >= end) continue;
+            const long got =
+                sys::mremap_onto(spare.address + (start - spare.start), end - start, start);
+            if (sys::failed(got)) return refused(Call::mremap, got);
+        }
+        return done();
+    }
+
+private:
+    Array<Spare> list_;
+};
+
+// The last resort when an mremap failed and left a hole: never seen, and the kernel checks what
+// makes it fail before it unmaps; but text that is gone kills the program.
+void rescue(Region &region, u64 from, u64 to) {
+    Outcome outcome;
+    const int fd = open_original(region, &outcome);
+    if (fd < 0) return;
+    Spares spares;
+    if (spares.map(region, fd, from, to).ok()) spares.move(from, to);
+    sys::close(fd);
+}
+
+void commit_run(Region &region, u64 address, size_t first, size_t count) {
+    const u64 target = region.address_of(first), length = count * kHugeSize;
+    Outcome outcome = reserve_holes(region, target, target + length);
+    if (!outcome.ok()) {
+        set_outcome(region, first, count, HugePage::State::small, outcome);
+        discard(address, length);
+        return;
+    }
+    const long result = sys::mremap_onto(address, length, target);
+    if (!sys::failed(result)) {
+        set_outcome(region, first, count, HugePage::State::huge, done());
+        return;
+    }
+    discard(address, length);
+    if (!is_mapped(target, length)) rescue(region, target, target + length);
+    each_hole(region, target, target + length,
+              [](u64 start, u64 end) { discard(start, end - start); });
+    set_outcome(region, first, count, HugePage::State::small, refused(Call::mremap, result));
+}
+
+// hugetlb mappings cannot be split at 4 KiB boundaries, so small pieces cannot be moved over them:
+// an ordinary copy goes there first.
+Outcome leave_hugetlb(Region &region, const Pagemap &pagemap, u64 target, u64 length) {
+    Aside aside;
+    const Outcome outcome = build(Backing::thp, region, pagemap, target, length, &aside);
+    if (!outcome.ok()) return outcome;
+    const long result = sys::mremap_onto(aside.address, length, target);
+    if (!sys::failed(result)) return done();
+    discard(aside.address, length);
+    return refused(Call::mremap, result);
+}
+
+void restore_run(Region &region, const Pagemap &pagemap, int fd, size_t first, size_t count) {
+    const u64 from = region.address_of(first), to = from + count * kHugeSize;
+    const auto fail = [&](Outcome outcome) {
+        set_outcome(region, first, count, HugePage::State::huge, outcome);
+    };
+    Array<u8> modified;
+    if (!modified.resize(count)) return fail({Status::no_memory, Call::none, 0});
+    Spares spares;
+    Outcome outcome = spares.map(region, fd, from, to);
+    if (!outcome.ok()) return fail(outcome);
+
+    // A breakpoint planted since must survive. File-backed copies tell by the page; anonymous ones
+    // have to be compared.
+    const bool anonymous = region.backing == Backing::thp || region.backing == Backing::hugetlb;
+    if (anonymous) {
+        for (size_t i = 0; i < count; ++i)
+            modified[i] = !spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
+    } else if (const long error = pagemap.find_modified(from, count, modified.data())) {
+        return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
+    }
+    if (region.backing == Backing::hugetlb) {
+        outcome = leave_hugetlb(region, pagemap, from, to - from);
+        if (!outcome.ok()) return fail(outcome);
+    }
+    for (size_t i = 0; i < count; ++i) {
+        const size_t page = first + i;
+        if (modified[i]) {
+            set_outcome(region, page, 1, HugePage::State::huge, {Status::modified, Call::none, 0});
+            continue;
+        }
+        size_t run = 1;
+        while (i + run < count && !modified[i + run]) ++run;
+        const u64 start = region.address_of(page), end = start + run * kHugeSize;
+        outcome = spares.move(start, end);
+        if (outcome.ok()) {
+            each_hole(region, start, end, [](u64 at, u64 stop) { discard(at, stop - at); });
+            set_outcome(region, page, run, HugePage::State::small,
+                        {Status::restored, Call::none, 0});
+        } else {
+            set_outcome(region, page, run, HugePage::State::huge, outcome);
+        }
+        i += run - 1;
+    }
+}
+
+}  // namespace
+
+void commit(Region &region, const Pagemap &pagemap) {
+    for (const Aside &aside : region.asides) {
+        const size_t first = (aside.target - region.base) / kHugeSize;
+        const size_t count = aside.length / kHugeSize;
+        Array<u8> modified;
+        long error = modified.resize(count) ? 0 : -sys::kEnomem;
+        if (!error) error = pagemap.find_modified(aside.target, count, modified.data());
+        for (size_t i = 0; i < count; ++i) {
+            HugePage &page = region.pages[first + i];
+            if (error)
+                page.outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+            else if (modified[i])
+                page.outcome = {Status::modified, Call::none, 0};
+            if (error || modified[i]) page.ready = 0;
+        }
+        for (size_t i = 0; i < count;) {
+            const bool ready = region.pages[first + i].ready;
+            size_t run = 1;
+            while (i + run < count && region.pages[first + i + run].ready == ready) ++run;
+            const u64 address = aside.address + i * kHugeSize;
+            if (ready)
+                commit_run(region, address, first + i, run);
+            else
+                discard(address, run * kHugeSize);
+            i += run;
+        }
+    }
+    region.asides.clear();
+    for (HugePage &page : region.pages) page.ready = 0;
+}
+
+void restore(Region &region, const Pagemap &pagemap) {
+    Outcome outcome;
+    const int fd = open_original(region, &outcome);
+    each_run(
+        region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
+        [&](size_t first, size_t count) {
+            if (fd < 0)
+                set_outcome(region, first, count, HugePage::State::huge, outcome);
+            else
+                restore_run(region, pagemap, fd, first, count);
+        });
+    if (fd >= 0) sys::close(fd);
+}
+
+}  // namespace pht

@@ -1,0 +1,173 @@
+// Typed system calls. Each returns a value or -errno, as the kernel does; `failed` tells which.
+// Inline on purpose: every use is a call site of its own, which is how the tests fail them one by
+// one (a seccomp filter on the instruction pointer).
+#pragma once
+
+#include "types.h"
+
+#if defined(__x86_64__)
+#include "syscall_x86_64.h"
+#elif defined(__aarch64__)
+#include "syscall_aarch64.h"
+#else
+#error "pyhugetext's core knows x86_64 and aarch64 only; the build skips it elsewhere"
+#endif
+
+namespace pht::sys {
+
+inline bool failed(long result) {
+    return static_cast<unsigned long>(result) >= static_cast<unsigned long>(-4095L);
+}
+
+// Values from the kernel's uapi headers, which not every build machine has new enough.
+enum : int {
+    kEperm = 1,
+    kEintr = 4,
+    kEio = 5,
+    kEnoexec = 8,
+    kEagain = 11,
+    kEnomem = 12,
+    kEfault = 14,
+    kEinval = 22,
+    kEnosys = 38,
+};
+enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
+enum : int {
+    kMapShared = 0x01,
+    kMapPrivate = 0x02,
+    kMapFixed = 0x10,
+    kMapAnonymous = 0x20,
+    kMapNoReserve = 0x4000,
+    kMapHugetlb = 0x40000,
+    kMapHuge2M = 21 << 26,
+    kMapFixedNoReplace = 0x100000,
+};
+enum : int {
+    kMadvNormal = 0,
+    kMadvHugepage = 14,
+    kMadvNohugepage = 15,
+    kMadvPopulateRead = 22,
+    kMadvCollapse = 25,
+};
+enum : int { kMremapMaymove = 1, kMremapFixed = 2 };
+enum : int { kOpenReadOnly = 0, kOpenCloexec = 02000000 };
+enum : int { kAtFdcwd = -100 };
+enum : unsigned { kMfdCloexec = 1, kMfdAllowSealing = 2, kMfdExec = 0x10 };
+enum : int { kAddSeals = 1033, kSealSeal = 1, kSealShrink = 2, kSealGrow = 4, kSealWrite = 8 };
+
+__attribute__((always_inline)) inline long open(const char *path) {
+    return raw(nr::openat, kAtFdcwd, reinterpret_cast<long>(path), kOpenReadOnly | kOpenCloexec);
+}
+__attribute__((always_inline)) inline long read(int fd, void *to, size_t size) {
+    return raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size));
+}
+__attribute__((always_inline)) inline long pread(int fd, void *to, size_t size, u64 offset) {
+    return raw(nr::pread64, fd, reinterpret_cast<long>(to), static_cast<long>(size),
+               static_cast<long>(offset));
+}
+// Writing from program memory answers EFAULT where reading it would raise SIGBUS or SIGSEGV, so it
+// is also the safe way to copy text whose file may have been truncated.
+__attribute__((always_inline)) inline long pwrite(int fd, u64 from, size_t size, u64 offset) {
+    return raw(nr::pwrite64, fd, static_cast<long>(from), static_cast<long>(size),
+               static_cast<long>(offset));
+}
+__attribute__((always_inline)) inline long close(int fd) {
+    return raw(nr::close, fd);
+}
+__attribute__((always_inline)) inline long mmap(u64 address, u64 size, int prot, int flags, int fd,
+                                                u64 offset) {
+    return raw(nr::mmap, static_cast<long>(address), static_cast<long>(size), prot, flags, fd,
+               static_cast<long>(offset));
+}
+__attribute__((always_inline)) inline long munmap(u64 address, u64 size) {
+    return raw(nr::munmap, static_cast<long>(address), static_cast<long>(size));
+}
+__attribute__((always_inline)) inline long mprotect(u64 address, u64 size, int prot) {
+    return raw(nr::mprotect, static_cast<long>(address), static_cast<long>(size), prot);
+}
+__attribute__((always_inline)) inline long madvise(u64 address, u64 size, int advice) {
+    return raw(nr::madvise, static_cast<long>(address), static_cast<long>(size), advice);
+}
+// Moves a mapping onto `target`, replacing what is there, in one step; see mremap(2).
+__attribute__((always_inline)) inline long mremap_onto(u64 from, u64 size, u64 target) {
+    return raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
+               static_cast<long>(size), kMremapMaymove | kMremapFixed, static_cast<long>(target));
+}
+__attribute__((always_inline)) inline long memfd_create(const char *name, unsigned flags) {
+    return raw(nr::memfd_create, reinterpret_cast<long>(name), flags);
+}
+__attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
+    return raw(nr::ftruncate, fd, static_cast<long>(size));
+}
+__attribute__((always_inline)) inline long add_seals(int fd, int seals) {
+    return raw(nr::fcntl, fd, kAddSeals, seals);
+}
+__attribute__((always_inline)) inline long ioctl(int fd, unsigned long request, void *argument) {
+    return raw(nr::ioctl, fd, static_cast<long>(request), reinterpret_cast<long>(argument));
+}
+// Copies inside this process; answers EFAULT instead of raising a signal; see process_vm_readv(2).
+__attribute__((always_inline)) inline long copy_memory(u64 to, u64 from, u64 size) {
+    struct Iovec {
+        u64 base, size;
+    } local = {to, size}, remote = {from, size};
+    return raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
+               reinterpret_cast<long>(&remote), 1, 0);
+}
+// Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
+__attribute__((always_inline)) inline long name_memory(u64 address, u64 size, const char *name) {
+    constexpr long kSetVma = 0x53564d41, kAnonName = 0;
+    return raw(nr::prctl, kSetVma, kAnonName, static_cast<long>(address), static_cast<long>(size),
+               reinterpret_cast<long>(name));
+}
+// Nanoseconds of CLOCK_MONOTONIC.
+inline u64 now() {
+    long time[2] = {0, 0};
+    raw(nr::clock_gettime, 1, reinterpret_cast<long>(time));
+    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+
+// What statx(2) tells of a file, as far as the core asks.
+struct FileIdentity {
+    u32 dev_major = 0, dev_minor = 0;
+    u64 inode = 0, size = 0;
+    u32 mode = 0;
+};
+inline long identify(int fd, FileIdentity *out) {
+    struct Statx {
+        u32 mask, blksize;
+        u64 attributes;
+        u32 nlink, uid, gid;
+        u16 mode, spare0;
+        u64 ino, size, blocks, attributes_mask;
+        u64 times[8];
+        u32 rdev_major, rdev_minor, dev_major, dev_minor;
+        u64 spare[14];
+    } info;
+    static_assert(sizeof(Statx) == 256);
+    constexpr long kEmptyPath = 0x1000, kBasicStats = 0x7ff;
+    const long result = raw(nr::statx, fd, reinterpret_cast<long>(""), kEmptyPath, kBasicStats,
+                            reinterpret_cast<long>(&info));
+    if (failed(result)) return result;
+    *out = {info.dev_major, info.dev_minor, info.ino, info.size, info.mode};
+    return 0;
+}
+
+// Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,
+// as they must.
+class SignalsBlocked {
+public:
+    SignalsBlocked() {
+        const u64 all = ~0ull;
+        raw(nr::rt_sigprocmask, 0, reinterpret_cast<long>(&all), reinterpret_cast<long>(&old_), 8);
+    }
+    ~SignalsBlocked() {
+        raw(nr::rt_sigprocmask, 2, reinterpret_cast<long>(&old_), 0, 8);
+    }
+    SignalsBlocked(const SignalsBlocked &) = delete;
+    SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+private:
+    u64 old_ = 0;
+};
+
+}  // namespace pht::sys

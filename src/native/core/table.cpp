@@ -1,0 +1,370 @@
+#include "table.h"
+
+#include <new>
+
+#include "build.h"
+#include "plan.h"
+#include "swap.h"
+
+namespace pht {
+
+namespace {
+
+// The rungs of Backing::automatic, best first.
+constexpr Backing kLadder[] = {Backing::file, Backing::memfd, Backing::thp};
+
+// How far from vm.max_map_count a program is left alone, and what one region may add.
+constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
+
+// The first number in a small file of /proc or /sys; false where there is none.
+bool read_number(const char *file, u64 *value) {
+    const long fd = sys::open(file);
+    if (sys::failed(fd)) return false;
+    char text[32];
+    const long got = sys::read(static_cast<int>(fd), text, sizeof text);
+    sys::close(static_cast<int>(fd));
+    if (sys::failed(got)) return false;
+    Cursor cursor{text, text + got};
+    *value = cursor.number(10);
+    return cursor.ok;
+}
+
+bool contains(const Object &object, u64 address) {
+    return address && object.low <= address && address < object.high;
+}
+
+void span_of(u64 load_bias, const Elf64_Phdr *headers, size_t count, u64 *low) {
+    *low = ~0ull;
+    for (size_t i = 0; i < count; ++i)
+        if (headers[i].p_type == PT_LOAD && headers[i].p_memsz)
+            *low = min(*low, round_down(load_bias + headers[i].p_vaddr, kPageSize));
+}
+
+}  // namespace
+
+bool matches_any(const Array<char> &patterns, Str path) {
+    for (size_t at = 0; at < patterns.size();) {
+        const Str pattern = str(patterns.data() + at);
+        if (glob_match(pattern, path)) return true;
+        at += pattern.size + 1;
+    }
+    return false;
+}
+
+Outcome check_machine(u64 page_size) {
+    u64 huge;
+    if (page_size != kPageSize) return {Status::unsupported, Call::none, 0};
+    // Absent where the kernel has no transparent huge pages; the rungs then say so one by one.
+    if (read_number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", &huge) &&
+        huge != kHugeSize)
+        return {Status::unsupported, Call::none, 0};
+    return done();
+}
+
+Region *Table::find(u64 low, u64 headers) const {
+    for (Region *region : regions_)
+        if (region->object.low == low && region->object.headers == headers) return region;
+    return nullptr;
+}
+
+bool Table::knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const {
+    u64 low;
+    span_of(load_bias, headers, count, &low);
+    return find(low, reinterpret_cast<u64>(headers)) != nullptr;
+}
+
+void Table::begin_listing() {
+    for (Region *region : regions_) region->seen = false;
+}
+
+bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main) {
+    void *memory = allocate(sizeof(Region));
+    if (!memory) return false;
+    auto *region = new (memory) Region;
+    const auto drop = [&] {
+        region->~Region();
+        release(region, sizeof(Region));
+    };
+    if (!read_object(load_bias, headers, count, is_main, &region->object)) {
+        drop();
+        return false;
+    }
+    region->candidate = is_main || may_be_coverable(load_bias, headers, count);
+    const Object &object = region->object;
+    if (object.segments.empty()) {
+        drop();
+        return true;
+    }
+    if (Region *old = find(object.low, object.headers)) {
+        // Another object may have come to the same place: then the old one is not seen again.
+        const Object &known = old->object;
+        const bool same =
+            known.high == object.high && known.segments.size() == object.segments.size() &&
+            known.build_id.size == object.build_id.size &&
+            compare(known.build_id.bytes, object.build_id.bytes, object.build_id.size) == 0;
+        if (same) {
+            old->seen = true;
+            drop();
+            return true;
+        }
+    }
+    if (!regions_.push(region)) {
+        drop();
+        return false;
+    }
+    return true;
+}
+
+void Table::end_listing() {
+    for (size_t i = regions_.size(); i-- > 0;)
+        if (!regions_[i]->seen) remove(i);
+}
+
+void Table::remove(size_t index) {
+    Region *region = regions_[index];
+    region->~Region();
+    release(region, sizeof(Region));
+    for (size_t i = index + 1; i < regions_.size(); ++i) regions_[i - 1] = regions_[i];
+    [[maybe_unused]] const bool shrunk = regions_.resize(regions_.size() - 1);
+}
+
+// A library that was closed and opened again at the same place has fresh mappings: what we know of
+// its pages is history then. Ours is one executable mapping over the whole run, of another file
+// than the original one unless the backing is that file.
+bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) const {
+    bool ours = true;
+    each_run(
+        region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
+        [&](size_t first, size_t count) {
+            const u64 start = region.address_of(first), end = start + count * kHugeSize;
+            u64 at = start;
+            for (const PlainMapping &mapping : around) {
+                if (mapping.end <= at) continue;
+                if (mapping.start > at || at >= end) break;
+                const bool original = mapping.inode == region.inode &&
+                                      mapping.dev_major == region.dev_major &&
+                                      mapping.dev_minor == region.dev_minor;
+                if (!mapping.executable || original != (region.backing == Backing::file)) break;
+                at = mapping.end;
+            }
+            if (at < end) ours = false;
+        });
+    return ours;
+}
+
+long Table::observe(bool all) {
+    // Only mappings near a region of interest are kept, so that a process with ten thousands of
+    // them costs reading time and no memory.
+    Array<PlainMapping> kept;
+    bool memory = true;
+    mapping_count_ = 0;
+    for (Region *region : regions_) region->path.clear();
+    const long error = each_mapping([&](const Mapping &mapping) {
+        ++mapping_count_;
+        bool near = false;
+        for (Region *region : regions_) {
+            if (!all && !region->candidate) continue;
+            const Object &object = region->object;
+            if (mapping.end + kHugeSize <= object.low || mapping.start >= object.high + kHugeSize)
+                continue;
+            near = true;
+            const bool inside = mapping.start < object.high && mapping.end > object.low;
+            // The name under which the kernel knows the original file: of a mapping that is not
+            // ours, so the first with an inode that is not a memory file.
+            if (inside && mapping.inode && region->path.empty() && mapping.path.size &&
+                !starts_with(mapping.path, str("/memfd:pyhugetext:")))
+                memory = memory && region->path.append(mapping.path.data, mapping.path.size) &&
+                         region->path.push('\0');
+        }
+        if (near)
+            memory = memory && kept.push({mapping.start, mapping.end, mapping.offset, mapping.inode,
+                                          mapping.dev_major, mapping.dev_minor, mapping.readable,
+                                          mapping.writable, mapping.executable, mapping.shared});
+        return memory;
+    });
+    if (!memory) return -sys::kEnomem;
+    if (error) return error;
+    for (Region *region : regions_) {
+        if (!all && !region->candidate) continue;
+        if (region->any_huge()) {
+            if (still_ours(*region, kept)) continue;
+            region->backing = Backing::none;
+            for (Outcome &tried : region->tried) tried = {};
+        }
+        const Outcome before = region->outcome;
+        if (!plan(*region, kept)) return -sys::kEnomem;
+        // What was decided before stays said until it is decided anew.
+        if (region->outcome.status == Status::pending && before.status != Status::huge &&
+            before.status != Status::partial)
+            region->outcome = before;
+    }
+    return 0;
+}
+
+Outcome Table::filter(const Region &region, const Request &request) const {
+    for (const u64 address : request.keep_out)
+        if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
+    if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
+    const Str path = region.path_text();
+    if (!request.include.empty() && !matches_any(request.include, path))
+        return {Status::not_included, Call::none, 0};
+    if (matches_any(request.exclude, path)) return {Status::excluded, Call::none, 0};
+    if (region.coverable_bytes < request.minimum_text)
+        return {Status::below_minimum, Call::none, 0};
+    return done();
+}
+
+// Builds all planned pages of a region with one backing and keeps those that are huge. On any
+// failure nothing of it is left.
+Outcome Table::build_region(Region &region, Backing backing, const Request &request,
+                            const Pagemap &pagemap) {
+    u64 bytes = 0;
+    for (const HugePage &page : region.pages)
+        if (page.state == HugePage::State::small) bytes += kHugeSize;
+    if (is_private(backing) &&
+        (request.private_limit < bytes ||
+         private_bytes() + prepared_private_ > request.private_limit - bytes))
+        return {Status::budget, Call::none, 0};
+
+    Outcome outcome = done();
+    size_t ready = 0;
+    each_run(
+        region.pages, [](const HugePage &page) { return page.state == HugePage::State::small; },
+        [&](size_t first, size_t count) {
+            if (!outcome.ok()) return;
+            Aside aside;
+            outcome = build(backing, region, pagemap, region.address_of(first), count * kHugeSize,
+                            &aside);
+            if (!outcome.ok()) return;
+            Array<u8> huge;
+            if (!huge.resize(count) || !region.asides.push(aside)) {
+                discard(aside.address, aside.length);
+                outcome = {Status::no_memory, Call::none, 0};
+                return;
+            }
+            if (const long error = pagemap.find_huge(aside.address, count, huge.data())) {
+                outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+                return;
+            }
+            for (size_t i = 0; i < count; ++i) {
+                HugePage &page = region.pages[first + i];
+                page.ready = huge[i];
+                if (!huge[i]) page.outcome = {Status::no_huge_page, Call::none, 0};
+                ready += huge[i];
+            }
+        });
+    if (outcome.ok() && ready == 0) outcome = {Status::no_huge_page, Call::none, 0};
+    if (!outcome.ok()) {
+        for (const Aside &aside : region.asides) discard(aside.address, aside.length);
+        region.asides.clear();
+        for (HugePage &page : region.pages) page.ready = 0;
+    } else if (is_private(backing)) {
+        prepared_private_ += ready * kHugeSize;
+    }
+    return outcome;
+}
+
+void Table::prepare(const Request &request) {
+    const Pagemap pagemap;
+    u64 map_limit = 0;
+    const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
+    prepared_private_ = 0;
+    for (Region *region : regions_) {
+        if (region->any_huge() || !region->candidate) continue;
+        const u64 began = sys::now();
+        Outcome outcome = filter(*region, request);
+        if (outcome.ok() && pagemap.error())
+            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-pagemap.error())};
+        if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
+            outcome = {Status::map_count, Call::none, 0};
+        if (!outcome.ok()) {
+            region->outcome = outcome;
+            continue;
+        }
+        for (Outcome &tried : region->tried) tried = {};
+        Backing chosen = Backing::none;
+        const auto attempt = [&](Backing backing) {
+            outcome = build_region(*region, backing, request, pagemap);
+            region->tried[static_cast<int>(backing)] = outcome;
+            if (outcome.ok()) chosen = backing;
+            return outcome.ok();
+        };
+        if (request.backing != Backing::automatic) {
+            attempt(request.backing);
+        } else {
+            for (const Backing backing : kLadder)
+                if (attempt(backing)) break;
+        }
+        region->backing = chosen;
+        region->outcome = outcome;
+        region->elapsed_ns = sys::now() - began;
+        if (chosen != Backing::none) mapping_count_ += kMapsPerRegion;
+    }
+}
+
+void Table::finish(Region &region, Backing backing) {
+    size_t huge = 0, planned = 0;
+    Outcome worst = done();
+    for (const HugePage &page : region.pages) {
+        if (page.state == HugePage::State::unusable) continue;
+        ++planned;
+        if (page.state == HugePage::State::huge)
+            ++huge;
+        else
+            worst = page.outcome;
+    }
+    region.backing = huge ? backing : Backing::none;
+    region.outcome = worst;
+    if (huge && huge < planned) region.outcome.status = Status::partial;
+}
+
+void Table::commit() {
+    const Pagemap pagemap;
+    for (Region *region : regions_) {
+        if (region->asides.empty()) continue;
+        const u64 began = sys::now();
+        pht::commit(*region, pagemap);
+        finish(*region, region->backing);
+        region->elapsed_ns += sys::now() - began;
+    }
+    prepared_private_ = 0;
+}
+
+void Table::abandon() {
+    for (Region *region : regions_) {
+        if (region->asides.empty()) continue;
+        for (const Aside &aside : region->asides) discard(aside.address, aside.length);
+        region->asides.clear();
+        for (HugePage &page : region->pages) page.ready = 0;
+        region->backing = Backing::none;
+        region->outcome = {};
+    }
+    prepared_private_ = 0;
+}
+
+void Table::restore(Backing keep) {
+    const Pagemap pagemap;
+    for (Region *region : regions_) {
+        if (!region->any_huge() || region->backing == keep) continue;
+        if (pagemap.error()) {
+            region->outcome = {Status::unreadable, Call::pagemap,
+                               static_cast<u16>(-pagemap.error())};
+            continue;
+        }
+        pht::restore(*region, pagemap);
+        Outcome outcome = {Status::restored, Call::none, 0};
+        for (const HugePage &page : region->pages)
+            if (page.state == HugePage::State::huge) outcome = page.outcome;
+        region->outcome = outcome;
+        if (!region->any_huge()) region->backing = Backing::none;
+    }
+}
+
+u64 Table::private_bytes() const {
+    u64 bytes = 0;
+    for (const Region *region : regions_)
+        if (is_private(region->backing)) bytes += region->swapped_bytes();
+    return bytes;
+}
+
+}  // namespace pht

@@ -1,0 +1,69 @@
+// All objects of the process, and the two operations on them. The caller lists the objects it
+// knows and decides when; the table does the rest.
+#pragma once
+
+#include "pagemap.h"
+#include "region.h"
+
+namespace pht {
+
+// What the settings ask for.
+struct Request {
+    Backing backing = Backing::automatic;  // one backing, or the ladder
+    u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
+    u64 private_limit = 0;                 // bytes of private memory, all regions together
+    Array<char> include, exclude;          // patterns on paths, each NUL-terminated
+    u64 keep_out[2] = {};                  // addresses of objects that are never swapped
+};
+
+class Table {
+public:
+    // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
+    // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
+    void begin_listing();
+    bool list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main);
+    void end_listing();
+
+    // Whether an object with this span is in the table.
+    bool knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const;
+
+    // Reads /proc/self/maps, plans every region that is new or not swapped, and forgets what it
+    // knew of regions whose mappings were replaced behind its back. With `all`, objects too small
+    // to be candidates are planned too, for statistics. Returns 0 or -errno.
+    long observe(bool all);
+
+    // Builds new content aside for what the request wants and is not swapped yet. Ends with
+    // regions that have asides, for commit(). Changes nothing that the program can see.
+    void prepare(const Request &request);
+
+    // Moves it in. Must run while no object can be unloaded; takes microseconds.
+    void commit();
+    void abandon();  // drops what prepare() built
+
+    // Puts the original mappings back everywhere, or only where the backing is another one.
+    void restore(Backing keep = Backing::none);
+
+    const Array<Region *> &regions() const { return regions_; }
+    u64 private_bytes() const;  // in private backings, as committed
+
+private:
+    Region *find(u64 low, u64 headers) const;
+    void remove(size_t index);
+    bool still_ours(const Region &region, const Array<struct PlainMapping> &around) const;
+    Outcome filter(const Region &region, const Request &request) const;
+    Outcome build_region(Region &region, Backing backing, const Request &request,
+                         const Pagemap &pagemap);
+    void finish(Region &region, Backing backing);
+
+    Array<Region *> regions_;
+    u64 mapping_count_ = 0;
+    u64 prepared_private_ = 0;
+};
+
+// Whether one of the NUL-terminated patterns matches.
+bool matches_any(const Array<char> &patterns, Str path);
+
+// Settings of the machine the core depends on: 0, or why it has to stay away.
+Outcome check_machine(u64 page_size);
+
+}  // namespace pht

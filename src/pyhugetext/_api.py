@@ -1,0 +1,136 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyhugetext import _kernel, _settings, _startup
+from pyhugetext._stats import Stats
+
+try:
+    from pyhugetext import _native
+except ImportError as error:
+    _native = None  # type: ignore[assignment]
+    _native_error: BaseException | None = error
+else:
+    _native_error = None
+
+# What the last remap() asked for, where it said so; else the environment's.
+_include: tuple[str, ...] | None = None
+_exclude: tuple[str, ...] | None = None
+_called = False
+_problems: list[str] = []
+
+
+def _record(problem: str) -> None:
+    if problem not in _problems:
+        _problems.append(problem)
+
+
+def stats() -> Stats:
+    """The state of this process now, read from the kernel at the call.
+
+    Never raises for what it finds: a missing native part, an unreadable /proc and a malformed
+    setting are told in `reason` and `problems`.
+    """
+    settings = _settings.current()
+    problems = (*settings.problems, *_problems)
+    if _native is None:
+        return _without_native(problems)
+    from pyhugetext import _collect
+
+    failure = _startup.native_error
+    if failure is not None:
+        problems = (*problems, f"the start-up hook failed: {failure!r}")
+    return _collect.collect(
+        off=settings.off and not _called,
+        include=settings.include if _include is None else _include,
+        exclude=settings.exclude if _exclude is None else _exclude,
+        problems=problems,
+    )
+
+
+def _without_native(problems: tuple[str, ...]) -> Stats:
+    return Stats(
+        active=False,
+        reason=f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})",
+        backing="none",
+        regions=(),
+        text_bytes=0,
+        coverable_bytes=0,
+        mapped_bytes=0,
+        huge_bytes=0,
+        private_bytes=0,
+        elapsed_ns=0,
+        kernel=_kernel.read(),
+        problems=problems,
+    )
+
+
+def _patterns(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    patterns = (value,) if isinstance(value, str) else tuple(value)
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern or "\0" in pattern:
+            raise ValueError(f"{name}: {pattern!r} is no pattern; allowed: a non-empty str, no NUL")
+    return patterns
+
+
+def remap(
+    *,
+    backing: str | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+) -> Stats:
+    """Moves the text of this process to 2 MiB pages, now and for libraries loaded later.
+
+    `backing` is auto, file, memfd, thp or hugetlb; with a named one, objects on another backing
+    are put back first. `include` and `exclude` are fnmatch patterns on paths. What is left out
+    comes from the environment. May be called any number of times, while other threads run the
+    text, and overrides PYHUGETEXT=0. Libraries opened by ctypes or from C are covered at the next
+    import of an extension, or by this call.
+
+    Returns the statistics afterwards. ValueError for an unknown backing or a bad pattern, with
+    nothing changed. In a sub-interpreter nothing is done and `problems` says so.
+    """
+    global _include, _exclude, _called
+    settings = _settings.current()
+    number = settings.backing
+    if backing is not None:
+        if backing not in _settings.BACKINGS:
+            allowed = ", ".join(_settings.BACKINGS)
+            raise ValueError(f"backing: {backing!r} is unknown; allowed: {allowed}")
+        number = _settings.BACKINGS[backing]
+    wanted = settings.include if include is None else _patterns("include", include)
+    unwanted = settings.exclude if exclude is None else _patterns("exclude", exclude)
+    if _native is None:
+        return stats()
+    if not _native.is_main_interpreter():
+        _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
+        return stats()
+    _include, _exclude, _called = wanted, unwanted, True
+    _native.remap(
+        number,
+        settings.min_text,
+        settings.private_limit,
+        _settings.encode_patterns(wanted),
+        _settings.encode_patterns(unwanted),
+    )
+    _startup.watch()
+    return stats()
+
+
+def restore() -> Stats:
+    """Puts the original mappings back and leaves libraries loaded later alone.
+
+    A 2 MiB page that somebody changed since (a breakpoint) stays where it is, and its region says
+    so. May be called any number of times. Returns the statistics afterwards.
+    """
+    if _native is None:
+        return stats()
+    if not _native.is_main_interpreter():
+        _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")
+        return stats()
+    if not any(region["mapped_bytes"] for region in _native.snapshot()["regions"]):
+        _record("restore() was called with nothing remapped; remap() comes first")
+    _native.restore()
+    return stats()

@@ -1,0 +1,201 @@
+"""Putting the engine's snapshot and the kernel's smaps together into Stats."""
+
+from __future__ import annotations
+
+import bisect
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pyhugetext import _kernel, _native, _smaps, _words
+from pyhugetext._stats import Region, Stats
+
+# The order of the ladder, to tell why the better rungs were not taken.
+_LADDER = ("file", "memfd", "thp", "hugetlb")
+_PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
+
+
+class _Mappings:
+    """The process's mappings, found by address."""
+
+    def __init__(self, mappings: list[_smaps.Mapping]) -> None:
+        self.all = mappings
+        self._starts = [mapping.start for mapping in mappings]
+
+    def within(self, start: int, end: int) -> list[_smaps.Mapping]:
+        first = max(bisect.bisect_right(self._starts, start) - 1, 0)
+        last = bisect.bisect_left(self._starts, end)
+        return [m for m in self.all[first:last] if m.end > start]
+
+
+def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int, int]]:
+    """The swapped pages joined to ranges."""
+    runs: list[tuple[int, int]] = []
+    for start, end, swapped, _ in pages:
+        if not swapped:
+            continue
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    return runs
+
+
+def _reason(raw: dict[str, Any], swapped: int, huge: int) -> str | None:
+    name = _words.status_name(raw["outcome"])
+    parts = []
+    if name not in ("huge", "partial"):
+        parts.append(_words.sentence(raw["outcome"]))
+    seen = set()
+    for start, _end, page_swapped, outcome in raw["pages"]:
+        if page_swapped and _words.status_name(outcome) == "huge":
+            continue
+        text = _words.sentence(outcome)
+        if swapped and text and text not in seen:
+            seen.add(text)
+            parts.append(f"2 MiB at {start:#x}: {text}")
+    if huge < swapped:
+        parts.append(
+            f"the kernel holds {huge // 1024} of {swapped // 1024} KiB swapped in 2 MiB pages"
+        )
+    return "; ".join(parts) or None
+
+
+def _fallbacks(raw: dict[str, Any]) -> tuple[str, ...]:
+    backing = _native.BACKINGS[raw["backing"]]
+    out = []
+    for name in _LADDER:
+        if name == backing:
+            break
+        outcome = raw["tried"][_native.BACKINGS.index(name)]
+        if _words.status_name(outcome) not in ("pending", "huge"):
+            out.append(f"{name}: {_words.sentence(outcome)}")
+    return tuple(out)
+
+
+def _region(raw: dict[str, Any], mappings: _Mappings) -> Region:
+    runs = _runs(raw["pages"])
+    backing = _native.BACKINGS[raw["backing"]]
+    ours = [m for start, end in runs for m in mappings.within(start, end)]
+    swapped = sum(end - start for start, end in runs)
+    huge = min(sum(m.huge for m in ours), swapped)
+    private = 0
+    if backing in _PRIVATE:
+        private = min(sum(m.private for m in ours), swapped)
+    elif runs:
+        private = sum(m.anonymous for m in ours)
+    whole = _words.status_name(raw["outcome"]) == "huge" and huge == swapped
+    return Region(
+        path=raw["path"],
+        build_id=raw["build_id"],
+        start=runs[0][0] if runs else raw["low"],
+        end=runs[-1][1] if runs else raw["high"],
+        text_bytes=raw["text_bytes"],
+        coverable_bytes=raw["coverable_bytes"],
+        mapped_bytes=raw["mapped_bytes"],
+        swapped_bytes=swapped,
+        huge_bytes=huge,
+        private_bytes=private,
+        backing=backing,
+        status="small" if not huge else "huge" if whole else "partial",
+        reason=_reason(raw, swapped, huge),
+        fallbacks=_fallbacks(raw),
+        elapsed_ns=raw["elapsed_ns"],
+    )
+
+
+def _foreign(raw: list[dict[str, Any]], mappings: _Mappings) -> list[Region]:
+    """Executable file mappings that no loaded object accounts for."""
+    spans = sorted((r["low"], r["high"]) for r in raw)
+    lows = [low for low, _ in spans]
+    out = []
+    for m in mappings.all:
+        if "x" not in m.permissions or not m.inode or m.path.startswith("/memfd:pyhugetext:"):
+            continue
+        at = bisect.bisect_right(lows, m.start) - 1
+        if at >= 0 and m.start < spans[at][1]:
+            continue
+        out.append(
+            Region(
+                path=m.path,
+                build_id="",
+                start=m.start,
+                end=m.end,
+                text_bytes=m.end - m.start,
+                coverable_bytes=0,
+                mapped_bytes=0,
+                swapped_bytes=0,
+                huge_bytes=0,
+                private_bytes=0,
+                backing="none",
+                status="small",
+                reason="not loaded by the dynamic linker: its lifetime is not known",
+                fallbacks=(),
+                elapsed_ns=0,
+            )
+        )
+    return out
+
+
+def _unmatched(name: str, patterns: tuple[str, ...], regions: list[Region]) -> list[str]:
+    return [
+        f"{name} pattern {pattern!r} matches no mapped object"
+        for pattern in patterns
+        if not any(fnmatchcase(region.path, pattern) for region in regions)
+    ]
+
+
+def _why_inactive(raw: dict[str, Any], regions: list[Region]) -> str:
+    if not raw["started"]:
+        return (
+            "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "
+            "site looks); pyhugetext.remap() starts it"
+        )
+    if _words.status_name(raw["machine"]) != "huge":
+        return "this machine's page size is not 4 KiB, or its huge page not 2 MiB"
+    if _words.status_name(raw["last"]) != "huge":
+        return _words.sentence(raw["last"])
+    if not raw["enabled"]:
+        return "put back by restore()"
+    for region in regions:
+        if region.coverable_bytes and region.reason:
+            return f"{region.path}: {'; '.join((region.reason, *region.fallbacks))}"
+    return "no mapped object is large enough"
+
+
+def collect(
+    off: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    problems: tuple[str, ...],
+) -> Stats:
+    """Takes the statistics now."""
+    raw = _native.snapshot()
+    found = list(problems)
+    try:
+        mappings = _Mappings(_smaps.read())
+    except OSError as error:
+        mappings = _Mappings([])
+        found.append(f"/proc/self/smaps cannot be read ({error}): huge_bytes is not known")
+    regions = [_region(r, mappings) for r in raw["regions"] if r["text_bytes"]]
+    regions += _foreign(raw["regions"], mappings)
+    found += _unmatched("include", include, regions)
+    found += _unmatched("exclude", exclude, regions)
+    active = any(region.huge_bytes for region in regions)
+    reason = None
+    if not active:
+        reason = "turned off by PYHUGETEXT=0" if off else _why_inactive(raw, regions)
+    backings = sorted({r.backing for r in regions} - {"none"})
+    return Stats(
+        active=active,
+        reason=reason,
+        backing="+".join(backings) or "none",
+        regions=tuple(regions),
+        text_bytes=sum(r.text_bytes for r in regions),
+        coverable_bytes=sum(r.coverable_bytes for r in regions),
+        mapped_bytes=sum(r.mapped_bytes for r in regions),
+        huge_bytes=sum(r.huge_bytes for r in regions),
+        private_bytes=sum(r.private_bytes for r in regions),
+        elapsed_ns=raw["elapsed_ns"],
+        kernel=_kernel.read(),
+        problems=tuple(found),
+    )

@@ -1,0 +1,128 @@
+"""The environment variables. A malformed value is recorded and its default used."""
+
+import os
+
+from pyhugetext._defaults import AUTO, MIN_TEXT, NO_LIMIT, PRIVATE_LIMIT
+
+# Names a user may ask for, with the core's numbers (Backing in core/status.h).
+BACKINGS = {"auto": AUTO, "file": 1, "memfd": 2, "thp": 3, "hugetlb": 4}
+
+VARIABLES = (
+    "PYHUGETEXT",
+    "PYHUGETEXT_BACKING",
+    "PYHUGETEXT_DEBUG",
+    "PYHUGETEXT_EXCLUDE",
+    "PYHUGETEXT_INCLUDE",
+    "PYHUGETEXT_MIN_TEXT",
+    "PYHUGETEXT_PRIVATE_LIMIT",
+)
+
+_SUFFIXES = {"K": 10, "M": 20, "G": 30}
+
+
+class Settings:
+    """What one environment asks for. Attributes are plain values; `problems` says what was wrong."""
+
+    __slots__ = (
+        "backing",
+        "debug",
+        "exclude",
+        "include",
+        "min_text",
+        "off",
+        "private_limit",
+        "problems",
+    )
+
+    def __init__(self, environ: "os._Environ[str] | dict[str, str]") -> None:
+        self.problems = []  # type: list[str]
+        self.off = self._choice(environ, "PYHUGETEXT", _SWITCH, False, "0, 1, auto")
+        self.debug = self._choice(environ, "PYHUGETEXT_DEBUG", _FLAG, False, "0, 1")
+        self.backing = self._choice(
+            environ, "PYHUGETEXT_BACKING", BACKINGS, AUTO, ", ".join(BACKINGS)
+        )
+        self.include = split_patterns(environ.get("PYHUGETEXT_INCLUDE", ""))
+        self.exclude = split_patterns(environ.get("PYHUGETEXT_EXCLUDE", ""))
+        self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", MIN_TEXT)
+        self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", PRIVATE_LIMIT)
+        for name in environ:
+            if name.startswith("PYHUGETEXT") and name not in VARIABLES:
+                self.problems.append(
+                    f"{name} is no setting of pyhugetext and was ignored; there are: "
+                    + ", ".join(VARIABLES)
+                )
+
+    def request(self) -> "tuple[int, int, int, bytes, bytes]":
+        """The settings as the native part takes them."""
+        return (
+            self.backing,
+            self.min_text,
+            self.private_limit,
+            encode_patterns(self.include),
+            encode_patterns(self.exclude),
+        )
+
+    def _choice(self, environ, name, choices, default, allowed):  # type: ignore[no-untyped-def]
+        value = environ.get(name, "")
+        key = value.strip().lower()
+        if not key:
+            return default
+        if key in choices:
+            return choices[key]
+        self.problems.append(f"{name}={value!r} is not one of {allowed}; the default is used")
+        return default
+
+    def _size(self, environ: "os._Environ[str] | dict[str, str]", name: str, default: int) -> int:
+        value = environ.get(name, "")
+        if not value.strip():
+            return default
+        size = parse_size(value)
+        if size is None:
+            self.problems.append(
+                f"{name}={value!r} is not a size (bytes, with K, M or G, below 8E; or "
+                f"'unlimited'); the default {default} is used"
+            )
+            return default
+        return size
+
+
+# `off` and its like are what people type; taking them for `on` would do harm.
+_SWITCH = {
+    "0": True, "off": True, "no": True, "false": True,
+    "1": False, "auto": False, "on": False, "yes": False, "true": False,
+}  # fmt: skip
+_FLAG = {"0": False, "1": True}
+
+
+def parse_size(text: str) -> "int | None":
+    """Bytes in a text like `512K`, `64M`, `2G`, `1048576` or `unlimited`; None if it is none."""
+    text = text.strip()
+    if text.lower() == "unlimited":
+        return NO_LIMIT
+    shift = _SUFFIXES.get(text[-1:].upper(), 0)
+    digits = text[:-1] if shift else text
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19:
+        return None
+    size = int(digits) << shift
+    return size if size <= NO_LIMIT else None
+
+
+def split_patterns(text: str) -> "tuple[str, ...]":
+    """The patterns of a colon-separated list, like the directories of PATH."""
+    return tuple(pattern for pattern in text.split(":") if pattern)
+
+
+def encode_patterns(patterns: "tuple[str, ...]") -> bytes:
+    """The patterns as the core reads them: file-name bytes, each ended by a NUL."""
+    return b"".join(os.fsencode(pattern) + b"\0" for pattern in patterns)
+
+
+_current = None  # type: Settings | None
+
+
+def current() -> Settings:
+    """The settings of this process, read from the environment once."""
+    global _current
+    if _current is None:
+        _current = Settings(os.environ)
+    return _current

@@ -1,0 +1,103 @@
+"""What stats() returns: immutable, JSON-ready, readable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyhugetext._kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Region:
+    """One object with machine code in this process. Sizes in bytes, times in nanoseconds."""
+
+    path: str
+    build_id: str  # hexadecimal; empty where the object has none
+    start: int  # of what was swapped; of the whole object where nothing was
+    end: int
+    text_bytes: int  # executable file text
+    coverable_bytes: int  # of it, what merging with read-only neighbours allows
+    mapped_bytes: int  # of it, inside swapped ranges
+    swapped_bytes: int  # the swapped ranges themselves, a multiple of 2 MiB
+    huge_bytes: int  # of them, what the kernel holds in 2 MiB pages now
+    private_bytes: int  # of them, memory no other process shares
+    backing: str  # file, memfd, thp, hugetlb; none
+    status: str  # huge: all coverable text; partial: some of it; small: nothing
+    reason: str | None  # why not all of it
+    fallbacks: tuple[str, ...]  # why each better backing was not taken
+    elapsed_ns: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The state of this process at the call. Sizes in bytes, times in nanoseconds."""
+
+    active: bool
+    reason: str | None  # why not active
+    backing: str  # of the regions; several are joined with "+", none is "none"
+    regions: tuple[Region, ...]
+    text_bytes: int  # all executable file text mapped
+    coverable_bytes: int  # of it, what merging with read-only neighbours allows
+    mapped_bytes: int  # of it, inside swapped ranges
+    huge_bytes: int  # of the swapped ranges, in 2 MiB pages now, as /proc/self/smaps shows
+    private_bytes: int  # memory not shared with other processes because of us
+    elapsed_ns: int  # spent remapping since the process started
+    kernel: Kernel
+    problems: tuple[str, ...]  # malformed settings, patterns that match nothing, refused calls
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as dicts, lists, strings and numbers, ready for json.dumps."""
+        result = asdict(self)
+        result["regions"] = list(result["regions"])
+        result["problems"] = list(result["problems"])
+        for region in result["regions"]:
+            region["fallbacks"] = list(region["fallbacks"])
+        return result
+
+    def __str__(self) -> str:
+        return format_stats(self)
+
+
+def kib(size: int) -> str:
+    """A size in KiB with thousands separators."""
+    return f"{size // 1024:,}"
+
+
+def format_stats(stats: Stats) -> str:
+    """The table of the regions that have coverable text, and a line for the rest."""
+    shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
+    rest = [r for r in stats.regions if not (r.coverable_bytes or r.swapped_bytes)]
+    rows = [("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")]
+    for r in shown:
+        name = r.path.rpartition("/")[2] or "?"
+        sizes = (r.text_bytes, r.coverable_bytes, r.mapped_bytes, r.huge_bytes, r.private_bytes)
+        rows.append((name, *map(kib, sizes), r.backing, r.status))  # type: ignore[arg-type]
+    if rest:
+        text = kib(sum(r.text_bytes for r in rest))
+        rows.append((f"({len(rest)} too small)", text, "0", "0", "0", "0", "none", "small"))
+    sizes = (
+        stats.text_bytes,
+        stats.coverable_bytes,
+        stats.mapped_bytes,
+        stats.huge_bytes,
+        stats.private_bytes,
+    )
+    rows.append(("total", *map(kib, sizes), stats.backing, ""))  # type: ignore[arg-type]
+
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["pyhugetext: " + ("active" if stats.active else f"not active: {stats.reason}")]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
+    lines += [f"problem: {problem}" for problem in stats.problems]
+    share = 100 * stats.mapped_bytes / stats.coverable_bytes if stats.coverable_bytes else 0
+    lines.append(
+        f"{share:.0f} % of the coverable text swapped in {stats.elapsed_ns / 1e6:.2f} ms; "
+        f"Linux {stats.kernel.release}, THP {stats.kernel.thp_enabled}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Outcomes of the core in words: what failed, on what, with which errno, and what to do."""
+
+from __future__ import annotations
+
+import errno
+
+from pyhugetext import _native
+
+Outcome = tuple[int, int, int]  # status, call, errno; see core/status.h
+
+SENTENCES = {
+    "pending": "not looked at yet: loaded since the last import; pyhugetext.remap() covers it",
+    "huge": "",
+    "partial": "",
+    "restored": "put back by restore()",
+    "too_small": "too small: no 2 MiB page of its read-only part holds text",
+    "below_minimum": "too small: less coverable text than PYHUGETEXT_MIN_TEXT",
+    "excluded": "excluded by a pattern",
+    "not_included": "matches none of the include patterns",
+    "budget": "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy",
+    "own_code": "own code: holds pyhugetext or the dynamic linker",
+    "modified": "modified in memory: a breakpoint, probe or hook is in it",
+    "refused": "kernel said no",
+    "unsupported": "the layout of this file does not fit the backing",
+    "unreadable": "not verifiable: /proc does not tell what has to be known",
+    "map_count": "the process is near vm.max_map_count",
+    "no_huge_page": "the kernel gave no 2 MiB page",
+    "file_gone": "the original file was deleted or replaced",
+    "no_memory": "no memory for own tables",
+}
+
+
+def status_name(outcome: Outcome) -> str:
+    """The short name of an outcome, as in the keys of SENTENCES."""
+    return _native.STATUSES[outcome[0]]
+
+
+def sentence(outcome: Outcome) -> str:
+    """An outcome as a sentence, with the call and the errno where a call failed."""
+    status, call, number = outcome
+    # A region that is covered in part carries the reason of what is not.
+    name = _native.STATUSES[status]
+    text = SENTENCES[name] or ("kernel said no" if call else "")
+    if call:
+        text = f"{text}: {_native.CALLS[call]} failed"
+        if number:
+            text += f" with {errno.errorcode.get(number, number)}"
+    return text
