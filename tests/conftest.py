@@ -1,0 +1,120 @@
+"""Shared pieces. Nothing here, nor in any test, remaps pytest's own process: children do, so that
+a crash is a failed test and not a lost run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if os.environ.get("PYHUGETEXT") != "0":
+    pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+HUGE = 2 << 20
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """The environment without our settings, and with those given (PYHUGETEXT_ names or others)."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT")}
+    environ.pop("PYTHONPATH", None)
+    environ.update(settings)
+    return environ
+
+
+@pytest.fixture(scope="session")
+def python() -> Run:
+    """Runs code in a new interpreter of this virtual environment, where the package is installed.
+
+    `python(code, *arguments, env={...}, check=True, **subprocess options)`; options before the
+    code, such as `-S`, go in `flags`; `prefix` is a command put in front (strace, gdb).
+    """
+
+    def run(
+        code: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        flags: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+        executable: str = sys.executable,
+        check: bool = True,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        options.setdefault("timeout", 120)
+        result = subprocess.run(
+            [*prefix, executable, *flags, "-c", textwrap.dedent(code), *arguments],
+            env=clean_environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+        if check:
+            assert result.returncode == 0, (
+                f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stats_of(python: Run) -> Callable[..., dict[str, Any]]:
+    """Runs code in a child and returns its stats() at the end, as a dict."""
+
+    def stats_of(code: str = "", *arguments: str, **options: Any) -> dict[str, Any]:
+        ending = "\nimport json, pyhugetext; print(json.dumps(pyhugetext.stats().as_dict()))"
+        result = python(textwrap.dedent(code) + ending, *arguments, **options)
+        parsed: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+        return parsed
+
+    return stats_of
+
+
+@pytest.fixture
+def compile_library(tmp_path: Path) -> Callable[..., Path]:
+    """Compiles a C source text to a shared library: `compile_library(source, *flags, name=...)`."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) on the path")
+
+    def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
+        source_file = tmp_path / f"{name}.c"
+        source_file.write_text(source)
+        target = tmp_path / name
+        subprocess.run(
+            [compiler, "-O1", "-shared", "-fPIC", "-o", str(target), str(source_file), *flags],
+            check=True,
+        )
+        return target
+
+    return compile_
+
+
+def big_source(functions: int = 3000, tag: str = "f", padding: int = 1024) -> str:
+    """C source of a library with `functions` functions, each padded to about `padding` bytes.
+
+    `int <tag>_<i>(int x)` returns `x * 3 + i`; `long <tag>_sum(int x)` calls them all.
+    """
+    parts = [
+        f"int {tag}_{i}(int x) {{ if (x == -12345) "
+        f'__asm__ volatile(".skip {padding}, 0x90"); return x * 3 + {i}; }}'
+        for i in range(functions)
+    ]
+    calls = "\n".join(f"  sum += {tag}_{i}(x);" for i in range(functions))
+    parts.append(f"long {tag}_sum(int x) {{ long sum = 0;\n{calls}\n return sum; }}")
+    return "\n".join(parts)
+
+
+def big_sum(x: int, functions: int = 3000) -> int:
+    """What `<tag>_sum(x)` of big_source returns."""
+    return sum(x * 3 + i for i in range(functions))
