@@ -2,7 +2,9 @@
 
 import os
 
-from pyhugetext._defaults import AUTO, MIN_TEXT, NO_LIMIT, PRIVATE_LIMIT
+from pyhugetext._startup import AUTO, MIN_TEXT, PRIVATE_LIMIT
+
+NO_LIMIT = (1 << 63) - 1
 
 # Names a user may ask for, with the core's numbers (Backing in core/status.h).
 BACKINGS = {"auto": AUTO, "file": 1, "memfd": 2, "thp": 3, "hugetlb": 4}

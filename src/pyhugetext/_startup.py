@@ -6,6 +6,13 @@ It runs before the program, so it is silent, never raises, and imports as little
 
 import sys
 
+# The settings where the environment sets none; here, because most starts need only these.
+AUTO = 5  # Backing::automatic of the core
+MIN_TEXT = 256 << 10
+PRIVATE_LIMIT = 64 << 20
+# As the native part takes them: backing, minimum text, private limit, include, exclude.
+DEFAULTS = (AUTO, MIN_TEXT, PRIVATE_LIMIT, b"", b"")
+
 # What start() found, for stats(): why the native part is missing, if it is.
 native_error = None  # type: BaseException | None
 
@@ -15,6 +22,8 @@ def start() -> None:
     global native_error
     try:
         environ = sys.modules["os"].environ
+        if environ.get("PYHUGETEXT") == "0":  # the .pth has looked before; a .start has not
+            return
         settings = None
         for name in environ:
             if name.startswith("PYHUGETEXT"):
@@ -33,10 +42,10 @@ def start() -> None:
             return
         if settings is None or _boot.secure_mode():
             # A process with more rights than its caller takes no settings from it.
-            from pyhugetext._defaults import DEFAULTS as arguments
+            request = DEFAULTS
         else:
-            arguments = settings.request()
-        _boot.start(*arguments)
+            request = settings.request()
+        _boot.start(*request)
         debug = settings is not None and settings.debug
         watch(debug)
         if debug:

@@ -1,0 +1,48 @@
+# Held against the module by tests/test_stubs.py.
+
+from typing import TypedDict, type_check_only
+
+from typing_extensions import TypeAlias
+
+# Status, call, errno; see src/native/core/status.h.
+_Outcome: TypeAlias = tuple[int, int, int]
+
+@type_check_only
+class RawRegion(TypedDict):
+    """One loaded object. Addresses and sizes in bytes, `elapsed_ns` in nanoseconds."""
+
+    path: str
+    build_id: str  # hexadecimal; empty where the object has none
+    low: int
+    high: int
+    text_bytes: int
+    coverable_bytes: int
+    mapped_bytes: int
+    elapsed_ns: int
+    backing: int  # into BACKINGS
+    outcome: _Outcome
+    is_main: bool
+    tried: list[_Outcome]  # by backing: why that one was not taken
+    pages: list[tuple[int, int, bool, _Outcome]]  # planned 2 MiB pages: start, end, swapped, why
+
+@type_check_only
+class RawSnapshot(TypedDict):
+    """What the engine knows of this process."""
+
+    started: bool
+    enabled: bool
+    machine: _Outcome
+    last: _Outcome
+    elapsed_ns: int
+    regions: list[RawRegion]
+
+BACKINGS: tuple[str, ...]
+STATUSES: tuple[str, ...]
+CALLS: tuple[str, ...]
+
+def remap(
+    backing: int, minimum_text: int, private_limit: int, include: bytes, exclude: bytes
+) -> None: ...
+def restore() -> None: ...
+def snapshot() -> RawSnapshot: ...
+def is_main_interpreter() -> bool: ...

@@ -1,0 +1,116 @@
+"""The core without Python: that it needs no C library, and what its parsers make of hard input."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import HUGE
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tool(*names: str) -> str:
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    pytest.skip(f"none of {', '.join(names)} is installed")
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core and the program made of it, built by the project's own CMake rules."""
+    directory = tmp_path_factory.mktemp("core")
+    tool("c++", "g++", "clang++")
+    cmake = tool("cmake")
+    options = ["-DPYHUGETEXT_PROOF=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    subprocess.run([cmake, "-S", ROOT, "-B", directory, *options], check=True, stdout=2)
+    subprocess.run([cmake, "--build", directory], check=True, stdout=2)
+    return directory
+
+
+def test_core_has_no_undefined_symbol(build: Path, tmp_path: Path) -> None:
+    objects = sorted(build.glob("CMakeFiles/pyhugetext_core.dir/**/*.o"))
+    assert len(objects) == len(list((ROOT / "src/native/core").glob("*.cpp")))
+    merged = tmp_path / "core.o"
+    subprocess.run([tool("ld"), "-r", "-o", merged, *objects], check=True)
+    undefined = subprocess.run(
+        [tool("nm"), "-u", merged], check=True, capture_output=True, text=True
+    ).stdout
+    assert undefined.strip() == ""
+
+
+@pytest.mark.parametrize("backing", ["memfd", "thp", "auto"])
+def test_program_of_the_core_alone_remaps_its_own_text(build: Path, backing: str) -> None:
+    number = {"memfd": "2", "thp": "3", "auto": "5"}[backing]
+    result = subprocess.run(
+        [build / "pyhugetext_proof", number], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, (result.returncode, result.stdout)
+    fields = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", result.stdout)}
+    assert fields["huge"] == fields["swapped"] >= 2 * HUGE
+    assert fields["mapped"] > fields["text"] / 2
+    assert fields["left"] == 0
+
+
+def test_program_of_the_core_alone_has_no_interpreter_and_no_dynamic_section(build: Path) -> None:
+    headers = subprocess.run(
+        [tool("readelf"), "-lW", build / "pyhugetext_proof"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "INTERP" not in headers
+    assert "DYNAMIC" not in headers
+
+
+def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
+    compiler = tool("aarch64-linux-gnu-g++")
+    emulator = tool("qemu-aarch64-static", "qemu-aarch64")
+    flags = [
+        "-std=c++20",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffreestanding",
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-fno-stack-protector",
+        "-fno-threadsafe-statics",
+        "-fno-tree-loop-distribute-patterns",
+        f"-I{ROOT / 'src/native/core'}",
+    ]
+    program = tmp_path / "proof"
+    sources = sorted((ROOT / "src/native/core").glob("*.cpp"))
+    subprocess.run(
+        [compiler, *flags, "-static", "-nostdlib", "-no-pie", "-fno-pie", "-o", program]
+        + [ROOT / "tests/native/proof.cpp", *sources],
+        check=True,
+    )
+    result = subprocess.run([emulator, program, "5"], capture_output=True, text=True, timeout=60)
+    # User-mode emulation has no pages of its own to be huge: swapped or politely refused (2) are
+    # both right, a wrong result (1) or a signal is not.
+    assert result.returncode in (0, 2), (result.returncode, result.stdout, result.stderr)
+    assert "left=0" in result.stdout or "observe_errno" in result.stdout
+
+
+def test_wheel_s_module_of_the_start_up_path_exports_its_init_function_only(python) -> None:
+    path = python(
+        "import pyhugetext._boot as b; print(b.__file__)", env={"PYHUGETEXT": "0"}
+    ).stdout.strip()
+    listing = subprocess.run(
+        [tool("nm"), "-D", "--defined-only", path], check=True, capture_output=True, text=True
+    ).stdout
+    symbols = {line.split()[-1] for line in listing.splitlines()}
+    assert symbols == {"PyInit__boot"}
+    needed = subprocess.run(
+        [tool("readelf"), "-dW", path], check=True, capture_output=True, text=True
+    ).stdout
+    assert "libstdc++" not in needed
+    assert os.path.getsize(path) < 200_000
