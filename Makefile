@@ -1,0 +1,152 @@
+# make demo: see it work. make test: the tests, with PYTHON=/path/to/python. make help: the rest.
+#
+# Every target makes the virtual environment it needs, one for each interpreter, and installs the
+# package again when its sources changed.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+HEAVY_WHEELS := torch==2.13.0 numpy pandas pyarrow
+
+# Version and place of the interpreter itself: two pyenv versions hide behind one shim.
+TAG := $(shell $(PYTHON) -c 'import os, sys, zlib; \
+    path = os.path.realpath(getattr(sys, "_base_executable", sys.executable)); \
+    print("%d.%d-%08x" % (sys.version_info[:2] + (zlib.crc32(os.fsencode(path)),)))' \
+    2>/dev/null || echo none)
+SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE \
+    $(shell find src -type f -not -name '*.pyc')
+NATIVE := $(shell find src/native tests/native -name '*.cpp' -o -name '*.h')
+
+# No python of these targets runs from huge pages but those that are meant to: pytest, pip and the
+# like must work when the package does not.
+export PYHUGETEXT := 0
+
+.PHONY: help demo test heavy lint format bench-startup clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo           install into a fresh virtual environment and see it work"
+	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
+	@echo "make heavy          the tests that need torch and other large wheels"
+	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
+	@echo "make format         lay out the sources as make lint wants them"
+	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
+	@echo "make clean          remove what the targets made"
+
+# Stops with one sentence that says what is missing and how to get it.
+define check
+	@say() { echo "$$1." >&2; exit 1; }; \
+	$(PYTHON) -c '' 2>/dev/null || say "'$(PYTHON)' does not run: install Python 3.9 or later\
+	 (Debian: apt-get install python3), or name one with PYTHON=/path/to/python3"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || say "'$(PYTHON)' is older\
+	 than Python 3.9: name a later one with PYTHON=/path/to/python3"; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || say "'$(PYTHON)' has no complete venv\
+	 module: install it (Debian: apt-get install python3-venv)"; \
+	for file in "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; \
+	do test -r "$$file" || say "'$(PYTHON)' has no header files ($$file is missing): install them\
+	 (Debian: apt-get install python3-dev)"; done; \
+	for compiler in $${CC:-cc} cc gcc clang; do command -v $$compiler >/dev/null && break; \
+	done || say "there is no C compiler (cc, gcc or clang): install one (Debian: apt-get install\
+	 gcc g++), or name one with CC"; \
+	for compiler in $${CXX:-c++} c++ g++ clang++; do command -v $$compiler >/dev/null && break; \
+	done || say "there is no C++ compiler (c++, g++ or clang++): install one (Debian: apt-get\
+	 install g++), or name one with CXX"; \
+	echo '#include <new>' | $$compiler -std=c++20 -x c++ -fsyntax-only - 2>/dev/null || say \
+	"'$$compiler' cannot compile C++20: install GCC 10, Clang 12 or later with its headers (Debian:\
+	 apt-get install g++)"
+endef
+
+# $(call install,venv,what pip installs); the package itself is built anew each time.
+define install
+	$(check)
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
+	@echo "installing into $(1): $(strip $(2))"
+	@$(1)/bin/python -m pip install --quiet --upgrade pip
+	@$(1)/bin/python -m pip install --quiet $(2)
+	@touch $@
+endef
+
+DEMO := .venv-demo/$(TAG)
+$(DEMO)/installed: $(SOURCES)
+	$(call install,$(DEMO),. numpy pyarrow)
+
+demo: $(DEMO)/installed
+	@echo; echo "\$$ python examples/demo.py"
+	@env -u PYHUGETEXT $(DEMO)/bin/python examples/demo.py
+	@echo; echo "\$$ PYHUGETEXT_PRIVATE_LIMIT=unlimited python examples/demo.py | tail -n 1"
+	@env -u PYHUGETEXT PYHUGETEXT_PRIVATE_LIMIT=unlimited $(DEMO)/bin/python examples/demo.py \
+	    | tail -n 1
+	@echo; echo "\$$ PYHUGETEXT=0 python examples/demo.py | grep ^pyhugetext"
+	@$(DEMO)/bin/python examples/demo.py | grep ^pyhugetext
+
+TEST := .venv-test/$(TAG)
+$(TEST)/installed: $(SOURCES)
+	$(call install,$(TEST),. --group test)
+
+# Tests call tools that pip has put there.
+test: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+test: $(TEST)/installed
+	$(TEST)/bin/python -m pytest -m "not heavy" $(PYTEST_ARGS)
+
+# pip tells beforehand what it would install: no CUDA, which is gigabytes, and no build of torch.
+HEAVY := .venv-heavy/$(TAG)
+heavy: private export PATH := $(CURDIR)/$(HEAVY)/bin:$(PATH)
+heavy:
+	$(check)
+	@test -x $(HEAVY)/bin/pip || $(PYTHON) -m venv $(HEAVY)
+	@$(HEAVY)/bin/python -m pip install --quiet --upgrade pip
+	@if ! $(HEAVY)/bin/python -m pip install --quiet --dry-run --ignore-installed \
+	    --only-binary :all: --report $(HEAVY)/report.json $(HEAVY_WHEELS) 2>$(HEAVY)/log; then \
+	    grep -q 'No matching distribution' $(HEAVY)/log || { cat $(HEAVY)/log >&2; exit 1; }; \
+	    echo "make heavy: skipped, no file fits $(TAG): $$(grep -m 1 'No matching' $(HEAVY)/log)"; \
+	elif grep -qE '"name": *"(nvidia|cuda|triton)' $(HEAVY)/report.json; then \
+	    echo "make heavy: skipped, torch for $(TAG) is a CUDA build here"; \
+	else set -e; \
+	    echo "installing into $(HEAVY): $(HEAVY_WHEELS)"; \
+	    $(HEAVY)/bin/python -m pip install --quiet --only-binary :all: $(HEAVY_WHEELS); \
+	    $(HEAVY)/bin/python -m pip install --quiet . --group test; \
+	    $(HEAVY)/bin/python -m pytest -m heavy $(PYTEST_ARGS); \
+	fi
+
+# Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
+LINT := .venv-lint/$(TAG)
+$(LINT)/installed: Makefile pyproject.toml
+	$(call install,$(LINT),--group lint cmake ninja 'pybind11[global]')
+
+GCC := -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
+MODULES = -DPython_EXECUTABLE=$(CURDIR)/$(LINT)/bin/python -Dpybind11_ROOT=$(CURDIR)/$(LINT)
+configure = @cmake --fresh --preset $(1) $(2) >build/configure.log || \
+    { cat build/configure.log; exit 1; }
+lint: private export PATH := $(CURDIR)/$(LINT)/bin:$(PATH)
+lint: $(LINT)/installed
+	@for tool in gcc g++ clang clang++ clang-format clang-tidy; do \
+	    command -v $$tool >/dev/null || { echo "make lint needs $$tool: install it (Debian:\
+	 apt-get install gcc g++ clang clang-format clang-tidy)." >&2; exit 1; }; done
+	@mkdir -p build
+	ruff check
+	ruff format --check
+	mypy --strict
+	clang-format --dry-run -Werror $(NATIVE)
+	$(call configure,werror,$(MODULES) $(GCC))
+	cmake --build --preset werror
+	$(call configure,proof,$(GCC))
+	cmake --build --preset proof
+	$(call configure,tidy,$(MODULES))
+	cmake --build --preset tidy -- -k 0
+
+format: $(LINT)/installed
+	$(LINT)/bin/ruff check --fix-only
+	$(LINT)/bin/ruff format
+	clang-format -i $(NATIVE)
+
+BENCH := .venv-bench/$(TAG)
+$(BENCH)/installed: $(SOURCES)
+	$(call install,$(BENCH),.)
+
+bench-startup: $(BENCH)/installed
+	@$(BENCH)/bin/python benchmarks/startup.py $(BENCH_ARGS)
+
+clean:
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-lint .venv-bench \
+	    .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

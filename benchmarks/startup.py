@@ -1,0 +1,233 @@
+"""What a start of Python costs with the package, with the package off, and without it.
+
+Run it with an interpreter of a virtual environment where pyhugetext is installed (`make
+bench-startup` does). It makes two environments that differ in nothing but the package and starts
+`python -c pass` in pairs: without the package, with it, with it, without it. Each process is
+started by posix_spawn(3) and measured by wait4(2): user and system time as the kernel charged it,
+wall-clock time from the spawn to the end. Intervals are 95 % bootstrap intervals of the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+BACKINGS = ("file", "memfd", "thp", "hugetlb")
+RESAMPLES = 2000
+PROBE = """
+import json, pyhugetext
+stats = pyhugetext.stats()
+print(json.dumps([stats.active, stats.reason, stats.backing, stats.elapsed_ns, stats.huge_bytes]))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took, in milliseconds."""
+
+    cpu: float
+    wall: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median with the interval that holds it in 95 % of the resamples."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant against the start without the package; differences in milliseconds."""
+
+    name: str
+    backing: str
+    elapsed_ms: float | None  # the activation's own clock, median; None where it did not run
+    huge_kib: int
+    cpu_ms: float  # of the variant itself, median
+    cpu_difference: Estimate
+    cpu_ratio: Estimate
+    wall_ms: float
+    wall_difference: Estimate
+    wall_ratio: Estimate
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    python: str
+    environ: dict[str, str]
+
+
+def start(variant: Variant) -> Cost:
+    """Runs `python -c pass` once. RuntimeError when it fails."""
+    began = time.perf_counter_ns()
+    pid = os.posix_spawn(variant.python, [variant.python, "-c", "pass"], variant.environ)
+    _, status, usage = os.wait4(pid, 0)
+    ended = time.perf_counter_ns()
+    if status:
+        raise RuntimeError(f"{variant.name}: python -c pass ended with wait status {status}")
+    return Cost((usage.ru_utime + usage.ru_stime) * 1e3, (ended - began) / 1e6)
+
+
+def alternate(base: Variant, variant: Variant, pairs: int) -> list[tuple[Cost, Cost]]:
+    """Pairs of (base, variant), measured A B B A so that a drift hits both alike."""
+    found = []
+    for i in range(pairs):
+        if i % 2:
+            other = start(variant)
+            found.append((start(base), other))
+        else:
+            one = start(base)
+            found.append((one, start(variant)))
+    return found
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The median and its interval, by resampling the pairs with a fixed seed."""
+    rng = random.Random(20260101)
+    medians = sorted(
+        statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)
+    )
+    low, high = medians[int(RESAMPLES * 0.025)], medians[int(RESAMPLES * 0.975)]
+    return Estimate(statistics.median(values), low, high)
+
+
+def probe(variant: Variant, times: int) -> list[tuple[bool, str | None, str, int, int]]:
+    """What stats() says in new processes of the variant."""
+    command = [variant.python, "-c", PROBE]
+    return [
+        tuple(json.loads(subprocess.check_output(command, env=variant.environ)))
+        for _ in range(times)
+    ]
+
+
+def make_twins(folder: Path) -> tuple[str, str]:
+    """Two virtual environments without pip; the first gets the files of the installed package."""
+    files = metadata.distribution("pyhugetext").files or []
+    pythons = []
+    for name in ("with", "without"):
+        command = [sys.executable, "-m", "venv", "--without-pip", str(folder / name)]
+        subprocess.run(command, check=True)
+        pythons.append(str(folder / name / "bin" / "python"))
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    target = Path(subprocess.check_output([pythons[0], "-c", code], text=True).strip())
+    for file in files:
+        copy = target / str(file)
+        if ".." not in file.parts:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(str(file.locate()), copy)
+    if not (target / "pyhugetext.pth").exists() or not list(target.glob("pyhugetext/_boot*.so")):
+        sys.exit("the installed pyhugetext has no files to copy: install it without --editable")
+    return pythons[0], pythons[1]
+
+
+def compare(base: Variant, variant: Variant, pairs: int, activated: bool) -> Row:
+    told = probe(variant, 11) if activated else []
+    costs = alternate(base, variant, pairs)
+
+    def between(of: Callable[[Cost], float]) -> tuple[float, Estimate, Estimate]:
+        return (
+            statistics.median(of(b) for _, b in costs),
+            estimate([of(b) - of(a) for a, b in costs]),
+            estimate([of(b) / of(a) for a, b in costs]),
+        )
+
+    cpu, wall = between(lambda c: c.cpu), between(lambda c: c.wall)
+    return Row(
+        variant.name,
+        told[0][2] if told else "none",
+        statistics.median(t[3] for t in told) / 1e6 if told else None,
+        told[0][4] // 1024 if told else 0,
+        *cpu,
+        *wall,
+    )
+
+
+def table(rows: list[Row]) -> str:
+    head = ("variant", "backing", "elapsed_ns", "CPU ms", "difference", "ratio", "wall difference")
+    lines = [head]
+    for r in rows:
+        elapsed = "-" if r.elapsed_ms is None else f"{r.elapsed_ms * 1e6:,.0f}"
+        difference, ratio, wall = map(str, (r.cpu_difference, r.cpu_ratio, r.wall_difference))
+        lines.append((r.name, r.backing, elapsed, f"{r.cpu_ms:.2f}", difference, ratio, wall))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    rows_of_text = ("  ".join(map(str.ljust, line, widths)) for line in lines)
+    return "\n".join(text.rstrip() for text in rows_of_text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=100, help="for each variant (default 100)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    options = parser.parse_args()
+    if options.pairs < 2:
+        parser.error("--pairs needs 2 or more")
+
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYHUGETEXT", "PYTHON"))}
+    skipped = {}
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="pyhugetext-startup-") as folder:
+        package, bare = make_twins(Path(folder))
+        base = Variant("without the package", bare, environ)
+        variants = [
+            Variant("without, once more", bare, environ),
+            Variant("PYHUGETEXT=0", package, {**environ, "PYHUGETEXT": "0"}),
+            Variant("active", package, environ),
+        ]
+        for backing in BACKINGS:
+            name = f"PYHUGETEXT_BACKING={backing}"
+            variant = Variant(name, package, {**environ, "PYHUGETEXT_BACKING": backing})
+            active, reason, *_ = probe(variant, 1)[0]
+            if active:
+                variants.append(variant)
+            else:
+                skipped[name] = str(reason)
+        for variant in (base, *variants):
+            for _ in range(3):  # files into the page cache, modules into __pycache__
+                start(variant)
+        for variant in variants:
+            activated = variant.python == package and variant.environ.get("PYHUGETEXT") != "0"
+            rows.append(compare(base, variant, options.pairs, activated))
+
+    if options.json:
+        result = {
+            "python": sys.version,
+            "kernel": os.uname().release,
+            "machine": os.uname().machine,
+            "processors": os.cpu_count(),
+            "pairs": options.pairs,
+            "rows": [asdict(row) for row in rows],
+            "skipped": skipped,
+        }
+        print(json.dumps(result, indent=2))
+        return
+    print(
+        f"python -c pass, Python {sys.version.split()[0]}, Linux {os.uname().release}, "
+        f"{options.pairs} pairs each against the start without the package;\n"
+        "medians with 95 % intervals, in milliseconds but elapsed_ns, the activation's own clock\n"
+    )
+    print(table(rows))
+    for name, reason in skipped.items():
+        print(f"not measured: {name}: {reason}")
+
+
+if __name__ == "__main__":
+    main()

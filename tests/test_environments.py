@@ -1,0 +1,403 @@
+"""The places Python is started in: nothing is printed, nothing fails, and where it can be the
+text is on huge pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import big_source, clean_environment
+from helpers_harm import extension_compiler, installed_files, site_packages
+
+# Few and long functions: quick to compile.
+BIG = big_source(160, padding=20000) + "\nint result(void) { return (int)f_sum(3); }"
+STATS = "import json, pyhugetext; print(json.dumps(pyhugetext.stats().as_dict()))"
+
+
+@pytest.fixture
+def compile_extension(compile_library: Callable[..., Path]) -> Callable[..., Path]:
+    return extension_compiler(compile_library)
+
+
+@pytest.fixture(scope="session")
+def package_files() -> list[Path]:
+    return installed_files()
+
+
+@pytest.fixture
+def make_venv(tmp_path: Path, package_files: list[Path]) -> Callable[..., Path]:
+    """Makes a virtual environment with the package and returns its python: `make_venv(name,
+    with_hook=True, with_package=True, options=())`."""
+
+    def make(
+        name: str = "env",
+        with_hook: bool = True,
+        with_package: bool = True,
+        options: tuple[str, ...] = (),
+    ) -> Path:
+        place = tmp_path / name
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", *options, str(place)],
+            check=True,
+            env=clean_environment(PYHUGETEXT="0"),
+        )
+        for file in package_files:
+            if with_package if file.is_dir() else with_hook:
+                (site_packages(place) / file.name).symlink_to(file)
+        return place / "bin" / "python"
+
+    return make
+
+
+def last_line(text: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return parsed
+
+
+def assert_interpreter_is_huge(stats: dict[str, Any]) -> None:
+    assert stats["active"], stats
+    main = next(region for region in stats["regions"] if region["coverable_bytes"])
+    assert main["status"] == "huge", main
+
+
+# --- options, directories, environment variables ---
+
+
+@pytest.mark.parametrize("flag", ["-I", "-E", "-s", "-B", "-O", "-W error", "-X dev", "-u"])
+def test_options_of_python(stats_of, flag):
+    assert_interpreter_is_huge(stats_of(flags=tuple(flag.split())))
+
+
+@pytest.mark.parametrize("flag", ["-I", "-E"])
+def test_isolation_from_the_environment_leaves_our_switch(stats_of, flag):
+    stats = stats_of(flags=(flag,), env={"PYHUGETEXT": "0"})
+    assert stats["reason"] == "turned off by PYHUGETEXT=0"
+
+
+def test_without_site_nothing_is_started_but_can_be_asked_for(python, package_files):
+    code = """
+        import sys
+        assert not any(name.startswith("pyhugetext") for name in sys.modules)
+        sys.path.append(sys.argv[1])
+        import pyhugetext
+        stats = pyhugetext.stats()
+        assert not stats.active and "python -S" in stats.reason, stats.reason
+        assert pyhugetext.remap().active
+    """
+    result = python(code, str(package_files[0].parent), flags=("-S",))
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_empty_environment(stats_of):
+    assert_interpreter_is_huge(stats_of(prefix=("env", "-i")))
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "/proc", ""])
+def test_home_that_cannot_be_written(stats_of, home):
+    assert_interpreter_is_huge(stats_of(env={"HOME": home, "XDG_CACHE_HOME": home}))
+
+
+@pytest.mark.parametrize("place", ["/proc", "removed"])
+def test_working_directory_that_cannot_be_written(python, tmp_path, place):
+    if place == "removed":
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        prefix = ("sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(gone))
+    else:
+        prefix = ("sh", "-c", 'cd "$0" && exec "$@"', place)
+    # Without -c's "" on sys.path, which python itself complains of there.
+    result = python(STATS, prefix=prefix, flags=("-I",))
+    assert result.stderr == ""
+    assert_interpreter_is_huge(last_line(result.stdout))
+
+
+def test_zipapp(python, tmp_path):
+    source = tmp_path / "app"
+    source.mkdir()
+    (source / "__main__.py").write_text(f"print('in a zip')\n{STATS}\n")
+    archive = tmp_path / "app.pyz"
+    python("import zipapp, sys; zipapp.create_archive(*sys.argv[1:])", str(source), str(archive))
+    result = subprocess.run(
+        [sys.executable, str(archive)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (result.stdout.splitlines()[0], result.stderr) == ("in a zip", "")
+    assert_interpreter_is_huge(last_line(result.stdout))
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(python, tmp_path, closed, debug):
+    told = tmp_path / "stats.json"
+    code = """
+        import json, os, sys
+        data = json.dumps(__import__("pyhugetext").stats().as_dict())
+        with open(sys.argv[1], "w") as file:
+            file.write(data)
+        os._exit(7)
+    """
+    prefix = ("sh", "-c", f'exec "$0" "$@" {closed}')
+    result = python(code, str(told), prefix=prefix, check=False, env={"PYHUGETEXT_DEBUG": debug})
+    assert (result.returncode, result.stdout) == (7, "")
+    assert debug == "1" or result.stderr == ""
+    assert_interpreter_is_huge(json.loads(told.read_text()))
+
+
+# --- virtual environments, and what is left of an installation ---
+
+
+def test_hook_that_runs_twice_does_its_work_once(python, make_venv):
+    outer = make_venv("outer")
+    inner = make_venv("inner", options=("--system-site-packages",))
+    again = f"import site; site.addsitedir({str(site_packages(outer.parent.parent))!r})\n"
+    (site_packages(inner.parent.parent) / "zz_again.pth").write_text(again)
+    for executable in (outer, inner):
+        debug = {"PYHUGETEXT_DEBUG": "1"}
+        result = python(STATS, executable=str(executable), env=debug)
+        stats = last_line(result.stdout)
+        assert_interpreter_is_huge(stats)
+        main = next(region for region in stats["regions"] if region["coverable_bytes"])
+        lines = [line for line in result.stderr.splitlines() if main["path"] in line]
+        assert len(lines) == 1, result.stderr
+        assert python("", executable=str(executable)).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "left", ["nothing", "empty", "broken", "no native part", "foreign native part"]
+)
+def test_rest_of_a_removed_or_broken_package_is_silent(python, make_venv, package_files, left):
+    executable = make_venv(with_package=False)
+    package = site_packages(executable.parent.parent) / "pyhugetext"
+    if left == "empty":
+        package.mkdir()
+    elif left == "broken":
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / "_startup.py").write_text("def start(:")
+    elif left != "nothing":
+        unwanted = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(package_files[0], package, ignore=unwanted)
+        if left == "foreign native part":
+            for name in ("_boot", "_native"):
+                (package / (name + sysconfig.get_config_var("EXT_SUFFIX"))).write_bytes(b"\0" * 99)
+    result = python("print('still here')", executable=str(executable))
+    assert (result.stdout, result.stderr) == ("still here\n", "")
+    if "native" in left:
+        stats = last_line(python(STATS, executable=str(executable)).stdout)
+        assert not stats["active"]
+        assert stats["reason"].startswith("no native part")
+
+
+def test_start_may_be_called_again(python):
+    code = """
+        import pyhugetext
+        from pyhugetext._startup import start
+        before = pyhugetext.stats()
+        start(); start()
+        after = pyhugetext.stats()
+        assert before.active and after.elapsed_ns == before.elapsed_ns
+        import importlib.machinery
+        create = importlib.machinery.ExtensionFileLoader.create_module
+        start()
+        assert importlib.machinery.ExtensionFileLoader.create_module == create
+    """
+    result = python(code)
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+# --- processes and interpreters ---
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing(python, tmp_path, method):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, multiprocessing, sys, pyhugetext\n"
+        "def tell(_):\n"
+        "    return pyhugetext.stats().as_dict()\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context(sys.argv[1])\n"
+        "    with context.Pool(2) as pool:\n"
+        "        children = pool.map(tell, range(4))\n"
+        "    print(json.dumps([tell(0), *children]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(program), method],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert result.stderr == ""
+    parent, *children = json.loads(result.stdout)
+    for child in children:
+        assert_interpreter_is_huge(child)
+        if method == "fork":
+            assert child["regions"][0]["elapsed_ns"] == parent["regions"][0]["elapsed_ns"]
+
+
+def test_forked_child_inherits_and_does_not_repeat(python, compile_extension):
+    module = compile_extension("late", BIG)
+    code = """
+        import json, os, sys, pyhugetext
+        sys.path.insert(0, sys.argv[1])
+        before = pyhugetext.stats()
+        pid = os.fork()
+        if pid == 0:
+            inherited = pyhugetext.stats()
+            assert inherited.elapsed_ns == before.elapsed_ns
+            assert inherited.huge_bytes == before.huge_bytes > 0
+            import late  # the child goes on looking
+            late.result()
+            region = [r for r in pyhugetext.stats().regions if "late" in r.path][0]
+            os._exit(5 if region.status == "huge" else 6)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+        assert pyhugetext.stats().elapsed_ns == before.elapsed_ns
+        os.execv(sys.executable, [sys.executable, "-c", "import pyhugetext\\n"
+                 "assert pyhugetext.stats().active; print('its own')"])
+    """
+    result = python(code, str(module.parent))
+    assert (result.stdout, result.stderr) == ("its own\n", "")
+
+
+RUN = """
+import sys
+import pyhugetext
+
+try:
+    import _interpreters as api
+except ImportError:
+    import _xxsubinterpreters as api
+
+def run(code, isolated):
+    if hasattr(api, "new_config"):
+        identity = api.create("isolated" if isolated else "legacy")
+    else:
+        identity = api.create(isolated=isolated)
+    problem = api.run_string(identity, code)
+    assert problem is None, problem
+    api.destroy(identity)
+
+before = pyhugetext.stats()
+isolated, path = sys.argv[1] == "True", sys.argv[2]
+"""
+IN_SUBINTERPRETER = """
+import sys
+assert "pyhugetext._startup" in sys.modules  # its own hook ran
+import pyhugetext
+stats = pyhugetext.stats()
+if sys.version_info >= (3, 12):
+    assert stats.active and stats.elapsed_ns == {elapsed}, stats
+else:
+    assert "main interpreter" in stats.reason, stats.reason
+if {number}:
+    for function in (pyhugetext.remap, pyhugetext.restore):
+        problem = function().problems[-1]
+        assert function.__name__ in problem and "main interpreter" in problem, problem
+"""
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["shared GIL", "own GIL"])
+def test_subinterpreters(python, compile_extension, isolated):
+    if isolated and sys.version_info < (3, 12):
+        pytest.skip("interpreters have a GIL of their own since Python 3.12")
+    module = compile_extension("late", BIG)
+    code = f"""{RUN}
+for number in range(3):
+    run({IN_SUBINTERPRETER!r}.format(elapsed=before.elapsed_ns, number=number), isolated)
+after = pyhugetext.stats()
+assert after.mapped_bytes == before.mapped_bytes > 0 and not after.problems
+run(f"import sys; sys.path.insert(0, {{path!r}}); import late; late.result()", isolated)
+region = [r for r in pyhugetext.stats().regions if "late" in r.path]
+assert region[0].status == "huge", region
+print("done")
+"""
+    result = python(code, str(isolated), str(module.parent), timeout=30)
+    assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+def test_threads_that_import_at_once(python, compile_extension):
+    directory = ""
+    for i in range(4):
+        source = (
+            big_source(160, tag=f"f{i}", padding=20000)
+            + f"\nint result(void) {{ return f{i}_7(5); }}"
+        )
+        directory = str(compile_extension(f"late{i}", source).parent)
+    code = """
+        import importlib, sys, threading
+        sys.path.insert(0, sys.argv[1])
+        barrier, results = threading.Barrier(4), []
+        def work(i):
+            barrier.wait()
+            results.append(importlib.import_module(f"late{i}").result())
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        import pyhugetext
+        late = [r for r in pyhugetext.stats().regions if "/late" in r.path and r.coverable_bytes]
+        assert len(late) == 4, late
+        print(results, {r.status for r in late})
+    """
+    for _ in range(3):
+        result = python(code, directory)
+        assert (result.stdout, result.stderr) == ("[22, 22, 22, 22] {'huge'}\n", "")
+
+
+EMBEDDING = """
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+int main(int argc, char **argv) {
+  for (int i = 0; i < 3; ++i) {
+    PyConfig config;
+    PyConfig_InitPythonConfig(&config);
+    config.install_signal_handlers = 0;
+    PyConfig_SetBytesString(&config, &config.program_name, argv[1]);
+    if (PyStatus_Exception(Py_InitializeFromConfig(&config))) return 2;
+    PyConfig_Clear(&config);
+    if (PyRun_SimpleString(argv[2])) return 3;
+    if (Py_FinalizeEx() < 0) return 4;
+  }
+  return 0;
+}
+"""
+
+
+def test_embedded_python_finalized_and_started_again(tmp_path):
+    variables = sysconfig.get_config_vars()
+    source, program = tmp_path / "host.c", tmp_path / "host"
+    source.write_text(EMBEDDING)
+    directory, version = variables["LIBDIR"], variables["LDVERSION"]
+    command = [
+        *("cc", f"-I{sysconfig.get_path('include')}", str(source), "-o", str(program)),
+        *(f"-L{directory}", f"-Wl,-rpath,{directory}", f"-L{variables.get('LIBPL', directory)}"),
+        *(f"-lpython{version}", "-lm", "-ldl", "-lpthread", "-lutil", "-rdynamic"),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no program can be linked with this Python: {error}")
+    result = subprocess.run(
+        [str(program), sys.executable, STATS],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3
+    assert_interpreter_is_huge(json.loads(lines[-1]))
