@@ -10,7 +10,7 @@ from pyhugetext import _kernel, _native, _smaps, _words
 from pyhugetext._stats import Region, Stats
 
 # The order of the ladder, to tell why the better rungs were not taken.
-_LADDER = ("file", "memfd", "thp", "hugetlb")
+_LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
 _PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
 
 

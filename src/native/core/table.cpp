@@ -2,7 +2,6 @@
 
 #include <new>
 
-#include "build.h"
 #include "plan.h"
 #include "swap.h"
 
@@ -11,7 +10,8 @@ namespace pht {
 namespace {
 
 // The rungs of Backing::automatic, best first.
-constexpr Backing kLadder[] = {Backing::file, Backing::memfd, Backing::thp};
+constexpr Backing kLadder[] = {Backing::file, Backing::store, Backing::shm, Backing::memfd,
+                               Backing::thp};
 
 // How far from vm.max_map_count a program is left alone, and what one region may add.
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
@@ -31,6 +31,12 @@ bool read_number(const char *file, u64 *value) {
 
 bool contains(const Object &object, u64 address) {
     return address && object.low <= address && address < object.high;
+}
+
+// Whether writing the store's entry (anew) would help.
+bool is_buildable(Outcome outcome) {
+    return outcome.status == Status::no_store || outcome.status == Status::no_entry ||
+           outcome.status == Status::stale || outcome.status == Status::damaged;
 }
 
 void span_of(u64 load_bias, const Elf64_Phdr *headers, size_t count, u64 *low) {
@@ -97,10 +103,10 @@ bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
     }
     if (Region *old = find(object.low, object.headers)) {
         // Another object may have come to the same place: then the old one is not seen again.
+        // Segments are not compared: the headers in memory are the store copy's once swapped.
         const Object &known = old->object;
         const bool same =
-            known.high == object.high && known.segments.size() == object.segments.size() &&
-            known.build_id.size == object.build_id.size &&
+            known.high == object.high && known.build_id.size == object.build_id.size &&
             compare(known.build_id.bytes, object.build_id.bytes, object.build_id.size) == 0;
         if (same) {
             old->seen = true;
@@ -153,12 +159,20 @@ bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) 
 }
 
 long Table::observe(bool all) {
+    bool replaced = false;
+    const long error = observe_once(all, &replaced);
+    // What is mapped now in place of ours has to be looked at with fresh eyes.
+    return !error && replaced ? observe_once(all, &replaced) : error;
+}
+
+long Table::observe_once(bool all, bool *replaced) {
     // Only mappings near a region of interest are kept, so that a process with ten thousands of
     // them costs reading time and no memory.
     Array<PlainMapping> kept;
     bool memory = true;
     mapping_count_ = 0;
-    for (Region *region : regions_) region->path.clear();
+    for (Region *region : regions_)
+        if (!region->any_huge()) region->path.clear();
     const long error = each_mapping([&](const Mapping &mapping) {
         ++mapping_count_;
         bool near = false;
@@ -169,10 +183,9 @@ long Table::observe(bool all) {
                 continue;
             near = true;
             const bool inside = mapping.start < object.high && mapping.end > object.low;
-            // The name under which the kernel knows the original file: of a mapping that is not
-            // ours, so the first with an inode that is not a memory file.
-            if (inside && mapping.inode && region->path.empty() && mapping.path.size &&
-                !starts_with(mapping.path, str("/memfd:pyhugetext:")))
+            // The name under which the kernel knows the original file. Of a region that is
+            // swapped it was read before.
+            if (inside && mapping.inode && region->path.empty() && mapping.path.size)
                 memory = memory && region->path.append(mapping.path.data, mapping.path.size) &&
                          region->path.push('\0');
         }
@@ -189,7 +202,11 @@ long Table::observe(bool all) {
         if (region->any_huge()) {
             if (still_ours(*region, kept)) continue;
             region->backing = Backing::none;
+            region->outcome = {};
             for (Outcome &tried : region->tried) tried = {};
+            region->pages.clear();
+            *replaced = true;
+            continue;
         }
         const Outcome before = region->outcome;
         if (!plan(*region, kept)) return -sys::kEnomem;
@@ -217,7 +234,7 @@ Outcome Table::filter(const Region &region, const Request &request) const {
 // Builds all planned pages of a region with one backing and keeps those that are huge. On any
 // failure nothing of it is left.
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
-                            const Pagemap &pagemap) {
+                            const Sources &sources) {
     u64 bytes = 0;
     for (const HugePage &page : region.pages)
         if (page.state == HugePage::State::small) bytes += kHugeSize;
@@ -233,7 +250,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         [&](size_t first, size_t count) {
             if (!outcome.ok()) return;
             Aside aside;
-            outcome = build(backing, region, pagemap, region.address_of(first), count * kHugeSize,
+            outcome = build(backing, region, sources, region.address_of(first), count * kHugeSize,
                             &aside);
             if (!outcome.ok()) return;
             Array<u8> huge;
@@ -242,7 +259,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
                 outcome = {Status::no_memory, Call::none, 0};
                 return;
             }
-            if (const long error = pagemap.find_huge(aside.address, count, huge.data())) {
+            if (backing == Backing::store) {
+                // Not touched yet, so not there yet: the builder tried the file system, and
+                // statistics tell what became of it.
+                for (size_t i = 0; i < count; ++i) huge[i] = 1;
+            } else if (const long error =
+                           sources.pagemap.find_huge(aside.address, count, huge.data())) {
                 outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
                 return;
             }
@@ -266,10 +288,14 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
 
 void Table::prepare(const Request &request) {
     const Pagemap pagemap;
+    const Stores stores(request.stores, request.shm_stores);
+    const Sources sources = {pagemap, stores};
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     prepared_private_ = 0;
+    missing_ = 0;
     for (Region *region : regions_) {
+        region->missing = false;
         if (region->any_huge() || !region->candidate) continue;
         const u64 began = sys::now();
         Outcome outcome = filter(*region, request);
@@ -284,7 +310,7 @@ void Table::prepare(const Request &request) {
         for (Outcome &tried : region->tried) tried = {};
         Backing chosen = Backing::none;
         const auto attempt = [&](Backing backing) {
-            outcome = build_region(*region, backing, request, pagemap);
+            outcome = build_region(*region, backing, request, sources);
             region->tried[static_cast<int>(backing)] = outcome;
             if (outcome.ok()) chosen = backing;
             return outcome.ok();
@@ -292,9 +318,18 @@ void Table::prepare(const Request &request) {
         if (request.backing != Backing::automatic) {
             attempt(request.backing);
         } else {
-            for (const Backing backing : kLadder)
+            for (const Backing backing : kLadder) {
                 if (attempt(backing)) break;
+                // Building the entry comes before a private copy, if somebody is to do it.
+                if (backing == Backing::store || backing == Backing::shm)
+                    region->missing = region->missing || is_buildable(outcome);
+                if (!request.fall_back && backing == Backing::shm && region->missing) break;
+            }
         }
+        if (request.backing == Backing::store || request.backing == Backing::shm)
+            region->missing = is_buildable(outcome);
+        region->missing = region->missing && chosen == Backing::none;
+        missing_ += region->missing;
         region->backing = chosen;
         region->outcome = outcome;
         region->elapsed_ns = sys::now() - began;
@@ -344,6 +379,8 @@ void Table::abandon() {
 
 void Table::restore(Backing keep) {
     const Pagemap pagemap;
+    const Stores none({}, {});
+    const Sources sources = {pagemap, none};
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
         if (pagemap.error()) {
@@ -351,7 +388,7 @@ void Table::restore(Backing keep) {
                                static_cast<u16>(-pagemap.error())};
             continue;
         }
-        pht::restore(*region, pagemap);
+        pht::restore(*region, sources);
         Outcome outcome = {Status::restored, Call::none, 0};
         for (const HugePage &page : region->pages)
             if (page.state == HugePage::State::huge) outcome = page.outcome;

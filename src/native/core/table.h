@@ -2,8 +2,7 @@
 // knows and decides when; the table does the rest.
 #pragma once
 
-#include "pagemap.h"
-#include "region.h"
+#include "build.h"
 
 namespace pht {
 
@@ -12,7 +11,9 @@ struct Request {
     Backing backing = Backing::automatic;  // one backing, or the ladder
     u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
     u64 private_limit = 0;                 // bytes of private memory, all regions together
+    bool fall_back = true;                 // a missing entry does not wait to be built
     Array<char> include, exclude;          // patterns on paths, each NUL-terminated
+    Array<char> stores, shm_stores;        // directories, each NUL-terminated
     u64 keep_out[2] = {};                  // addresses of objects that are never swapped
 };
 
@@ -35,6 +36,8 @@ public:
     // Builds new content aside for what the request wants and is not swapped yet. Ends with
     // regions that have asides, for commit(). Changes nothing that the program can see.
     void prepare(const Request &request);
+    // How many regions prepare() left alone because a store entry has to be built first.
+    size_t missing() const { return missing_; }
 
     // Moves it in. Must run while no object can be unloaded; takes microseconds.
     void commit();
@@ -52,12 +55,14 @@ private:
     bool still_ours(const Region &region, const Array<struct PlainMapping> &around) const;
     Outcome filter(const Region &region, const Request &request) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
-                         const Pagemap &pagemap);
+                         const Sources &sources);
     void finish(Region &region, Backing backing);
+    long observe_once(bool all, bool *replaced);
 
     Array<Region *> regions_;
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
+    size_t missing_ = 0;
 };
 
 // Whether one of the NUL-terminated patterns matches.

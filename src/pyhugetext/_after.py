@@ -1,0 +1,27 @@
+"""After a pass: build the entries it found missing, pass again, and tell decisions if asked to."""
+
+from pyhugetext import _boot, _settings
+
+
+def run() -> None:
+    """Never leaves a region waiting: whatever the building comes to, the next backing follows."""
+    settings = _settings.current()
+    if not settings.off:
+        try:
+            build_missing()
+        finally:
+            _boot.retry(True)
+    if settings.debug:
+        from pyhugetext import _debug
+
+        _debug.report()
+
+
+def build_missing() -> None:
+    """Builds what the last pass found missing in the stores, as far as the settings allow."""
+    settings = _settings.current()
+    if settings.build == "never" or not _boot.missing():
+        return
+    from pyhugetext.store import build
+
+    build.build_missing(settings)
