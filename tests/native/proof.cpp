@@ -59,7 +59,8 @@ bool functions_work() {
 }
 
 u64 huge_bytes(const Region &region) {
-    const Pagemap pagemap;
+    Pagemap pagemap;
+    pagemap.open();
     u64 bytes = 0;
     for (size_t i = 0; i < region.pages.size(); ++i) {
         u8 mark = 0;
@@ -77,14 +78,14 @@ int prove(int backing) {
     table.begin_listing();
     if (!table.list(0, headers, __ehdr_start.e_phnum, true)) return 2;
     table.end_listing();
-    if (const long error = table.observe(true)) {
+    if (const long error = table.observe(Table::Scope::all)) {
         print("observe_errno=", static_cast<u64>(-error));
         return 2;
     }
     Request request;
     request.backing = static_cast<Backing>(backing);
     request.private_limit = ~0ull;
-    table.prepare(request);
+    table.prepare(request, Table::Scope::all);
     table.commit();
     const Region &region = *table.regions()[0];
     print("text=", region.text_bytes);

@@ -100,25 +100,25 @@ Engine &Engine::get() {
 
 // Brings the table up to date with what is loaded and mapped. Fills in visit->subs, by which a
 // later step knows whether an object was unloaded since.
-Outcome Engine::look(bool all, Visit *visit) {
+Outcome Engine::look(Table::Scope scope, Visit *visit) {
     *visit = {&table_, 0, 0, false, false, true, Backing::none};
     table_.begin_listing();
     dl_iterate_phdr(list_object, visit);
     table_.end_listing();
     if (!visit->complete) return {Status::no_memory, Call::none, 0};
-    if (const long error = table_.observe(all))
+    if (const long error = table_.observe(scope))
         return {Status::unreadable, Call::read, static_cast<u16>(-error)};
     return done();
 }
 
-void Engine::pass() {
+void Engine::pass(Table::Scope scope) {
     Visit visit;
     for (int i = 0; i < kTries; ++i) {
-        last_ = look(false, &visit);
+        last_ = look(scope, &visit);
         if (!last_.ok()) return;
         seen_adds_ = visit.adds;
         seen_subs_ = visit.subs;
-        table_.prepare(request_);
+        table_.prepare(request_, scope);
         dl_iterate_phdr(commit_if_unchanged, &visit);
         if (visit.complete) return;
         table_.abandon();
@@ -129,7 +129,7 @@ void Engine::pass() {
 void Engine::put_back(Backing keep) {
     Visit visit;
     for (int i = 0; i < kTries; ++i) {
-        last_ = look(false, &visit);
+        last_ = look(Table::Scope::candidates, &visit);
         if (!last_.ok()) return;
         visit.keep = keep;
         dl_iterate_phdr(restore_if_unchanged, &visit);
@@ -149,7 +149,7 @@ size_t Engine::remap(Request &&request) {
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
         if (request_.backing != Backing::automatic) put_back(request_.backing);
-        pass();
+        pass(Table::Scope::candidates);
     }
     elapsed_ns_ += sys::now() - began;
     return table_.missing();
@@ -161,7 +161,7 @@ size_t Engine::retry(bool fall_back) {
     const u64 began = sys::now();
     const bool before = request_.fall_back;
     request_.fall_back = fall_back;
-    pass();
+    pass(Table::Scope::candidates);
     request_.fall_back = before;
     elapsed_ns_ += sys::now() - began;
     return table_.missing();
@@ -194,9 +194,11 @@ bool Engine::poll(size_t *missing) {
     const u64 began = sys::now();
     Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
     dl_iterate_phdr(look_for_new, &visit);
+    // What was unloaded may have taken swapped pages with it, and left its place to another.
+    const bool unloaded = visit.subs != seen_subs_;
+    if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
     seen_adds_ = visit.adds;
     seen_subs_ = visit.subs;
-    if (visit.found) pass();
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::now() - began;
     return visit.found;
@@ -216,7 +218,7 @@ bool Engine::started() {
 void Engine::snapshot(Snapshot *out) {
     const Locked locked;
     Visit visit;
-    const Outcome observed = look(true, &visit);
+    const Outcome observed = look(Table::Scope::all, &visit);
     out->started = started_;
     out->enabled = enabled_;
     out->machine = machine_;

@@ -57,8 +57,8 @@ public:
     bool started();
 
 private:
-    Outcome look(bool all, struct Visit *visit);
-    void pass();
+    Outcome look(Table::Scope scope, struct Visit *visit);
+    void pass(Table::Scope scope);
     void put_back(Backing keep);
     Request request_;
     Table table_;

@@ -273,8 +273,8 @@ Outcome reserve_scratch(u64 length, u64 *address) {
 long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes) {
     *bytes = 0;
     if (length == 0 || length % kHugeSize || offset % kHugeSize) return -sys::kEinval;
-    const Pagemap pagemap;
-    if (pagemap.error()) return pagemap.error();
+    Pagemap pagemap;
+    if (const long error = pagemap.open()) return error;
     Scratch scratch(length);
     const Outcome reserved = scratch.reserve();
     if (!reserved.ok()) return -static_cast<long>(reserved.error);

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "maps.h"
 #include "plan.h"
 #include "swap.h"
 
@@ -158,63 +159,107 @@ bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) 
     return ours;
 }
 
-long Table::observe(bool all) {
-    bool replaced = false;
-    const long error = observe_once(all, &replaced);
-    // What is mapped now in place of ours has to be looked at with fresh eyes.
-    return !error && replaced ? observe_once(all, &replaced) : error;
+namespace {
+
+bool in_scope(const Region &region, Table::Scope scope) {
+    if (scope == Table::Scope::all) return true;
+    return region.candidate && (scope == Table::Scope::candidates || region.fresh);
 }
 
-long Table::observe_once(bool all, bool *replaced) {
+// Keeps a mapping that is near a region, for planning it. False when memory ran out.
+bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
+    const Object &object = region.object;
+    const bool inside = mapping.start < object.high && mapping.end > object.low;
+    // The name under which the kernel knows the original file. Of a region that is swapped it was
+    // read before.
+    if (inside && mapping.inode && region.path.empty() && mapping.path.size &&
+        (!region.path.append(mapping.path.data, mapping.path.size) || !region.path.push('\0')))
+        return false;
+    if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
+    return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,
+                       mapping.dev_minor, mapping.readable, mapping.writable, mapping.executable,
+                       mapping.shared});
+}
+
+}  // namespace
+
+// Plans a region anew unless it is swapped and still ours.
+Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, bool *replaced) {
+    if (region.any_huge()) {
+        if (still_ours(region, around)) return done();
+        region.backing = Backing::none;
+        region.outcome = {};
+        region.fresh = true;
+        for (Outcome &tried : region.tried) tried = {};
+        region.pages.clear();
+        *replaced = true;
+        return done();
+    }
+    const Outcome before = region.outcome;
+    if (!plan(region, around)) return {Status::no_memory, Call::none, 0};
+    // What was decided before stays said until it is decided anew.
+    if (region.outcome.status == Status::pending && before.status != Status::huge &&
+        before.status != Status::partial)
+        region.outcome = before;
+    return done();
+}
+
+long Table::observe(Scope scope) {
+    if (scope == Scope::fresh) {
+        const long error = observe_fresh();
+        if (!error) return 0;  // else an older kernel
+    }
+    bool replaced = false;
+    const long error = observe_once(scope, &replaced);
+    // What is mapped now in place of ours has to be looked at with fresh eyes.
+    return !error && replaced ? observe_once(scope, &replaced) : error;
+}
+
+long Table::observe_fresh() {
+    MapsQuery query;
+    Array<PlainMapping> around;
+    for (Region *region : regions_) {
+        if (!in_scope(*region, Scope::fresh) || region->any_huge()) continue;
+        const Object &object = region->object;
+        around.clear();
+        region->path.clear();
+        bool memory = true;
+        const long error = query.each(object.low > kHugeSize ? object.low - kHugeSize : 0,
+                                      object.high + kHugeSize, [&](const Mapping &mapping) {
+                                          ++mapping_count_;
+                                          memory = keep(*region, mapping, &around);
+                                          return memory;
+                                      });
+        if (error) return error;
+        bool replaced;
+        if (!memory || !plan_again(*region, around, &replaced).ok()) return -sys::kEnomem;
+    }
+    return 0;
+}
+
+long Table::observe_once(Scope scope, bool *replaced) {
     // Only mappings near a region of interest are kept, so that a process with ten thousands of
     // them costs reading time and no memory.
     Array<PlainMapping> kept;
     bool memory = true;
     mapping_count_ = 0;
     for (Region *region : regions_)
-        if (!region->any_huge()) region->path.clear();
+        if (in_scope(*region, scope) && !region->any_huge()) region->path.clear();
     const long error = each_mapping([&](const Mapping &mapping) {
         ++mapping_count_;
-        bool near = false;
         for (Region *region : regions_) {
-            if (!all && !region->candidate) continue;
             const Object &object = region->object;
-            if (mapping.end + kHugeSize <= object.low || mapping.start >= object.high + kHugeSize)
-                continue;
-            near = true;
-            const bool inside = mapping.start < object.high && mapping.end > object.low;
-            // The name under which the kernel knows the original file. Of a region that is
-            // swapped it was read before.
-            if (inside && mapping.inode && region->path.empty() && mapping.path.size)
-                memory = memory && region->path.append(mapping.path.data, mapping.path.size) &&
-                         region->path.push('\0');
+            if (mapping.end + kHugeSize > object.low && mapping.start < object.high + kHugeSize &&
+                in_scope(*region, scope))
+                memory = memory && keep(*region, mapping, &kept);
         }
-        if (near)
-            memory = memory && kept.push({mapping.start, mapping.end, mapping.offset, mapping.inode,
-                                          mapping.dev_major, mapping.dev_minor, mapping.readable,
-                                          mapping.writable, mapping.executable, mapping.shared});
         return memory;
     });
     if (!memory) return -sys::kEnomem;
     if (error) return error;
-    for (Region *region : regions_) {
-        if (!all && !region->candidate) continue;
-        if (region->any_huge()) {
-            if (still_ours(*region, kept)) continue;
-            region->backing = Backing::none;
-            region->outcome = {};
-            for (Outcome &tried : region->tried) tried = {};
-            region->pages.clear();
-            *replaced = true;
-            continue;
-        }
-        const Outcome before = region->outcome;
-        if (!plan(*region, kept)) return -sys::kEnomem;
-        // What was decided before stays said until it is decided anew.
-        if (region->outcome.status == Status::pending && before.status != Status::huge &&
-            before.status != Status::partial)
-            region->outcome = before;
-    }
+    for (Region *region : regions_)
+        if (in_scope(*region, scope) && !plan_again(*region, kept, replaced).ok())
+            return -sys::kEnomem;
     return 0;
 }
 
@@ -242,6 +287,10 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         (request.private_limit < bytes ||
          private_bytes() + prepared_private_ > request.private_limit - bytes))
         return {Status::budget, Call::none, 0};
+
+    const bool refusing = refusal_.status == Status::refused &&
+                          region.dev_major == refusing_major_ && region.dev_minor == refusing_minor_;
+    if (backing == Backing::file && refusing) return refusal_;
 
     Outcome outcome = done();
     size_t ready = 0;
@@ -276,6 +325,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             }
         });
     if (outcome.ok() && ready == 0) outcome = {Status::no_huge_page, Call::none, 0};
+    if (backing == Backing::file && outcome.call == Call::collapse &&
+        outcome.error == sys::kEinval) {
+        refusal_ = outcome;
+        refusing_major_ = region.dev_major;
+        refusing_minor_ = region.dev_minor;
+    }
     if (!outcome.ok()) {
         for (const Aside &aside : region.asides) discard(aside.address, aside.length);
         region.asides.clear();
@@ -286,21 +341,19 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     return outcome;
 }
 
-void Table::prepare(const Request &request) {
-    const Pagemap pagemap;
+void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request.stores, request.shm_stores);
-    const Sources sources = {pagemap, stores};
+    const Sources sources = {pagemap_, stores};
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     prepared_private_ = 0;
-    missing_ = 0;
     for (Region *region : regions_) {
-        region->missing = false;
-        if (region->any_huge() || !region->candidate) continue;
+        if (!in_scope(*region, scope) || region->any_huge()) continue;
+        region->missing = region->fresh = false;
         const u64 began = sys::now();
         Outcome outcome = filter(*region, request);
-        if (outcome.ok() && pagemap.error())
-            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-pagemap.error())};
+        if (const long error = outcome.ok() ? pagemap_.open() : 0)
+            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
         if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
             outcome = {Status::map_count, Call::none, 0};
         if (!outcome.ok()) {
@@ -329,7 +382,6 @@ void Table::prepare(const Request &request) {
         if (request.backing == Backing::store || request.backing == Backing::shm)
             region->missing = is_buildable(outcome);
         region->missing = region->missing && chosen == Backing::none;
-        missing_ += region->missing;
         region->backing = chosen;
         region->outcome = outcome;
         region->elapsed_ns = sys::now() - began;
@@ -354,14 +406,14 @@ void Table::finish(Region &region, Backing backing) {
 }
 
 void Table::commit() {
-    const Pagemap pagemap;
     for (Region *region : regions_) {
         if (region->asides.empty()) continue;
         const u64 began = sys::now();
-        pht::commit(*region, pagemap);
+        pht::commit(*region, pagemap_);
         finish(*region, region->backing);
         region->elapsed_ns += sys::now() - began;
     }
+    pagemap_.close();
     prepared_private_ = 0;
 }
 
@@ -373,19 +425,19 @@ void Table::abandon() {
         for (HugePage &page : region->pages) page.ready = 0;
         region->backing = Backing::none;
         region->outcome = {};
+        region->fresh = true;
     }
+    pagemap_.close();
     prepared_private_ = 0;
 }
 
 void Table::restore(Backing keep) {
-    const Pagemap pagemap;
     const Stores none({}, {});
-    const Sources sources = {pagemap, none};
+    const Sources sources = {pagemap_, none};
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
-        if (pagemap.error()) {
-            region->outcome = {Status::unreadable, Call::pagemap,
-                               static_cast<u16>(-pagemap.error())};
+        if (const long error = pagemap_.open()) {
+            region->outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
             continue;
         }
         pht::restore(*region, sources);
@@ -395,6 +447,13 @@ void Table::restore(Backing keep) {
         region->outcome = outcome;
         if (!region->any_huge()) region->backing = Backing::none;
     }
+    pagemap_.close();
+}
+
+size_t Table::missing() const {
+    size_t n = 0;
+    for (const Region *region : regions_) n += region->missing;
+    return n;
 }
 
 u64 Table::private_bytes() const {

@@ -28,16 +28,22 @@ public:
     // Whether an object with this span is in the table.
     bool knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const;
 
-    // Reads /proc/self/maps, plans every region that is new or not swapped, and forgets what it
-    // knew of regions whose mappings were replaced behind its back. With `all`, objects too small
-    // to be candidates are planned too, for statistics. Returns 0 or -errno.
-    long observe(bool all);
+    // How much of the table an operation is about.
+    enum class Scope : u8 {
+        fresh,       // candidates no pass has decided about
+        candidates,  // all that are large enough
+        all,         // the small ones too, for statistics
+    };
+
+    // Reads /proc/self/maps, plans what is in scope and not swapped, and forgets what it knew of
+    // regions whose mappings were replaced behind its back. Returns 0 or -errno.
+    long observe(Scope scope);
 
     // Builds new content aside for what the request wants and is not swapped yet. Ends with
     // regions that have asides, for commit(). Changes nothing that the program can see.
-    void prepare(const Request &request);
+    void prepare(const Request &request, Scope scope);
     // How many regions prepare() left alone because a store entry has to be built first.
-    size_t missing() const { return missing_; }
+    size_t missing() const;
 
     // Moves it in. Must run while no object can be unloaded; takes microseconds.
     void commit();
@@ -57,12 +63,17 @@ private:
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void finish(Region &region, Backing backing);
-    long observe_once(bool all, bool *replaced);
+    long observe_once(Scope scope, bool *replaced);
+    long observe_fresh();
+    Outcome plan_again(Region &region, const Array<struct PlainMapping> &around, bool *replaced);
 
     Array<Region *> regions_;
+    Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
-    size_t missing_ = 0;
+    // The device whose files the kernel refused to collapse in place: asked once, not per library.
+    u32 refusing_major_ = 0, refusing_minor_ = 0;
+    Outcome refusal_;
 };
 
 // Whether one of the NUL-terminated patterns matches.

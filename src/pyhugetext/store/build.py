@@ -71,7 +71,10 @@ def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-
     from pyhugetext.store import catalogue, elf
 
     global _spent
+    lasting = True
     try:
+        # What another process may still build is not remembered.
+        lasting = os.stat(path).st_size > limit
         reason = _forbidden(store, path, limit)
         if not reason:
             where, written = store.add(path, bias, durable=False)
@@ -83,10 +86,12 @@ def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-
         store.note(path, bias, str(error))
         _tell(f"{path}: {error}")
         return False
+        lasting = lasting or not reason.startswith("PYHUGETEXT_BUILD_LIMIT")
     except (OSError, catalogue.Full) as error:
-        reason = _text(error)
+        reason, lasting = _text(error), True
     _tell(f"store {store.root}: {path}: {reason}")
-    store.note(path, bias, reason)
+    if lasting:
+        store.note(path, bias, reason)
     return False
 
 
