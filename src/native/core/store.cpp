@@ -147,6 +147,18 @@ KeyText key_of(const sys::FileIdentity &file, u64 bias) {
     return key;
 }
 
+// How a file of a container image is known: inode, device and change time are new wherever the
+// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
+KeyText image_key_of(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
+    KeyText key;
+    key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
+    for (int i = 0; i < id.size; ++i) {
+        key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
+    }
+    key.add("-").add_hex(bias);
+    return key;
+}
+
 // A record in memory, its parts checked against its size.
 struct RecordView {
     const Record *head = nullptr;
@@ -178,6 +190,13 @@ bool same_identity(const Record &head, const sys::FileIdentity &file, u64 bias) 
            head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
            head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
            head.ctime_ns == file.ctime_ns && head.bias == bias;
+}
+
+// Of a record found by its image key: the build-id was part of the key, and is compared with the
+// copy's like any other.
+bool same_image(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.inode == 0 && head.file_size == file.size && head.mtime == file.mtime &&
+           head.bias == bias && head.build_id_size > 0;
 }
 
 Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
@@ -295,7 +314,8 @@ Store::~Store() {
     if (index_ >= 0) sys::close(index_);
 }
 
-Outcome Store::open(const char *root) {
+Outcome Store::open(const char *root, bool system) {
+    system_ = system;
     Outcome outcome = check_way(root);
     if (!outcome.ok()) return outcome;
     const long top = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
@@ -307,6 +327,35 @@ Outcome Store::open(const char *root) {
     return index_ < 0 ? outcome : done();
 }
 
+namespace {
+
+// Reads and checks one record of the index; `check` compares it with the original's identity.
+template <class Check>
+Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record, Check check) {
+    Outcome outcome;
+    sys::FileIdentity file;
+    const int fd = open_file(index, name, &file, &outcome);
+    if (fd < 0) return outcome;
+    outcome = file.size > kRecordLimit ? damaged : read_exactly(fd, buffer, file.size, 0);
+    if (outcome.ok() && is_note(buffer, file.size)) {
+        const Status status = note_holds(buffer, file) ? Status::unbuildable : Status::no_entry;
+        outcome = {status, Call::none, 0};
+    }
+    if (outcome.ok() && (!view_record(buffer, file.size, record) || !check(*record->head)))
+        outcome = damaged;
+    if (outcome.ok() && !zero(record->head->boot_id, 16)) {
+        // Not known to be on disk: whatever a power cut left of it must not be executed.
+        u8 boot_id[16];
+        if (!read_boot_id(boot_id) || compare(boot_id, record->head->boot_id, 16) != 0)
+            outcome = {Status::stale, Call::none, 0};
+    }
+    if (outcome.ok()) note_use(fd, file);
+    sys::close(fd);
+    return outcome;
+}
+
+}  // namespace
+
 Outcome Store::map(const Region &region, u64 target, u64 length, u64 address) const {
     Outcome outcome;
     const int original = open_original(region, &outcome);
@@ -315,36 +364,23 @@ Outcome Store::map(const Region &region, u64 target, u64 length, u64 address) co
     long result = sys::identify(original, &file);
     sys::close(original);
     if (failed(result)) return refused(Call::statx, result);
-    const u64 bias = region.object.load_bias % kHugeSize;
-
-    const KeyText key = key_of(file, bias);
-    sys::FileIdentity record_file;
-    const int fd = open_file(index_, key.data, &record_file, &outcome);
-    if (fd < 0) return outcome;
     const Buffered buffer;
+    if (!buffer.data) return {Status::no_memory, Call::none, 0};
+    const u64 bias = region.object.load_bias % kHugeSize;
+    const BuildId &id = region.object.build_id;
+
     RecordView record;
-    outcome = buffer.data ? done() : Outcome{Status::no_memory, Call::none, 0};
-    if (outcome.ok() && record_file.size > kRecordLimit) outcome = damaged;
-    if (outcome.ok()) outcome = read_exactly(fd, buffer.data, record_file.size, 0);
-    if (outcome.ok() && is_note(buffer.data, record_file.size)) {
-        outcome = note_holds(buffer.data, record_file) ? Outcome{Status::unbuildable, Call::none, 0}
-                                                       : Outcome{Status::no_entry, Call::none, 0};
-    }
-    if (outcome.ok() && !view_record(buffer.data, record_file.size, &record)) outcome = damaged;
-    if (outcome.ok() && !same_identity(*record.head, file, bias)) outcome = damaged;
-    if (outcome.ok() && !zero(record.head->boot_id, 16)) {
-        // Not known to be on disk: whatever a power cut left of it must not be executed.
-        u8 boot_id[16];
-        if (!read_boot_id(boot_id) || compare(boot_id, record.head->boot_id, 16) != 0)
-            outcome = {Status::stale, Call::none, 0};
-    }
-    if (outcome.ok()) note_use(fd, record_file);
-    sys::close(fd);
+    outcome = read_record(index_, key_of(file, bias).data, buffer.data, &record,
+                          [&](const Record &head) { return same_identity(head, file, bias); });
+    if (outcome.status == Status::no_entry && system_ && id.size)
+        outcome = read_record(index_, image_key_of(file, id, bias).data, buffer.data, &record,
+                              [&](const Record &head) { return same_image(head, file, bias); });
     if (!outcome.ok()) return outcome;
 
-    const Range *range = find_range(record, target - region.object.load_bias, length);
+    const u64 start = target - region.object.load_bias;
+    const Range *range = find_range(record, start, length);
     if (!range) return {Status::unsupported, Call::none, 0};
-    const u64 offset = range->offset + (target - region.object.load_bias - range->address);
+    const u64 offset = range->offset + (start - range->address);
     if (offset % kHugeSize || offset + length > record.head->object_size) return damaged;
     const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
@@ -363,6 +399,7 @@ Stores::Stores(const Array<char> &disk, const Array<char> &shm) {
         for (size_t at = 0; at < roots.size() && count_ < kMost;) {
             places_[count_].root = roots.data() + at;
             places_[count_].backing = backing;
+            places_[count_].system = backing == Backing::store && at == 0;
             ++count_;
             at += length(roots.data() + at) + 1;
         }
@@ -377,7 +414,7 @@ Outcome Stores::map(Backing backing, const Region &region, u64 target, u64 lengt
     for (int i = 0; i < count_; ++i) {
         Place &place = places_[i];
         if (place.backing != backing) continue;
-        if (place.opened.status == Status::pending) place.opened = place.store.open(place.root);
+        if (place.opened.status == Status::pending) place.opened = place.store.open(place.root, place.system);
         Outcome outcome = place.opened;
         if (outcome.ok()) outcome = place.store.map(region, target, length, address);
         if (outcome.ok()) return outcome;

@@ -46,8 +46,9 @@ public:
     Store(const Store &) = delete;
     Store &operator=(const Store &) = delete;
 
-    // Opens and checks the directories. `root` is absolute and NUL-terminated.
-    Outcome open(const char *root);
+    // Opens and checks the directories. `root` is absolute and NUL-terminated. In the system's
+    // store an entry may also be found by what a container image keeps of a file.
+    Outcome open(const char *root, bool system);
 
     // Maps [target, target + length) of the region from its entry at `address`, a reservation of
     // ours congruent to the target. Outcome no_entry when there is none for this file as it is.
@@ -55,6 +56,7 @@ public:
 
 private:
     int version_ = -1, index_ = -1;
+    bool system_ = false;
 };
 
 // The stores of one pass: on disk the system's and the user's, in shared memory the user's. Each
@@ -72,6 +74,7 @@ private:
     struct Place {
         const char *root = nullptr;
         Backing backing = Backing::none;
+        bool system = false;  // the first on disk
         Store store;
         Outcome opened;
     };

@@ -35,6 +35,7 @@ class Catalogue:
         self.root = root
         self.limit = limit
         self.shared_memory = shared_memory
+        self.public = public  # the system's: read by everyone, found in container images too
         self.mode = 0o755 if public else 0o700
         self.base = os.path.join(root, places.VERSION)
         self.index = os.path.join(self.base, "index")
@@ -186,6 +187,9 @@ class Catalogue:
             header = file.read(layout.header_size)
         entry = record.Record.make(before, bias, layout, where, header, durable)
         self._write_record(record.key(before, bias), entry.pack(), durable)
+        if self.public and durable and layout.build_id:
+            name = record.image_key(before, bias, layout.build_id)
+            self._write_record(name, entry.of_image().pack(), durable)
         return where, written
 
     def note(self, path: str, bias: int, reason: str) -> None:
@@ -227,7 +231,7 @@ class Catalogue:
             fd = os.open(target, flags, 0o600)
             try:
                 copy.write_copy(layout, source, fd)
-                os.fchmod(fd, 0o444 if self.mode & 0o055 else 0o400)
+                os.fchmod(fd, 0o444 if self.public else 0o400)
                 if durable:
                     os.fsync(fd)
             finally:
@@ -253,7 +257,7 @@ class Catalogue:
             try:
                 while data:
                     data = data[os.write(fd, data) :]
-                os.fchmod(fd, 0o644 if self.mode & 0o055 else 0o600)
+                os.fchmod(fd, 0o644 if self.public else 0o600)
                 if durable:
                     os.fsync(fd)
             finally:

@@ -38,6 +38,13 @@ def key(status: os.stat_result, bias: int) -> str:
     return "-".join(f"{part:x}" for part in parts)
 
 
+def image_key(status: os.stat_result, bias: int, build_id: bytes) -> str:
+    """The name of the record by which a file of a container image is known wherever the image is
+    unpacked: there device, inode and change time are new."""
+    mtime = status.st_mtime_ns // 10**9 & (1 << 64) - 1
+    return f"image-{status.st_size:x}-{mtime:x}-{build_id.hex()}-{bias:x}"
+
+
 def boot_id() -> bytes:
     """The 16 bytes that name this boot; see random(4)."""
     with open("/proc/sys/kernel/random/boot_id", "rb") as file:
@@ -97,6 +104,14 @@ class Record:
         return cls(
             identity, bias, boot, layout.size, layout.build_id_at, size, layout.ranges, path, header
         )
+
+    def of_image(self) -> "Record":
+        """The same entry without what a container image does not keep."""
+        identity = (0, 0, 0, self.identity[3], self.identity[4], 0, 0, 0)
+        return Record(
+            identity, self.bias, self.boot_id, self.object_size, self.build_id_at,
+            self.build_id_size, self.ranges, self.path, self.header,
+        )  # fmt: skip
 
     def pack(self) -> bytes:
         path = os.fsencode(self.path) + b"\0"
