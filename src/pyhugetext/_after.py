@@ -8,7 +8,7 @@ def run() -> None:
     settings = _settings.current()
     if not settings.off:
         try:
-            build_missing()
+            build_missing(settings.backing)
         finally:
             _boot.retry(True)
     if settings.debug:
@@ -17,11 +17,12 @@ def run() -> None:
         _debug.report()
 
 
-def build_missing() -> None:
-    """Builds what the last pass found missing in the stores, as far as the settings allow."""
+def build_missing(backing: int) -> None:
+    """Builds what the last pass found missing in the stores that `backing` (the core's number)
+    draws on, as far as the settings allow."""
     settings = _settings.current()
     if settings.build == "never" or not _boot.missing():
         return
     from pyhugetext.store import build
 
-    build.build_missing(settings)
+    build.build_missing(settings, backing)

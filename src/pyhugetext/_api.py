@@ -120,7 +120,7 @@ def remap(
         from pyhugetext import _after, _boot
 
         try:
-            _after.build_missing()
+            _after.build_missing(number)
         finally:
             _boot.retry(True)
     pyhugetext._watch(settings.debug)

@@ -223,8 +223,6 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (!outcome.ok()) return outcome;
     outcome = sources.stores.map(backing, region, target, length, scratch.address());
     if (!outcome.ok()) return outcome;
-    // A fault after eviction reads 2 MiB back only under this advice.
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {

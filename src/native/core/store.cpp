@@ -211,22 +211,65 @@ Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
     return done();
 }
 
+// A copy's bytes, read through a mapping with MADV_HUGEPAGE: read(2) would fill the page cache
+// with small folios, and whoever maps the copy afterwards would get small pages.
+class CopyWindow {
+public:
+    // [offset, offset + length) is mapped at `address` already; what lies outside is mapped here.
+    CopyWindow(int fd, u64 address, u64 offset, u64 length)
+        : fd_(fd), address_(address), offset_(offset), length_(length) {}
+    ~CopyWindow() { drop(); }
+    CopyWindow(const CopyWindow &) = delete;
+    CopyWindow &operator=(const CopyWindow &) = delete;
+
+    // Whether the copy has exactly these bytes at `at`.
+    Outcome expect(u64 at, const u8 *bytes, size_t size) {
+        if (at < offset_ || at + size > offset_ + length_) {
+            const Outcome outcome = move_to(at, size);
+            if (!outcome.ok()) return outcome;
+        }
+        const u64 where = address_ + (at - offset_);
+        const u64 page = round_down(where, kPageSize);
+        // Answers with an error where touching would raise SIGBUS.
+        const long result =
+            sys::madvise(page, round_up(where + size, kPageSize) - page, sys::kMadvPopulateRead);
+        if (failed(result)) return refused(Call::read, result);
+        return compare(reinterpret_cast<const void *>(where), bytes, size) == 0 ? done() : damaged;
+    }
+
+private:
+    Outcome move_to(u64 at, size_t size) {
+        drop();
+        offset_ = round_down(at, kHugeSize);
+        length_ = round_up(at + size, kHugeSize) - offset_;
+        const Outcome outcome = reserve_scratch(length_, &address_);
+        if (!outcome.ok()) return outcome;
+        ours_ = true;
+        const long result = sys::mmap(address_, length_, sys::kProtRead,
+                                      sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+        if (failed(result)) return refused(Call::mmap, result);
+        sys::madvise(address_, length_, sys::kMadvHugepage);
+        return done();
+    }
+    void drop() {
+        if (ours_) sys::munmap(address_, length_);
+        ours_ = false;
+    }
+
+    int fd_;
+    u64 address_, offset_, length_;
+    bool ours_ = false;
+};
+
 // The copy must begin with the very headers the record tells of, and carry the build-id of the
 // object that is mapped.
-Outcome check_copy(const Region &region, const RecordView &record, int fd) {
+Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *copy) {
     const BuildId &id = region.object.build_id;
     if (record.head->build_id_size != id.size) return damaged;
-    u8 *buffer = static_cast<u8 *>(allocate(kRecordLimit));
-    if (!buffer) return {Status::no_memory, Call::none, 0};
-    Outcome outcome = read_exactly(fd, buffer, record.head->header_size, 0);
-    if (outcome.ok() && compare(buffer, record.header, record.head->header_size) != 0)
-        outcome = damaged;
-    if (outcome.ok() && id.size) {
-        outcome = read_exactly(fd, buffer, id.size, record.head->build_id_at);
-        if (outcome.ok() && compare(buffer, id.bytes, id.size) != 0) outcome = damaged;
-    }
-    release(buffer, kRecordLimit);
-    return outcome;
+    const Outcome outcome = copy->expect(0, record.header, record.head->header_size);
+    if (!outcome.ok() || id.size == 0) return outcome;
+    if (record.head->build_id_at > record.head->object_size - id.size) return damaged;
+    return copy->expect(record.head->build_id_at, id.bytes, id.size);
 }
 
 // objects/<name>/<basename>, one step at a time, each step checked.
@@ -384,11 +427,15 @@ Outcome Store::map(const Region &region, u64 target, u64 length, u64 address) co
     if (offset % kHugeSize || offset + length > record.head->object_size) return damaged;
     const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
-    outcome = check_copy(region, record, copy);
-    if (outcome.ok()) {
-        result = sys::mmap(address, length, region.text_protection(),
-                           sys::kMapPrivate | sys::kMapFixed, copy, offset);
-        if (failed(result)) outcome = refused(Call::mmap, result);
+    result = sys::mmap(address, length, region.text_protection(),
+                       sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    if (failed(result)) {
+        outcome = refused(Call::mmap, result);
+    } else {
+        // A fault after eviction reads 2 MiB back only under this advice.
+        sys::madvise(address, length, sys::kMadvHugepage);
+        CopyWindow window(copy, address, offset, length);
+        outcome = check_copy(region, record, &window);
     }
     sys::close(copy);
     return outcome;

@@ -22,11 +22,13 @@ WRITTEN, EVICTED, NEVER = "written", "evicted", "never"
 _spent = 0  # bytes this process has built
 
 
-def build_missing(settings) -> None:  # type: ignore[no-untyped-def]
-    """Builds entries for the regions that wait for one; `reasons` says why others were not."""
+def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-def]
+    """Builds entries for the regions that wait for one, in the stores that `backing` (the core's
+    number) draws on; `reasons` says why others were not."""
     wanted = _boot.missing()
     always = settings.build == "always"
-    if settings.store and not always and _on_overlay(settings.store):
+    shm_only = backing == _settings.BACKINGS["shm"]
+    if settings.store and not always and not shm_only and _on_overlay(settings.store):
         _tell(
             f"store {settings.store}: on overlayfs it would be built at every start of a "
             "container; warm it in the image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"
@@ -35,9 +37,9 @@ def build_missing(settings) -> None:  # type: ignore[no-untyped-def]
     from pyhugetext.store import catalogue
 
     stores = []
-    if settings.store and settings.backing != _settings.BACKINGS["shm"]:
+    if settings.store and not shm_only:
         stores.append(catalogue.Catalogue(settings.store, settings.store_limit, False))
-    if settings.backing != _settings.BACKINGS["store"]:
+    if backing != _settings.BACKINGS["store"]:
         stores.append(catalogue.Catalogue(settings.shm_store, settings.shm_limit, True))
     for store in stores:
         try:
