@@ -232,7 +232,7 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     Scratch scratch(length);
     Outcome outcome = scratch.reserve();
     if (!outcome.ok()) return outcome;
-    outcome = sources.stores.map(backing, region, target, length, scratch.address());
+    outcome = sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
     if (!outcome.ok()) return outcome;
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
