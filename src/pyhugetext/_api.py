@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
-from pyhugetext import _kernel, _settings, _startup
+import pyhugetext
+from pyhugetext import _kernel, _settings
 from pyhugetext._stats import Stats
 
 try:
@@ -34,12 +36,12 @@ def stats() -> Stats:
     setting are told in `reason` and `problems`.
     """
     settings = _settings.current()
-    problems = (*settings.problems, *_problems)
+    problems = (*settings.problems, *_problems, *_build_reasons())
     if _native is None:
         return _without_native(problems)
     from pyhugetext import _collect
 
-    failure = _startup.native_error
+    failure = pyhugetext._failure
     if failure is not None:
         problems = (*problems, f"the start-up hook failed: {failure!r}")
     return _collect.collect(
@@ -48,6 +50,12 @@ def stats() -> Stats:
         exclude=settings.exclude if _exclude is None else _exclude,
         problems=problems,
     )
+
+
+def _build_reasons() -> tuple[str, ...]:
+    """Why store entries were not built in this process."""
+    build = sys.modules.get("pyhugetext.store.build")
+    return tuple(build.reasons) if build is not None else ()
 
 
 def _without_native(problems: tuple[str, ...]) -> Stats:
@@ -83,7 +91,7 @@ def remap(
 ) -> Stats:
     """Moves the text of this process to 2 MiB pages, now and for libraries loaded later.
 
-    `backing` is auto, file, memfd, thp or hugetlb; with a named one, objects on another backing
+    `backing` is auto, file, store, shm, memfd, thp or hugetlb; with a named one, objects on another backing
     are put back first. `include` and `exclude` are fnmatch patterns on paths. What is left out
     comes from the environment. May be called any number of times, while other threads run the
     text, and overrides PYHUGETEXT=0. Libraries opened by ctypes or from C are covered at the next
@@ -108,14 +116,14 @@ def remap(
         _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
         return stats()
     _include, _exclude, _called = wanted, unwanted, True
-    _native.remap(
-        number,
-        settings.min_text,
-        settings.private_limit,
-        _settings.encode_patterns(wanted),
-        _settings.encode_patterns(unwanted),
-    )
-    _startup.watch()
+    if _native.remap(*settings.request(number, wanted, unwanted)):
+        from pyhugetext import _after, _boot
+
+        try:
+            _after.build_missing(number)
+        finally:
+            _boot.retry(True)
+    pyhugetext._watch(settings.debug)
     return stats()
 
 

@@ -10,7 +10,7 @@ from pyhugetext import _kernel, _native, _smaps, _words
 from pyhugetext._stats import Region, Stats
 
 # The order of the ladder, to tell why the better rungs were not taken.
-_LADDER = ("file", "memfd", "thp", "hugetlb")
+_LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
 _PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
 
 
@@ -40,7 +40,7 @@ def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int,
     return runs
 
 
-def _reason(raw: dict[str, Any], swapped: int, huge: int) -> str | None:
+def _reason(raw: dict[str, Any], swapped: int, resident: int, huge: int) -> str | None:
     name = _words.status_name(raw["outcome"])
     parts = []
     if name not in ("huge", "partial"):
@@ -53,9 +53,9 @@ def _reason(raw: dict[str, Any], swapped: int, huge: int) -> str | None:
         if swapped and text and text not in seen:
             seen.add(text)
             parts.append(f"2 MiB at {start:#x}: {text}")
-    if huge < swapped:
+    if huge < resident:
         parts.append(
-            f"the kernel holds {huge // 1024} of {swapped // 1024} KiB swapped in 2 MiB pages"
+            f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages"
         )
     return "; ".join(parts) or None
 
@@ -83,7 +83,9 @@ def _region(raw: dict[str, Any], mappings: _Mappings) -> Region:
         private = min(sum(m.private for m in ours), swapped)
     elif runs:
         private = sum(m.anonymous for m in ours)
-    whole = _words.status_name(raw["outcome"]) == "huge" and huge == swapped
+    # Pages of shared backings come at their first use: what is not resident is not small.
+    resident = min(sum(m.resident for m in ours), swapped)
+    whole = _words.status_name(raw["outcome"]) == "huge" and huge >= resident
     return Region(
         path=raw["path"],
         build_id=raw["build_id"],
@@ -96,8 +98,8 @@ def _region(raw: dict[str, Any], mappings: _Mappings) -> Region:
         huge_bytes=huge,
         private_bytes=private,
         backing=backing,
-        status="small" if not huge else "huge" if whole else "partial",
-        reason=_reason(raw, swapped, huge),
+        status="small" if not swapped else "huge" if whole else "partial",
+        reason=_reason(raw, swapped, resident, huge),
         fallbacks=_fallbacks(raw),
         elapsed_ns=raw["elapsed_ns"],
     )
@@ -180,7 +182,7 @@ def collect(
     regions += _foreign(raw["regions"], mappings)
     found += _unmatched("include", include, regions)
     found += _unmatched("exclude", exclude, regions)
-    active = any(region.huge_bytes for region in regions)
+    active = any(region.swapped_bytes for region in regions)
     reason = None
     if not active:
         reason = "turned off by PYHUGETEXT=0" if off else _why_inactive(raw, regions)

@@ -2,21 +2,32 @@
 
 import os
 
-from pyhugetext._startup import AUTO, MIN_TEXT, PRIVATE_LIMIT
+from pyhugetext import _AUTO, _MIN_TEXT, _PRIVATE_LIMIT, _SYSTEM_STORE, _default_request
 
 NO_LIMIT = (1 << 63) - 1
+BUILD_LIMIT = 512 << 20
+STORE_LIMIT = 4 << 30
+SHM_LIMIT = 512 << 20
 
 # Names a user may ask for, with the core's numbers (Backing in core/status.h).
-BACKINGS = {"auto": AUTO, "file": 1, "memfd": 2, "thp": 3, "hugetlb": 4}
+BACKINGS = {
+    "auto": _AUTO, "file": 1, "store": 2, "shm": 3, "memfd": 4, "thp": 5, "hugetlb": 6,
+}  # fmt: skip
+BUILDS = {"auto": "auto", "always": "always", "never": "never"}
 
 VARIABLES = (
     "PYHUGETEXT",
     "PYHUGETEXT_BACKING",
+    "PYHUGETEXT_BUILD",
+    "PYHUGETEXT_BUILD_LIMIT",
     "PYHUGETEXT_DEBUG",
     "PYHUGETEXT_EXCLUDE",
     "PYHUGETEXT_INCLUDE",
     "PYHUGETEXT_MIN_TEXT",
     "PYHUGETEXT_PRIVATE_LIMIT",
+    "PYHUGETEXT_SHM_LIMIT",
+    "PYHUGETEXT_STORE",
+    "PYHUGETEXT_STORE_LIMIT",
 )
 
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
@@ -27,6 +38,8 @@ class Settings:
 
     __slots__ = (
         "backing",
+        "build",
+        "build_limit",
         "debug",
         "exclude",
         "include",
@@ -34,6 +47,10 @@ class Settings:
         "off",
         "private_limit",
         "problems",
+        "shm_limit",
+        "shm_store",
+        "store",
+        "store_limit",
     )
 
     def __init__(self, environ: "os._Environ[str] | dict[str, str]") -> None:
@@ -41,12 +58,19 @@ class Settings:
         self.off = self._choice(environ, "PYHUGETEXT", _SWITCH, False, "0, 1, auto")
         self.debug = self._choice(environ, "PYHUGETEXT_DEBUG", _FLAG, False, "0, 1")
         self.backing = self._choice(
-            environ, "PYHUGETEXT_BACKING", BACKINGS, AUTO, ", ".join(BACKINGS)
+            environ, "PYHUGETEXT_BACKING", BACKINGS, _AUTO, ", ".join(BACKINGS)
         )
         self.include = split_patterns(environ.get("PYHUGETEXT_INCLUDE", ""))
         self.exclude = split_patterns(environ.get("PYHUGETEXT_EXCLUDE", ""))
-        self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", MIN_TEXT)
-        self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", PRIVATE_LIMIT)
+        self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", _MIN_TEXT)
+        self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", _PRIVATE_LIMIT)
+        self.build = self._choice(environ, "PYHUGETEXT_BUILD", BUILDS, "auto", ", ".join(BUILDS))
+        self.build_limit = self._size(environ, "PYHUGETEXT_BUILD_LIMIT", BUILD_LIMIT)
+        self.store_limit = self._size(environ, "PYHUGETEXT_STORE_LIMIT", STORE_LIMIT)
+        self.shm_limit = self._size(environ, "PYHUGETEXT_SHM_LIMIT", SHM_LIMIT)
+        *_, stores, shm = _default_request(environ)
+        self.shm_store = os.fsdecode(shm.rstrip(b"\0"))  # type: str
+        self.store = self._store(environ, stores)
         for name in environ:
             if name.startswith("PYHUGETEXT") and name not in VARIABLES:
                 self.problems.append(
@@ -54,15 +78,33 @@ class Settings:
                     + ", ".join(VARIABLES)
                 )
 
-    def request(self) -> "tuple[int, int, int, bytes, bytes]":
-        """The settings as the native part takes them."""
+    def request(self, backing=None, include=None, exclude=None):  # type: ignore[no-untyped-def]
+        """The settings as the native part takes them (see pyhugetext._default_request), with what
+        remap() was given in their place."""
+        backing = self.backing if backing is None else backing
+        stores = [_SYSTEM_STORE] + ([self.store] if self.store else [])
         return (
-            self.backing,
+            backing,
             self.min_text,
             self.private_limit,
-            encode_patterns(self.include),
-            encode_patterns(self.exclude),
+            self.build == "never",
+            encode_patterns(self.include if include is None else include),
+            encode_patterns(self.exclude if exclude is None else exclude),
+            encode_patterns(tuple(stores)),
+            encode_patterns((self.shm_store,)),
         )
+
+    def _store(self, environ: "os._Environ[str] | dict[str, str]", default: bytes) -> "str | None":
+        """The user's store on disk; None where neither a variable nor HOME names one."""
+        value = environ.get("PYHUGETEXT_STORE", "")
+        if value.startswith("/"):
+            return os.path.normpath(value)
+        if value:
+            self.problems.append(
+                f"PYHUGETEXT_STORE={value!r} is no absolute path; the default is used"
+            )
+        roots = os.fsdecode(default).split("\0")
+        return roots[1] or None
 
     def _choice(self, environ, name, choices, default, allowed):  # type: ignore[no-untyped-def]
         value = environ.get(name, "")

@@ -26,6 +26,12 @@ SENTENCES = {
     "map_count": "the process is near vm.max_map_count",
     "no_huge_page": "the kernel gave no 2 MiB page",
     "file_gone": "the original file was deleted or replaced",
+    "no_store": "there is no store",
+    "untrusted": "not trusted: somebody else could have written it",
+    "no_entry": "the store has no entry for this file",
+    "stale": "the entry was never known to be on disk, and the machine was started since",
+    "damaged": "the entry is not what was written",
+    "unbuildable": "an entry could not be made; pyhugetext store list tells why",
     "no_memory": "no memory for own tables",
 }
 

@@ -2,7 +2,7 @@
 // -static -nostdlib, that moves its own text to 2 MiB pages, calls functions all over it, puts it
 // back and calls them again.
 //
-// Usage: pyhugetext_proof BACKING (the core's number). Prints one line per step. Exit status: 0
+// Usage: pyhugetext_proof BACKING (its name). Prints one line per step. Exit status: 0
 // when everything was right, 1 when a function gave a wrong result, 2 when nothing could be
 // swapped (the line says why).
 
@@ -59,7 +59,8 @@ bool functions_work() {
 }
 
 u64 huge_bytes(const Region &region) {
-    const Pagemap pagemap;
+    Pagemap pagemap;
+    pagemap.open();
     u64 bytes = 0;
     for (size_t i = 0; i < region.pages.size(); ++i) {
         u8 mark = 0;
@@ -70,21 +71,21 @@ u64 huge_bytes(const Region &region) {
     return bytes;
 }
 
-int prove(int backing) {
+int prove(Backing backing) {
     Table table;
     const auto *headers = reinterpret_cast<const Elf64_Phdr *>(
         reinterpret_cast<const char *>(&__ehdr_start) + __ehdr_start.e_phoff);
     table.begin_listing();
     if (!table.list(0, headers, __ehdr_start.e_phnum, true)) return 2;
     table.end_listing();
-    if (const long error = table.observe(true)) {
+    if (const long error = table.observe(Table::Scope::all)) {
         print("observe_errno=", static_cast<u64>(-error));
         return 2;
     }
     Request request;
-    request.backing = static_cast<Backing>(backing);
+    request.backing = backing;
     request.private_limit = ~0ull;
-    table.prepare(request);
+    table.prepare(request, Table::Scope::all);
     table.commit();
     const Region &region = *table.regions()[0];
     print("text=", region.text_bytes);
@@ -108,9 +109,10 @@ int prove(int backing) {
 extern "C" [[noreturn, gnu::used]] void begin(const long *stack) {
     const long count = stack[0];
     const auto *arguments = reinterpret_cast<const char *const *>(stack + 1);
-    const Str text = count > 1 ? str(arguments[1]) : str("2");
-    Cursor cursor{text.data, text.data + text.size};
-    leave(prove(static_cast<int>(cursor.number(10))));
+    const Str name = count > 1 ? str(arguments[1]) : str("auto");
+    for (int i = 0; i <= static_cast<int>(Backing::automatic); ++i)
+        if (equal(name, str(kBackingNames[i]))) leave(prove(static_cast<Backing>(i)));
+    leave(3);
 }
 
 #if defined(__x86_64__)

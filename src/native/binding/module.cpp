@@ -32,17 +32,25 @@ pht::Str view(const py::bytes &bytes) {
     return {data, static_cast<size_t>(size)};
 }
 
-void remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, const py::bytes &include,
-           const py::bytes &exclude) {
+long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, bool fall_back,
+           const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
+           const py::bytes &shm_stores) {
     const pht::EngineApi &api = engine();
-    const pht::PlainRequest request = {static_cast<pht::Backing>(backing), minimum_text,
-                                       private_limit, view(include), view(exclude)};
-    bool done;
+    const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
+                                       minimum_text,
+                                       private_limit,
+                                       fall_back,
+                                       view(include),
+                                       view(exclude),
+                                       view(stores),
+                                       view(shm_stores)};
+    long missing;
     {
         const py::gil_scoped_release released;
-        done = api.remap(request);
+        missing = api.remap(request);
     }
-    if (!done) throw std::bad_alloc();
+    if (missing < 0) throw std::bad_alloc();
+    return missing;
 }
 
 void restore() {
@@ -130,7 +138,8 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.attr("STATUSES") = names(pht::kStatusNames);
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
-               py::arg("private_limit"), py::arg("include"), py::arg("exclude"));
+               py::arg("private_limit"), py::arg("fall_back"), py::arg("include"),
+               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"));
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);
     module.def("is_main_interpreter", &is_main_interpreter);

@@ -4,7 +4,9 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
 #include <sys/auxv.h>
+#include <sys/vfs.h>
 
 #include <new>
 
@@ -14,15 +16,19 @@ namespace {
 
 using pht::Engine;
 
-bool api_remap(const pht::PlainRequest &plain) {
+long api_remap(const pht::PlainRequest &plain) {
     pht::Request request;
     request.backing = plain.backing;
     request.minimum_text = plain.minimum_text;
     request.private_limit = plain.private_limit;
-    if (!request.include.append(plain.include.data, plain.include.size)) return false;
-    if (!request.exclude.append(plain.exclude.data, plain.exclude.size)) return false;
-    Engine::get().remap(static_cast<pht::Request &&>(request));
-    return true;
+    request.fall_back = plain.fall_back;
+    const auto keep = [](pht::Array<char> &list, pht::Str text) {
+        return list.append(text.data, text.size);
+    };
+    if (!keep(request.include, plain.include) || !keep(request.exclude, plain.exclude) ||
+        !keep(request.stores, plain.stores) || !keep(request.shm_stores, plain.shm_stores))
+        return -1;
+    return static_cast<long>(Engine::get().remap(static_cast<pht::Request &&>(request)));
 }
 
 void api_restore() {
@@ -45,50 +51,130 @@ void api_free_snapshot(const pht::Snapshot *snapshot) {
 
 const pht::EngineApi api = {api_remap, api_restore, api_take_snapshot, api_free_snapshot};
 
-// start(backing, minimum_text, private_limit, include, exclude) -> whether this call did it.
+// start(backing, minimum_text, private_limit, fall_back, include, exclude, stores, shm_stores)
+// -> how many regions wait for a store entry, None when it was called before.
 PyObject *boot_start(PyObject *, PyObject *arguments) {
-    int backing;
+    int backing, fall_back;
     unsigned long long minimum_text, private_limit;
-    const char *include, *exclude;
-    Py_ssize_t include_size, exclude_size;
-    if (!PyArg_ParseTuple(arguments, "iKKy#y#", &backing, &minimum_text, &private_limit, &include,
-                          &include_size, &exclude, &exclude_size))
+    const char *text[4];
+    Py_ssize_t size[4];
+    if (!PyArg_ParseTuple(arguments, "iKKpy#y#y#y#", &backing, &minimum_text, &private_limit,
+                          &fall_back, &text[0], &size[0], &text[1], &size[1], &text[2], &size[2],
+                          &text[3], &size[3]))
         return nullptr;
     // A .pth runs twice in a virtual environment, and again in every sub-interpreter.
-    if (Engine::get().started()) Py_RETURN_FALSE;
+    if (Engine::get().started()) Py_RETURN_NONE;
+    pht::Str list[4];
+    for (int i = 0; i < 4; ++i) list[i] = {text[i], static_cast<size_t>(size[i])};
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
                                        minimum_text,
                                        private_limit,
-                                       {include, static_cast<size_t>(include_size)},
-                                       {exclude, static_cast<size_t>(exclude_size)}};
-    bool done;
+                                       fall_back != 0,
+                                       list[0],
+                                       list[1],
+                                       list[2],
+                                       list[3]};
+    long missing;
     Py_BEGIN_ALLOW_THREADS;
-    done = api_remap(request);
+    missing = api_remap(request);
     Py_END_ALLOW_THREADS;
-    if (!done) return PyErr_NoMemory();
-    Py_RETURN_TRUE;
+    if (missing < 0) return PyErr_NoMemory();
+    return PyLong_FromLong(missing);
 }
 
-bool poll() {
+// missing() -> [(path, load bias modulo 2 MiB), ...] of the regions that wait for a store entry.
+PyObject *boot_missing(PyObject *, PyObject *) {
+    // Copied under the lock first: making Python objects may run any code.
+    struct Entry {
+        char path[4096];
+        pht::u64 bias;
+    };
+    pht::Array<Entry> entries;
+    Engine::get().each_missing(
+        [](void *context, const pht::Region &region) {
+            const pht::Str path = region.path_text();
+            Entry entry = {};
+            if (path.size == 0 || path.size >= sizeof entry.path) return;
+            pht::copy(entry.path, path.data, path.size);
+            entry.bias = region.object.load_bias % pht::kHugeSize;
+            [[maybe_unused]] const bool kept =
+                static_cast<pht::Array<Entry> *>(context)->push(entry);
+        },
+        &entries);
+    PyObject *list = PyList_New(0);
+    if (!list) return nullptr;
+    for (const Entry &entry : entries) {
+        PyObject *item = Py_BuildValue("(NK)", PyUnicode_DecodeFSDefault(entry.path),
+                                       static_cast<unsigned long long>(entry.bias));
+        if (!item || PyList_Append(list, item) < 0) {
+            Py_XDECREF(item);
+            Py_DECREF(list);
+            return nullptr;
+        }
+        Py_DECREF(item);
+    }
+    return list;
+}
+
+// probe(fd, offset, size, collapse) -> bytes of a file the kernel maps in 2 MiB pages when it is
+// mapped as text is: what it really does, tried. OSError where it cannot be mapped.
+PyObject *boot_probe(PyObject *, PyObject *arguments) {
+    int fd, collapse;
+    unsigned long long offset, size;
+    if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
+    pht::u64 bytes = 0;
+    long result;
+    Py_BEGIN_ALLOW_THREADS;
+    result = pht::probe_huge(fd, offset, size, collapse != 0, &bytes);
+    Py_END_ALLOW_THREADS;
+    if (result < 0) {
+        errno = static_cast<int>(-result);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromUnsignedLongLong(bytes);
+}
+
+// filesystem(fd) -> its type, as in statfs(2).
+PyObject *boot_filesystem(PyObject *, PyObject *argument) {
+    const long fd = PyLong_AsLong(argument);
+    if (fd == -1 && PyErr_Occurred()) return nullptr;
+    struct statfs info;
+    if (fstatfs(static_cast<int>(fd), &info) < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(info.f_type);
+}
+
+// retry(fall_back) -> how many still wait; another pass after entries were built.
+PyObject *boot_retry(PyObject *, PyObject *fall_back) {
+    const int wanted = PyObject_IsTrue(fall_back);
+    if (wanted < 0) return nullptr;
+    size_t missing;
+    Py_BEGIN_ALLOW_THREADS;
+    missing = Engine::get().retry(wanted != 0);
+    Py_END_ALLOW_THREADS;
+    return PyLong_FromSize_t(missing);
+}
+
+// Looks for new libraries; returns whether Python has something to do: entries to build, or
+// decisions to report.
+bool poll(bool report) {
     if (!Engine::get().stale()) return false;
     bool decided;
+    size_t missing;
     Py_BEGIN_ALLOW_THREADS;
-    decided = Engine::get().poll();
+    decided = Engine::get().poll(&missing);
     Py_END_ALLOW_THREADS;
-    return decided;
+    return missing > 0 || (decided && report);
 }
 
 // Stands in for ExtensionFileLoader.create_module. In C so that no frame of ours appears in the
-// traceback of an import that fails. `state` is (the original function, report or None).
+// traceback of an import that fails. `state` is (the original function, what to call when there is
+// something to do, whether decisions are reported).
 PyObject *create_module(PyObject *state, PyObject *arguments, PyObject *keywords) {
     PyObject *module = PyObject_Call(PyTuple_GET_ITEM(state, 0), arguments, keywords);
-    if (!module || !poll()) return module;
-    PyObject *report = PyTuple_GET_ITEM(state, 1);
-    if (report != Py_None) {
-        PyObject *result = PyObject_CallNoArgs(report);
-        if (!result) PyErr_Clear();
-        Py_XDECREF(result);
-    }
+    if (!module || !poll(PyTuple_GET_ITEM(state, 2) == Py_True)) return module;
+    PyObject *result = PyObject_CallNoArgs(PyTuple_GET_ITEM(state, 1));
+    if (!result) PyErr_Clear();
+    Py_XDECREF(result);
     return module;
 }
 
@@ -104,10 +190,11 @@ bool is_our_hook(PyObject *method) {
                reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module));
 }
 
-// watch_imports(loader class, report or None): look for new libraries after each import by it.
+// watch_imports(loader class, callback, report): look for new libraries after each import by it.
 PyObject *boot_watch_imports(PyObject *, PyObject *arguments) {
-    PyObject *loader, *report;
-    if (!PyArg_ParseTuple(arguments, "OO", &loader, &report)) return nullptr;
+    PyObject *loader, *callback, *report;
+    if (!PyArg_ParseTuple(arguments, "OOO!", &loader, &callback, &PyBool_Type, &report))
+        return nullptr;
     PyObject *original = PyObject_GetAttrString(loader, "create_module");
     if (!original) return nullptr;
     // An instance method read from its class comes out as the plain function it holds.
@@ -120,7 +207,7 @@ PyObject *boot_watch_imports(PyObject *, PyObject *arguments) {
         Py_DECREF(original);
         Py_RETURN_FALSE;
     }
-    PyObject *state = PyTuple_Pack(2, original, report);
+    PyObject *state = PyTuple_Pack(3, original, callback, report);
     Py_DECREF(original);
     if (!state) return nullptr;
     PyObject *function = PyCFunction_NewEx(&create_module_method, state, nullptr);
@@ -142,6 +229,10 @@ PyObject *boot_secure_mode(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"start", boot_start, METH_VARARGS, nullptr},
+    {"missing", boot_missing, METH_NOARGS, nullptr},
+    {"probe", boot_probe, METH_VARARGS, nullptr},
+    {"filesystem", boot_filesystem, METH_O, nullptr},
+    {"retry", boot_retry, METH_O, nullptr},
     {"watch_imports", boot_watch_imports, METH_VARARGS, nullptr},
     {"secure_mode", boot_secure_mode, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},

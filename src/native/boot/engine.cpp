@@ -9,6 +9,13 @@
 
 namespace pht {
 
+struct Visit {
+    Table *table;
+    u64 adds, subs;      // in: last seen; out: now
+    bool changed, found, complete;
+    Backing keep;  // what restore leaves
+};
+
 namespace {
 
 pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -37,12 +44,6 @@ public:
 
 private:
     sys::SignalsBlocked signals_;
-};
-
-struct Visit {
-    Table *table;
-    u64 adds, subs;      // in: last seen; out: now
-    bool changed, found, complete;
 };
 
 int list_object(dl_phdr_info *info, size_t, void *data) {
@@ -82,41 +83,62 @@ int commit_if_unchanged(dl_phdr_info *info, size_t, void *data) {
     return 1;
 }
 
+int restore_if_unchanged(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    visit->complete = info->dlpi_subs == visit->subs;
+    if (visit->complete) visit->table->restore(visit->keep);
+    return 1;
+}
+
+constexpr int kTries = 3;
+
 }  // namespace
 
 Engine &Engine::get() {
     return *std::launder(reinterpret_cast<Engine *>(storage));
 }
 
-void Engine::pass() {
-    constexpr int kTries = 3;
+// Brings the table up to date with what is loaded and mapped. Fills in visit->subs, by which a
+// later step knows whether an object was unloaded since.
+Outcome Engine::look(Table::Scope scope, Visit *visit) {
+    *visit = {&table_, 0, 0, false, false, true, Backing::none};
+    table_.begin_listing();
+    dl_iterate_phdr(list_object, visit);
+    table_.end_listing();
+    if (!visit->complete) return {Status::no_memory, Call::none, 0};
+    if (const long error = table_.observe(scope))
+        return {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    return done();
+}
+
+void Engine::pass(Table::Scope scope) {
+    Visit visit;
     for (int i = 0; i < kTries; ++i) {
-        Visit visit = {&table_, 0, 0, false, false, true};
-        table_.begin_listing();
-        dl_iterate_phdr(list_object, &visit);
-        table_.end_listing();
+        last_ = look(scope, &visit);
+        if (!last_.ok()) return;
         seen_adds_ = visit.adds;
         seen_subs_ = visit.subs;
-        if (!visit.complete) {
-            last_ = {Status::no_memory, Call::none, 0};
-            return;
-        }
-        if (const long error = table_.observe(false)) {
-            last_ = {Status::unreadable, Call::read, static_cast<u16>(-error)};
-            return;
-        }
-        table_.prepare(request_);
+        table_.prepare(request_, scope);
         dl_iterate_phdr(commit_if_unchanged, &visit);
-        if (visit.complete) {
-            last_ = done();
-            return;
-        }
+        if (visit.complete) return;
         table_.abandon();
     }
     last_ = {Status::pending, Call::none, 0};
 }
 
-void Engine::remap(Request &&request) {
+void Engine::put_back(Backing keep) {
+    Visit visit;
+    for (int i = 0; i < kTries; ++i) {
+        last_ = look(Table::Scope::candidates, &visit);
+        if (!last_.ok()) return;
+        visit.keep = keep;
+        dl_iterate_phdr(restore_if_unchanged, &visit);
+        if (visit.complete) return;
+    }
+    last_ = {Status::pending, Call::none, 0};
+}
+
+size_t Engine::remap(Request &&request) {
     const Locked locked;
     const u64 began = sys::now();
     request.keep_out[0] = reinterpret_cast<u64>(&storage);
@@ -126,16 +148,35 @@ void Engine::remap(Request &&request) {
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
-        if (request_.backing != Backing::automatic) table_.restore(request_.backing);
-        pass();
+        if (request_.backing != Backing::automatic) put_back(request_.backing);
+        pass(Table::Scope::candidates);
     }
     elapsed_ns_ += sys::now() - began;
+    return table_.missing();
+}
+
+size_t Engine::retry(bool fall_back) {
+    const Locked locked;
+    if (!enabled_ || !machine_.ok()) return 0;
+    const u64 began = sys::now();
+    const bool before = request_.fall_back;
+    request_.fall_back = fall_back;
+    pass(Table::Scope::candidates);
+    request_.fall_back = before;
+    elapsed_ns_ += sys::now() - began;
+    return table_.missing();
+}
+
+void Engine::each_missing(void (*visit)(void *, const Region &), void *context) {
+    const Locked locked;
+    for (const Region *region : table_.regions())
+        if (region->missing) visit(context, *region);
 }
 
 bool Engine::stale() {
     // Without the lock: a wrong answer is corrected by poll(), or at the next import.
     if (!enabled_ || !machine_.ok()) return false;
-    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true};
+    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
     dl_iterate_phdr(
         [](dl_phdr_info *info, size_t, void *data) {
             auto *seen = static_cast<Visit *>(data);
@@ -146,15 +187,19 @@ bool Engine::stale() {
     return visit.changed;
 }
 
-bool Engine::poll() {
+bool Engine::poll(size_t *missing) {
     const Locked locked;
+    *missing = 0;
     if (!enabled_ || !machine_.ok()) return false;
     const u64 began = sys::now();
-    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true};
+    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
     dl_iterate_phdr(look_for_new, &visit);
+    // What was unloaded may have taken swapped pages with it, and left its place to another.
+    const bool unloaded = visit.subs != seen_subs_;
+    if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
     seen_adds_ = visit.adds;
     seen_subs_ = visit.subs;
-    if (visit.found) pass();
+    *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::now() - began;
     return visit.found;
 }
@@ -162,7 +207,7 @@ bool Engine::poll() {
 void Engine::restore() {
     const Locked locked;
     enabled_ = false;
-    table_.restore();
+    put_back(Backing::none);
 }
 
 bool Engine::started() {
@@ -172,13 +217,8 @@ bool Engine::started() {
 
 void Engine::snapshot(Snapshot *out) {
     const Locked locked;
-    Visit visit = {&table_, 0, 0, false, false, true};
-    table_.begin_listing();
-    dl_iterate_phdr(list_object, &visit);
-    table_.end_listing();
-    Outcome observed = done();
-    if (const long error = table_.observe(true))
-        observed = {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    Visit visit;
+    const Outcome observed = look(Table::Scope::all, &visit);
     out->started = started_;
     out->enabled = enabled_;
     out->machine = machine_;

@@ -40,19 +40,26 @@ public:
     static Engine &get();
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
-    // backing, regions that have another one are put back first.
-    void remap(Request &&request);
+    // backing, regions that have another one are put back first. Returns how many regions wait for
+    // a store entry to be built.
+    size_t remap(Request &&request);
+    // Another pass, after entries were built; with fall_back, what is still missing goes to the
+    // next backing.
+    size_t retry(bool fall_back);
+    // Calls visit for every region that waits.
+    void each_missing(void (*visit)(void *context, const Region &region), void *context);
     // True when there may be something new; cheap enough for every import.
     bool stale();
     // Looks at libraries loaded since the last pass. Returns whether anything was decided.
-    bool poll();
+    bool poll(size_t *missing);
     void restore();
     void snapshot(Snapshot *out);
     bool started();
 
 private:
-    void pass();
-    bool poll_locked();
+    Outcome look(Table::Scope scope, struct Visit *visit);
+    void pass(Table::Scope scope);
+    void put_back(Backing keep);
     Request request_;
     Table table_;
     Outcome machine_, last_;

@@ -9,12 +9,14 @@ namespace pht {
 struct PlainRequest {
     Backing backing;
     u64 minimum_text, private_limit;
-    Str include, exclude;  // patterns, each ended by a NUL
+    bool fall_back;           // false: what the store lacks waits until it was built
+    Str include, exclude;     // patterns, each ended by a NUL
+    Str stores, shm_stores;   // directories, each ended by a NUL
 };
 
 struct EngineApi {
-    // False when memory ran out; nothing was done then.
-    bool (*remap)(const PlainRequest &request);
+    // How many regions wait for a store entry; -1 when memory ran out, and nothing was done.
+    long (*remap)(const PlainRequest &request);
     void (*restore)();
     const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
     void (*free_snapshot)(const Snapshot *snapshot);

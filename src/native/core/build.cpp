@@ -185,7 +185,8 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
 
 // The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
 // systems with large folios) and address and offset are congruent. No copy at all.
-Outcome build_file(const Region &region, u64 target, u64 length, Aside *aside) {
+Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                   Aside *aside) {
     constexpr Outcome unsupported = {Status::unsupported, Call::none, 0};
     u64 offset = 0;
     bool known = false;
@@ -207,10 +208,39 @@ Outcome build_file(const Region &region, u64 target, u64 length, Aside *aside) {
                             kMapPrivate | kMapFixed, fd, offset);
     if (sys::failed(result)) return refused(Call::mmap, result);
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
-    result = collapse(scratch.address(), length);
-    if (sys::failed(result)) return refused(Call::collapse, result);
-    result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
-    if (sys::failed(result)) return refused(Call::read, result);
+    // Another process may have collapsed it already: one touch tells, and spares this one a
+    // collapse, which waits for every CPU.
+    sys::madvise(scratch.address(), kPageSize, sys::kMadvPopulateRead);
+    bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
+    if (huge) {
+        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        huge = pagemap.all_huge(scratch.address(), length);
+    }
+    if (!huge) {
+        result = collapse(scratch.address(), length);
+        if (sys::failed(result)) return refused(Call::collapse, result);
+        result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        if (sys::failed(result)) return refused(Call::read, result);
+    }
+    return scratch.hand_on(target, aside);
+}
+
+// The shared store, on disk or in shared memory. On disk nothing is touched: the pages come at
+// their first use. In shared memory a copy is huge once somebody collapsed it.
+Outcome build_store(const Region &region, Backing backing, const Sources &sources, u64 target,
+                    u64 length, Aside *aside) {
+    Scratch scratch(length);
+    Outcome outcome = scratch.reserve();
+    if (!outcome.ok()) return outcome;
+    outcome = sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
+    if (!outcome.ok()) return outcome;
+    if (backing == Backing::shm) {
+        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        if (!sources.pagemap.all_huge(scratch.address(), length)) {
+            const long result = collapse(scratch.address(), length);
+            if (sys::failed(result)) return refused(Call::collapse, result);
+        }
+    }
     return scratch.hand_on(target, aside);
 }
 
@@ -249,6 +279,28 @@ Outcome reserve_scratch(u64 length, u64 *address) {
     return done();
 }
 
+long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes) {
+    *bytes = 0;
+    if (length == 0 || length % kHugeSize || offset % kHugeSize) return -sys::kEinval;
+    Pagemap pagemap;
+    if (const long error = pagemap.open()) return error;
+    Scratch scratch(length);
+    const Outcome reserved = scratch.reserve();
+    if (!reserved.ok()) return -static_cast<long>(reserved.error);
+    const long got = sys::mmap(scratch.address(), length, kProtRead | sys::kProtExec,
+                               kMapPrivate | kMapFixed, fd, offset);
+    if (sys::failed(got)) return got;
+    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    if (collapse_first) collapse(scratch.address(), length);
+    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    Array<u8> huge;
+    if (!huge.resize(length / kHugeSize)) return -sys::kEnomem;
+    const long result = pagemap.find_huge(scratch.address(), huge.size(), huge.data());
+    if (result) return result;
+    for (const u8 mark : huge) *bytes += mark ? kHugeSize : 0;
+    return 0;
+}
+
 int open_original(const Region &region, Outcome *outcome) {
     const long fd = sys::open(region.path.data());
     if (sys::failed(fd)) {
@@ -270,17 +322,20 @@ int open_original(const Region &region, Outcome *outcome) {
     return -1;
 }
 
-Outcome build(Backing backing, const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,
               Aside *aside) {
     switch (backing) {
         case Backing::file:
-            return build_file(region, target, length, aside);
+            return build_file(region, sources.pagemap, target, length, aside);
+        case Backing::store:
+        case Backing::shm:
+            return build_store(region, backing, sources, target, length, aside);
         case Backing::memfd:
             return build_memfd(region, target, length, aside);
         case Backing::thp:
-            return build_anonymous(region, pagemap, target, length, false, aside);
+            return build_anonymous(region, sources.pagemap, target, length, false, aside);
         case Backing::hugetlb:
-            return build_anonymous(region, pagemap, target, length, true, aside);
+            return build_anonymous(region, sources.pagemap, target, length, true, aside);
         default:
             return {Status::unsupported, Call::none, 0};
     }

@@ -3,13 +3,20 @@
 
 #include "pagemap.h"
 #include "region.h"
+#include "store.h"
 
 namespace pht {
+
+// What building draws on besides the region.
+struct Sources {
+    const Pagemap &pagemap;
+    const Stores &stores;
+};
 
 // Builds [target, target + length) of the region with one backing: readable and executable, at a
 // scratch address congruent to the target modulo 2 MiB. On success *aside is to be moved or
 // discarded by the caller; on failure nothing is left.
-Outcome build(Backing backing, const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,
               Aside *aside);
 
 // Unmaps what was built and not moved.
@@ -17,6 +24,10 @@ void discard(u64 address, u64 length);
 
 // Reserves `length` bytes of address space at a 2 MiB boundary, inaccessible.
 Outcome reserve_scratch(u64 length, u64 *address);
+
+// Maps a stretch of a file as text is mapped, touches it (and collapses it first, if asked), and
+// counts the bytes the kernel then maps in 2 MiB pages. Returns 0 or -errno.
+long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
 
 // Opens the region's original file, and makes sure that it is the very file that was mapped.
 // Returns a descriptor, or a negative number with *outcome set.

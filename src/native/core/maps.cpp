@@ -37,6 +37,39 @@ bool LineReader::next(Str *line) {
     }
 }
 
+long MapsQuery::next(u64 address, Mapping *out) {
+    // include/uapi/linux/fs.h
+    struct Query {
+        u64 size, flags, address, start, end, vma_flags, page_size, offset, inode;
+        u32 dev_major, dev_minor, name_size, build_id_size;
+        u64 name, build_id;
+    };
+    static_assert(sizeof(Query) == 104);
+    constexpr unsigned long kProcmapQuery = 0xc0686611;
+    enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
+    if (sys::failed(fd_)) return fd_;
+    Query query = {};
+    query.size = sizeof query;
+    query.flags = kCoveringOrNext;
+    query.address = address;
+    query.name = reinterpret_cast<u64>(name_);
+    query.name_size = sizeof name_;
+    const long result = sys::ioctl(fd_, kProcmapQuery, &query);
+    if (sys::failed(result)) return result;
+    out->start = query.start;
+    out->end = query.end;
+    out->offset = query.offset;
+    out->inode = query.inode;
+    out->dev_major = query.dev_major;
+    out->dev_minor = query.dev_minor;
+    out->readable = query.vma_flags & kReadable;
+    out->writable = query.vma_flags & kWritable;
+    out->executable = query.vma_flags & kExecutable;
+    out->shared = query.vma_flags & kShared;
+    out->path = {name_, query.name_size ? query.name_size - 1 : 0};
+    return 0;
+}
+
 bool parse_mapping(Str line, Mapping *out) {
     Cursor cursor{line.data, line.data + line.size};
     out->start = cursor.number(16);

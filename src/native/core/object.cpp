@@ -61,6 +61,7 @@ void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
 
 bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
                  Object *out) {
+    out->load_bias = load_bias;
     out->headers = reinterpret_cast<u64>(headers);
     out->is_main = is_main;
     out->low = ~0ull;

@@ -19,6 +19,7 @@ struct BuildId {
 };
 
 struct Object {
+    u64 load_bias = 0;
     u64 low = 0, high = 0;  // the span of all PT_LOADs, rounded to pages
     u64 headers = 0;        // where its program headers lie, tells two objects at one place apart
     bool is_main = false;   // the executable: never unloaded

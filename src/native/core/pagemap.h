@@ -7,14 +7,20 @@ namespace pht {
 
 class Pagemap {
 public:
-    Pagemap() : fd_(static_cast<int>(sys::open("/proc/self/pagemap"))) {}
-    ~Pagemap() {
-        if (!sys::failed(fd_)) sys::close(fd_);
-    }
+    Pagemap() = default;
+    ~Pagemap() { close(); }
     Pagemap(const Pagemap &) = delete;
     Pagemap &operator=(const Pagemap &) = delete;
 
-    long error() const { return sys::failed(fd_) ? fd_ : 0; }
+    // Opens it unless it is open. Returns 0 or -errno.
+    long open() {
+        if (fd_ < 0) fd_ = static_cast<int>(sys::open("/proc/self/pagemap"));
+        return fd_ < 0 ? fd_ : 0;
+    }
+    void close() {
+        if (fd_ >= 0) sys::close(fd_);
+        fd_ = -1;
+    }
 
     // Finds the 2 MiB pages of [start, start + count * 2 MiB) in which a page of the program's was
     // changed: a private file page that was written to is anonymous, whoever wrote (the program, a
@@ -28,7 +34,7 @@ public:
     bool all_huge(u64 start, u64 length) const;
 
 private:
-    int fd_;
+    int fd_ = -1;
 };
 
 }  // namespace pht

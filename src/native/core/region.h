@@ -44,6 +44,8 @@ struct Region {
     Object object;
     bool seen = true;               // the dynamic linker still lists it
     bool candidate = true;          // large enough to be worth planning
+    bool fresh = true;              // no pass has decided about it yet
+    bool missing = false;           // waits for a store entry to be built
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;
     Array<char> path;               // as the kernel names the mapped file; NUL-terminated

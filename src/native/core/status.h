@@ -5,9 +5,10 @@
 
 namespace pht {
 
-enum class Backing : u8 { none, file, memfd, thp, hugetlb, automatic };
-inline constexpr const char *kBackingNames[] = {"none", "file", "memfd", "thp", "hugetlb", "auto"};
-inline constexpr int kBackings = 5;  // those a region can have, `none` included
+enum class Backing : u8 { none, file, store, shm, memfd, thp, hugetlb, automatic };
+inline constexpr const char *kBackingNames[] = {"none",  "file", "store",   "shm",
+                                                "memfd", "thp",  "hugetlb", "auto"};
+inline constexpr int kBackings = 7;  // those a region can have, `none` included
 
 constexpr bool is_private(Backing backing) {
     return backing == Backing::memfd || backing == Backing::thp || backing == Backing::hugetlb;
@@ -31,12 +32,19 @@ enum class Status : u8 {
     map_count,     // too near to vm.max_map_count
     no_huge_page,  // every call succeeded, and the kernel gave small pages
     file_gone,     // the original file was deleted or replaced
+    no_store,      // no such directory
+    untrusted,     // somebody else could have written it
+    no_entry,      // the store has nothing for this file as it is
+    stale,         // the entry was never known to be on disk, and the machine was started since
+    damaged,       // the entry is not what was written
+    unbuildable,   // the store remembers that an entry could not be made
     no_memory,     // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
     "pending",      "huge",       "partial",    "restored",     "too_small", "below_minimum",
     "excluded",     "not_included", "budget",   "own_code",     "modified",  "refused",
-    "unsupported",  "unreadable", "map_count",  "no_huge_page", "file_gone", "no_memory",
+    "unsupported",  "unreadable", "map_count",  "no_huge_page", "file_gone", "no_store",
+    "untrusted", "no_entry", "stale", "damaged", "unbuildable", "no_memory",
 };
 static_assert(sizeof kStatusNames / sizeof *kStatusNames == static_cast<int>(Status::no_memory) + 1);
 

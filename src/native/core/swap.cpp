@@ -1,7 +1,5 @@
 #include "swap.h"
 
-#include "build.h"
-
 namespace pht {
 
 namespace {
@@ -156,9 +154,9 @@ void commit_run(Region &region, u64 address, size_t first, size_t count) {
 
 // hugetlb mappings cannot be split at 4 KiB boundaries, so small pieces cannot be moved over them:
 // an ordinary copy goes there first.
-Outcome leave_hugetlb(Region &region, const Pagemap &pagemap, u64 target, u64 length) {
+Outcome leave_hugetlb(Region &region, const Sources &sources, u64 target, u64 length) {
     Aside aside;
-    const Outcome outcome = build(Backing::thp, region, pagemap, target, length, &aside);
+    const Outcome outcome = build(Backing::thp, region, sources, target, length, &aside);
     if (!outcome.ok()) return outcome;
     const long result = sys::mremap_onto(aside.address, length, target);
     if (!sys::failed(result)) return done();
@@ -166,7 +164,7 @@ Outcome leave_hugetlb(Region &region, const Pagemap &pagemap, u64 target, u64 le
     return refused(Call::mremap, result);
 }
 
-void restore_run(Region &region, const Pagemap &pagemap, int fd, size_t first, size_t count) {
+void restore_run(Region &region, const Sources &sources, int fd, size_t first, size_t count) {
     const u64 from = region.address_of(first), to = from + count * kHugeSize;
     const auto fail = [&](Outcome outcome) {
         set_outcome(region, first, count, HugePage::State::huge, outcome);
@@ -183,11 +181,11 @@ void restore_run(Region &region, const Pagemap &pagemap, int fd, size_t first, s
     if (anonymous) {
         for (size_t i = 0; i < count; ++i)
             modified[i] = !spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
-    } else if (const long error = pagemap.find_modified(from, count, modified.data())) {
+    } else if (const long error = sources.pagemap.find_modified(from, count, modified.data())) {
         return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
     }
     if (region.backing == Backing::hugetlb) {
-        outcome = leave_hugetlb(region, pagemap, from, to - from);
+        outcome = leave_hugetlb(region, sources, from, to - from);
         if (!outcome.ok()) return fail(outcome);
     }
     for (size_t i = 0; i < count; ++i) {
@@ -244,7 +242,7 @@ void commit(Region &region, const Pagemap &pagemap) {
     for (HugePage &page : region.pages) page.ready = 0;
 }
 
-void restore(Region &region, const Pagemap &pagemap) {
+void restore(Region &region, const Sources &sources) {
     Outcome outcome;
     const int fd = open_original(region, &outcome);
     each_run(
@@ -253,7 +251,7 @@ void restore(Region &region, const Pagemap &pagemap) {
             if (fd < 0)
                 set_outcome(region, first, count, HugePage::State::huge, outcome);
             else
-                restore_run(region, pagemap, fd, first, count);
+                restore_run(region, sources, fd, first, count);
         });
     if (fd >= 0) sys::close(fd);
 }

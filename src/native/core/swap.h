@@ -3,7 +3,7 @@
 // the kernel lets no page fault see the place empty.
 #pragma once
 
-#include "pagemap.h"
+#include "build.h"
 #include "region.h"
 
 namespace pht {
@@ -14,6 +14,6 @@ void commit(Region &region, const Pagemap &pagemap);
 
 // Puts the original mappings back under all swapped pages whose content nobody changed. A page
 // that cannot be put back stays on its huge page; its outcome says why.
-void restore(Region &region, const Pagemap &pagemap);
+void restore(Region &region, const Sources &sources);
 
 }  // namespace pht

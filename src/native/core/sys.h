@@ -22,14 +22,17 @@ inline bool failed(long result) {
 // Values from the kernel's uapi headers, which not every build machine has new enough.
 enum : int {
     kEperm = 1,
+    kEnoent = 2,
     kEintr = 4,
     kEio = 5,
     kEnoexec = 8,
     kEagain = 11,
     kEnomem = 12,
     kEfault = 14,
+    kEnotdir = 20,
     kEinval = 22,
     kEnosys = 38,
+    kEloop = 40,
 };
 enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
 enum : int {
@@ -50,13 +53,28 @@ enum : int {
     kMadvCollapse = 25,
 };
 enum : int { kMremapMaymove = 1, kMremapFixed = 2 };
-enum : int { kOpenReadOnly = 0, kOpenCloexec = 02000000 };
+enum : int {
+    kOpenReadOnly = 0,
+    kOpenNonBlock = 04000,
+    kOpenCloexec = 02000000,
+    kOpenPath = 010000000,
+#if defined(__aarch64__)
+    kOpenDirectory = 040000,
+    kOpenNoFollow = 0100000,
+#else
+    kOpenDirectory = 0200000,
+    kOpenNoFollow = 0400000,
+#endif
+};
 enum : int { kAtFdcwd = -100 };
 enum : unsigned { kMfdCloexec = 1, kMfdAllowSealing = 2, kMfdExec = 0x10 };
 enum : int { kAddSeals = 1033, kSealSeal = 1, kSealShrink = 2, kSealGrow = 4, kSealWrite = 8 };
 
 __attribute__((always_inline)) inline long open(const char *path) {
     return raw(nr::openat, kAtFdcwd, reinterpret_cast<long>(path), kOpenReadOnly | kOpenCloexec);
+}
+__attribute__((always_inline)) inline long open_at(int directory, const char *path, int flags) {
+    return raw(nr::openat, directory, reinterpret_cast<long>(path), flags | kOpenCloexec);
 }
 __attribute__((always_inline)) inline long read(int fd, void *to, size_t size) {
     return raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size));
@@ -113,6 +131,11 @@ __attribute__((always_inline)) inline long copy_memory(u64 to, u64 from, u64 siz
     return raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
                reinterpret_cast<long>(&remote), 1, 0);
 }
+// Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
+__attribute__((always_inline)) inline long drop_cached(int fd, u64 offset, u64 size) {
+    constexpr long kDontNeed = 4;
+    return raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), kDontNeed);
+}
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
 __attribute__((always_inline)) inline long name_memory(u64 address, u64 size, const char *name) {
     constexpr long kSetVma = 0x53564d41, kAnonName = 0;
@@ -126,30 +149,68 @@ inline u64 now() {
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 
+// The running kernel's release, as in uname(2); NUL-terminated.
+struct KernelNames {
+    char names[6][65] = {};
+    KernelNames() { raw(nr::uname, reinterpret_cast<long>(names)); }
+    const char *release() const { return names[2]; }
+};
+
+// Seconds since the epoch.
+inline u64 wall_seconds() {
+    long time[2] = {0, 0};
+    raw(nr::clock_gettime, 0, reinterpret_cast<long>(time));
+    return static_cast<u64>(time[0]);
+}
+// Sets access and modification time of an open file to now.
+inline long touch(int fd) {
+    return raw(nr::utimensat, fd, 0, 0, 0);
+}
+
 // What statx(2) tells of a file, as far as the core asks.
 struct FileIdentity {
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0, size = 0;
-    u32 mode = 0;
+    u64 mtime = 0, ctime = 0;  // seconds
+    u32 mtime_ns = 0, ctime_ns = 0;
+    u32 mode = 0, owner = 0, links = 0;
 };
-inline long identify(int fd, FileIdentity *out) {
+inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) {
+    struct Time {
+        u64 seconds;
+        u32 nanoseconds, spare;
+    };
     struct Statx {
         u32 mask, blksize;
         u64 attributes;
         u32 nlink, uid, gid;
         u16 mode, spare0;
         u64 ino, size, blocks, attributes_mask;
-        u64 times[8];
+        Time atime, btime, ctime, mtime;
         u32 rdev_major, rdev_minor, dev_major, dev_minor;
         u64 spare[14];
     } info;
     static_assert(sizeof(Statx) == 256);
-    constexpr long kEmptyPath = 0x1000, kBasicStats = 0x7ff;
-    const long result = raw(nr::statx, fd, reinterpret_cast<long>(""), kEmptyPath, kBasicStats,
+    constexpr long kBasicStats = 0x7ff;
+    const long result = raw(nr::statx, fd, reinterpret_cast<long>(path), flags, kBasicStats,
                             reinterpret_cast<long>(&info));
     if (failed(result)) return result;
-    *out = {info.dev_major, info.dev_minor, info.ino, info.size, info.mode};
+    *out = {info.dev_major,         info.dev_minor,
+            info.ino,               info.size,
+            info.mtime.seconds,     info.ctime.seconds,
+            info.mtime.nanoseconds, info.ctime.nanoseconds,
+            info.mode,              info.uid,
+            info.nlink};
     return 0;
+}
+inline long identify(int fd, FileIdentity *out) {
+    constexpr int kEmptyPath = 0x1000;
+    return identify_at(fd, "", kEmptyPath, out);
+}
+// Of the path itself where it is a symbolic link.
+inline long identify_path(const char *path, FileIdentity *out) {
+    constexpr int kNoFollow = 0x100;
+    return identify_at(kAtFdcwd, path, kNoFollow, out);
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,

@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "build.h"
+#include "maps.h"
 #include "plan.h"
 #include "swap.h"
 
@@ -11,7 +11,8 @@ namespace pht {
 namespace {
 
 // The rungs of Backing::automatic, best first.
-constexpr Backing kLadder[] = {Backing::file, Backing::memfd, Backing::thp};
+constexpr Backing kLadder[] = {Backing::file, Backing::store, Backing::shm, Backing::memfd,
+                               Backing::thp};
 
 // How far from vm.max_map_count a program is left alone, and what one region may add.
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
@@ -31,6 +32,12 @@ bool read_number(const char *file, u64 *value) {
 
 bool contains(const Object &object, u64 address) {
     return address && object.low <= address && address < object.high;
+}
+
+// Whether writing the store's entry (anew) would help.
+bool is_buildable(Outcome outcome) {
+    return outcome.status == Status::no_store || outcome.status == Status::no_entry ||
+           outcome.status == Status::stale || outcome.status == Status::damaged;
 }
 
 void span_of(u64 load_bias, const Elf64_Phdr *headers, size_t count, u64 *low) {
@@ -97,10 +104,10 @@ bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
     }
     if (Region *old = find(object.low, object.headers)) {
         // Another object may have come to the same place: then the old one is not seen again.
+        // Segments are not compared: the headers in memory are the store copy's once swapped.
         const Object &known = old->object;
         const bool same =
-            known.high == object.high && known.segments.size() == object.segments.size() &&
-            known.build_id.size == object.build_id.size &&
+            known.high == object.high && known.build_id.size == object.build_id.size &&
             compare(known.build_id.bytes, object.build_id.bytes, object.build_id.size) == 0;
         if (same) {
             old->seen = true;
@@ -152,52 +159,107 @@ bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) 
     return ours;
 }
 
-long Table::observe(bool all) {
+namespace {
+
+bool in_scope(const Region &region, Table::Scope scope) {
+    if (scope == Table::Scope::all) return true;
+    return region.candidate && (scope == Table::Scope::candidates || region.fresh);
+}
+
+// Keeps a mapping that is near a region, for planning it. False when memory ran out.
+bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
+    const Object &object = region.object;
+    const bool inside = mapping.start < object.high && mapping.end > object.low;
+    // The name under which the kernel knows the original file. Of a region that is swapped it was
+    // read before.
+    if (inside && mapping.inode && region.path.empty() && mapping.path.size &&
+        (!region.path.append(mapping.path.data, mapping.path.size) || !region.path.push('\0')))
+        return false;
+    if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
+    return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,
+                       mapping.dev_minor, mapping.readable, mapping.writable, mapping.executable,
+                       mapping.shared});
+}
+
+}  // namespace
+
+// Plans a region anew unless it is swapped and still ours.
+Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, bool *replaced) {
+    if (region.any_huge()) {
+        if (still_ours(region, around)) return done();
+        region.backing = Backing::none;
+        region.outcome = {};
+        region.fresh = true;
+        for (Outcome &tried : region.tried) tried = {};
+        region.pages.clear();
+        *replaced = true;
+        return done();
+    }
+    const Outcome before = region.outcome;
+    if (!plan(region, around)) return {Status::no_memory, Call::none, 0};
+    // What was decided before stays said until it is decided anew.
+    if (region.outcome.status == Status::pending && before.status != Status::huge &&
+        before.status != Status::partial)
+        region.outcome = before;
+    return done();
+}
+
+long Table::observe(Scope scope) {
+    if (scope == Scope::fresh) {
+        const long error = observe_fresh();
+        if (!error) return 0;  // else an older kernel
+    }
+    bool replaced = false;
+    const long error = observe_once(scope, &replaced);
+    // What is mapped now in place of ours has to be looked at with fresh eyes.
+    return !error && replaced ? observe_once(scope, &replaced) : error;
+}
+
+long Table::observe_fresh() {
+    MapsQuery query;
+    Array<PlainMapping> around;
+    for (Region *region : regions_) {
+        if (!in_scope(*region, Scope::fresh) || region->any_huge()) continue;
+        const Object &object = region->object;
+        around.clear();
+        region->path.clear();
+        bool memory = true;
+        const long error = query.each(object.low > kHugeSize ? object.low - kHugeSize : 0,
+                                      object.high + kHugeSize, [&](const Mapping &mapping) {
+                                          ++mapping_count_;
+                                          memory = keep(*region, mapping, &around);
+                                          return memory;
+                                      });
+        if (error) return error;
+        bool replaced;
+        if (!memory || !plan_again(*region, around, &replaced).ok()) return -sys::kEnomem;
+    }
+    return 0;
+}
+
+long Table::observe_once(Scope scope, bool *replaced) {
     // Only mappings near a region of interest are kept, so that a process with ten thousands of
     // them costs reading time and no memory.
     Array<PlainMapping> kept;
     bool memory = true;
     mapping_count_ = 0;
-    for (Region *region : regions_) region->path.clear();
+    for (Region *region : regions_)
+        if (in_scope(*region, scope) && !region->any_huge()) region->path.clear();
     const long error = each_mapping([&](const Mapping &mapping) {
         ++mapping_count_;
-        bool near = false;
         for (Region *region : regions_) {
-            if (!all && !region->candidate) continue;
             const Object &object = region->object;
-            if (mapping.end + kHugeSize <= object.low || mapping.start >= object.high + kHugeSize)
-                continue;
-            near = true;
-            const bool inside = mapping.start < object.high && mapping.end > object.low;
-            // The name under which the kernel knows the original file: of a mapping that is not
-            // ours, so the first with an inode that is not a memory file.
-            if (inside && mapping.inode && region->path.empty() && mapping.path.size &&
-                !starts_with(mapping.path, str("/memfd:pyhugetext:")))
-                memory = memory && region->path.append(mapping.path.data, mapping.path.size) &&
-                         region->path.push('\0');
+            if (mapping.end + kHugeSize > object.low && mapping.start < object.high + kHugeSize &&
+                in_scope(*region, scope))
+                memory = memory && keep(*region, mapping, &kept);
         }
-        if (near)
-            memory = memory && kept.push({mapping.start, mapping.end, mapping.offset, mapping.inode,
-                                          mapping.dev_major, mapping.dev_minor, mapping.readable,
-                                          mapping.writable, mapping.executable, mapping.shared});
         return memory;
     });
     if (!memory) return -sys::kEnomem;
     if (error) return error;
-    for (Region *region : regions_) {
-        if (!all && !region->candidate) continue;
-        if (region->any_huge()) {
-            if (still_ours(*region, kept)) continue;
-            region->backing = Backing::none;
-            for (Outcome &tried : region->tried) tried = {};
-        }
-        const Outcome before = region->outcome;
-        if (!plan(*region, kept)) return -sys::kEnomem;
-        // What was decided before stays said until it is decided anew.
-        if (region->outcome.status == Status::pending && before.status != Status::huge &&
-            before.status != Status::partial)
-            region->outcome = before;
-    }
+    for (Region *region : regions_)
+        if (in_scope(*region, scope) && !plan_again(*region, kept, replaced).ok())
+            return -sys::kEnomem;
     return 0;
 }
 
@@ -217,7 +279,7 @@ Outcome Table::filter(const Region &region, const Request &request) const {
 // Builds all planned pages of a region with one backing and keeps those that are huge. On any
 // failure nothing of it is left.
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
-                            const Pagemap &pagemap) {
+                            const Sources &sources) {
     u64 bytes = 0;
     for (const HugePage &page : region.pages)
         if (page.state == HugePage::State::small) bytes += kHugeSize;
@@ -226,6 +288,10 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
          private_bytes() + prepared_private_ > request.private_limit - bytes))
         return {Status::budget, Call::none, 0};
 
+    const bool refusing = refusal_.status == Status::refused &&
+                          region.dev_major == refusing_major_ && region.dev_minor == refusing_minor_;
+    if (backing == Backing::file && refusing) return refusal_;
+
     Outcome outcome = done();
     size_t ready = 0;
     each_run(
@@ -233,7 +299,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         [&](size_t first, size_t count) {
             if (!outcome.ok()) return;
             Aside aside;
-            outcome = build(backing, region, pagemap, region.address_of(first), count * kHugeSize,
+            outcome = build(backing, region, sources, region.address_of(first), count * kHugeSize,
                             &aside);
             if (!outcome.ok()) return;
             Array<u8> huge;
@@ -242,7 +308,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
                 outcome = {Status::no_memory, Call::none, 0};
                 return;
             }
-            if (const long error = pagemap.find_huge(aside.address, count, huge.data())) {
+            if (backing == Backing::store) {
+                // Not touched yet, so not there yet: the builder tried the file system, and
+                // statistics tell what became of it.
+                for (size_t i = 0; i < count; ++i) huge[i] = 1;
+            } else if (const long error =
+                           sources.pagemap.find_huge(aside.address, count, huge.data())) {
                 outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
                 return;
             }
@@ -254,6 +325,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             }
         });
     if (outcome.ok() && ready == 0) outcome = {Status::no_huge_page, Call::none, 0};
+    if (backing == Backing::file && outcome.call == Call::collapse &&
+        outcome.error == sys::kEinval) {
+        refusal_ = outcome;
+        refusing_major_ = region.dev_major;
+        refusing_minor_ = region.dev_minor;
+    }
     if (!outcome.ok()) {
         for (const Aside &aside : region.asides) discard(aside.address, aside.length);
         region.asides.clear();
@@ -264,17 +341,19 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     return outcome;
 }
 
-void Table::prepare(const Request &request) {
-    const Pagemap pagemap;
+void Table::prepare(const Request &request, Scope scope) {
+    const Stores stores(request.stores, request.shm_stores);
+    const Sources sources = {pagemap_, stores};
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     prepared_private_ = 0;
     for (Region *region : regions_) {
-        if (region->any_huge() || !region->candidate) continue;
+        if (!in_scope(*region, scope) || region->any_huge()) continue;
+        region->missing = region->fresh = false;
         const u64 began = sys::now();
         Outcome outcome = filter(*region, request);
-        if (outcome.ok() && pagemap.error())
-            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-pagemap.error())};
+        if (const long error = outcome.ok() ? pagemap_.open() : 0)
+            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
         if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
             outcome = {Status::map_count, Call::none, 0};
         if (!outcome.ok()) {
@@ -284,7 +363,7 @@ void Table::prepare(const Request &request) {
         for (Outcome &tried : region->tried) tried = {};
         Backing chosen = Backing::none;
         const auto attempt = [&](Backing backing) {
-            outcome = build_region(*region, backing, request, pagemap);
+            outcome = build_region(*region, backing, request, sources);
             region->tried[static_cast<int>(backing)] = outcome;
             if (outcome.ok()) chosen = backing;
             return outcome.ok();
@@ -292,9 +371,17 @@ void Table::prepare(const Request &request) {
         if (request.backing != Backing::automatic) {
             attempt(request.backing);
         } else {
-            for (const Backing backing : kLadder)
+            for (const Backing backing : kLadder) {
                 if (attempt(backing)) break;
+                // Building the entry comes before a private copy, if somebody is to do it.
+                if (backing == Backing::store || backing == Backing::shm)
+                    region->missing = region->missing || is_buildable(outcome);
+                if (!request.fall_back && backing == Backing::shm && region->missing) break;
+            }
         }
+        if (request.backing == Backing::store || request.backing == Backing::shm)
+            region->missing = is_buildable(outcome);
+        region->missing = region->missing && chosen == Backing::none;
         region->backing = chosen;
         region->outcome = outcome;
         region->elapsed_ns = sys::now() - began;
@@ -319,14 +406,14 @@ void Table::finish(Region &region, Backing backing) {
 }
 
 void Table::commit() {
-    const Pagemap pagemap;
     for (Region *region : regions_) {
         if (region->asides.empty()) continue;
         const u64 began = sys::now();
-        pht::commit(*region, pagemap);
+        pht::commit(*region, pagemap_);
         finish(*region, region->backing);
         region->elapsed_ns += sys::now() - began;
     }
+    pagemap_.close();
     prepared_private_ = 0;
 }
 
@@ -338,26 +425,35 @@ void Table::abandon() {
         for (HugePage &page : region->pages) page.ready = 0;
         region->backing = Backing::none;
         region->outcome = {};
+        region->fresh = true;
     }
+    pagemap_.close();
     prepared_private_ = 0;
 }
 
 void Table::restore(Backing keep) {
-    const Pagemap pagemap;
+    const Stores none({}, {});
+    const Sources sources = {pagemap_, none};
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
-        if (pagemap.error()) {
-            region->outcome = {Status::unreadable, Call::pagemap,
-                               static_cast<u16>(-pagemap.error())};
+        if (const long error = pagemap_.open()) {
+            region->outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
             continue;
         }
-        pht::restore(*region, pagemap);
+        pht::restore(*region, sources);
         Outcome outcome = {Status::restored, Call::none, 0};
         for (const HugePage &page : region->pages)
             if (page.state == HugePage::State::huge) outcome = page.outcome;
         region->outcome = outcome;
         if (!region->any_huge()) region->backing = Backing::none;
     }
+    pagemap_.close();
+}
+
+size_t Table::missing() const {
+    size_t n = 0;
+    for (const Region *region : regions_) n += region->missing;
+    return n;
 }
 
 u64 Table::private_bytes() const {

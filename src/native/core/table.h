@@ -2,8 +2,7 @@
 // knows and decides when; the table does the rest.
 #pragma once
 
-#include "pagemap.h"
-#include "region.h"
+#include "build.h"
 
 namespace pht {
 
@@ -12,7 +11,9 @@ struct Request {
     Backing backing = Backing::automatic;  // one backing, or the ladder
     u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
     u64 private_limit = 0;                 // bytes of private memory, all regions together
+    bool fall_back = true;                 // a missing entry does not wait to be built
     Array<char> include, exclude;          // patterns on paths, each NUL-terminated
+    Array<char> stores, shm_stores;        // directories, each NUL-terminated
     u64 keep_out[2] = {};                  // addresses of objects that are never swapped
 };
 
@@ -27,14 +28,22 @@ public:
     // Whether an object with this span is in the table.
     bool knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const;
 
-    // Reads /proc/self/maps, plans every region that is new or not swapped, and forgets what it
-    // knew of regions whose mappings were replaced behind its back. With `all`, objects too small
-    // to be candidates are planned too, for statistics. Returns 0 or -errno.
-    long observe(bool all);
+    // How much of the table an operation is about.
+    enum class Scope : u8 {
+        fresh,       // candidates no pass has decided about
+        candidates,  // all that are large enough
+        all,         // the small ones too, for statistics
+    };
+
+    // Reads /proc/self/maps, plans what is in scope and not swapped, and forgets what it knew of
+    // regions whose mappings were replaced behind its back. Returns 0 or -errno.
+    long observe(Scope scope);
 
     // Builds new content aside for what the request wants and is not swapped yet. Ends with
     // regions that have asides, for commit(). Changes nothing that the program can see.
-    void prepare(const Request &request);
+    void prepare(const Request &request, Scope scope);
+    // How many regions prepare() left alone because a store entry has to be built first.
+    size_t missing() const;
 
     // Moves it in. Must run while no object can be unloaded; takes microseconds.
     void commit();
@@ -52,12 +61,19 @@ private:
     bool still_ours(const Region &region, const Array<struct PlainMapping> &around) const;
     Outcome filter(const Region &region, const Request &request) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
-                         const Pagemap &pagemap);
+                         const Sources &sources);
     void finish(Region &region, Backing backing);
+    long observe_once(Scope scope, bool *replaced);
+    long observe_fresh();
+    Outcome plan_again(Region &region, const Array<struct PlainMapping> &around, bool *replaced);
 
     Array<Region *> regions_;
+    Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
+    // The device whose files the kernel refused to collapse in place: asked once, not per library.
+    u32 refusing_major_ = 0, refusing_minor_ = 0;
+    Outcome refusal_;
 };
 
 // Whether one of the NUL-terminated patterns matches.

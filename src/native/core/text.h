@@ -78,9 +78,19 @@ template <size_t N> struct Buffer {
         const size_t n = min(text.size, N - 1 - size);
         copy(data + size, text.data, n);
         size += n;
+        data[size] = 0;
         return *this;
     }
     Buffer &add(const char *text) { return add(str(text)); }
+    Buffer &add_hex(u64 value) {
+        char digits[16];
+        size_t at = sizeof digits;
+        do {
+            digits[--at] = "0123456789abcdef"[value & 15];
+            value >>= 4;
+        } while (value);
+        return add({digits + at, sizeof digits - at});
+    }
 };
 
 // Shell pattern match as Python's fnmatch.fnmatchcase does it: * ? [seq] [!seq]; `*` and `?` match

@@ -1,0 +1,490 @@
+#include "store.h"
+
+#include "build.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u32 kTypeMask = 0170000, kRegular = 0100000, kDirectory = 0040000, kLink = 0120000;
+constexpr u32 kOthersWrite = 0022, kSticky = 01000;
+
+constexpr Outcome untrusted = {Status::untrusted, Call::none, 0};
+constexpr Outcome damaged = {Status::damaged, Call::none, 0};
+
+struct CrcTable {
+    u32 of[256];
+    constexpr CrcTable() : of() {
+        for (u32 i = 0; i < 256; ++i) {
+            u32 value = i;
+            for (int bit = 0; bit < 8; ++bit)
+                value = (value >> 1) ^ ((value & 1) ? 0xedb88320u : 0u);
+            of[i] = value;
+        }
+    }
+};
+constexpr CrcTable crc_table;
+
+u32 crc32(const u8 *data, size_t size) {
+    u32 value = ~0u;
+    for (size_t i = 0; i < size; ++i) value = (value >> 8) ^ crc_table.of[(value ^ data[i]) & 255];
+    return ~value;
+}
+
+bool owned_by_us(const sys::FileIdentity &file) {
+    return file.owner == 0 || file.owner == static_cast<u32>(sys::raw(sys::nr::geteuid));
+}
+
+// A directory that only we or root can put names into. One that is writable by others is as good
+// only above the store, when it is sticky and root's, as /tmp and /dev/shm are.
+bool trusted_directory(const sys::FileIdentity &file, bool above) {
+    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
+    if (!(file.mode & kOthersWrite)) return true;
+    return above && (file.mode & kSticky) && file.owner == 0;
+}
+
+// Every step of an absolute path, symbolic links too: they are followed, so whoever may change
+// one may lead us elsewhere.
+Outcome check_way(const char *path) {
+    char prefix[512];
+    const size_t size = length(path);
+    if (size >= sizeof prefix || path[0] != '/') return untrusted;
+    for (size_t i = 0; i <= size; ++i) {
+        if (i > 0 && i < size && path[i] != '/') {
+            prefix[i] = path[i];
+            continue;
+        }
+        if (i < size) prefix[i] = '/';
+        prefix[i == 0 ? 1 : i] = 0;
+        sys::FileIdentity file;
+        const long result = sys::identify_path(prefix, &file);
+        if (failed(result)) return {Status::no_store, Call::statx, static_cast<u16>(-result)};
+        if ((file.mode & kTypeMask) == kLink) {
+            if (!owned_by_us(file)) return untrusted;
+        } else if (!trusted_directory(file, i < size)) {
+            return untrusted;
+        }
+        if (i < size) prefix[i] = '/';
+    }
+    return done();
+}
+
+int open_directory(int parent, const char *name, Outcome *outcome) {
+    const long fd = sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory |
+                                                   sys::kOpenNoFollow);
+    if (failed(fd)) {
+        *outcome = {Status::no_store, Call::open, static_cast<u16>(-fd)};
+        return -1;
+    }
+    sys::FileIdentity file;
+    const long result = sys::identify(static_cast<int>(fd), &file);
+    if (!failed(result) && trusted_directory(file, false)) return static_cast<int>(fd);
+    *outcome = failed(result) ? refused(Call::statx, result) : untrusted;
+    sys::close(static_cast<int>(fd));
+    return -1;
+}
+
+// A regular file below a trusted directory that nobody else can write and that has no other name.
+int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome) {
+    // O_NONBLOCK: opening a FIFO must not wait for a writer.
+    const long fd = sys::open_at(parent, name, sys::kOpenReadOnly | sys::kOpenNoFollow |
+                                                   sys::kOpenNonBlock | sys::kOpenCloexec);
+    if (failed(fd)) {
+        const bool missing = fd == -sys::kEnoent || fd == -sys::kEnotdir;
+        *outcome = missing ? Outcome{Status::no_entry, Call::none, 0} : refused(Call::open, fd);
+        if (fd == -sys::kEloop) *outcome = untrusted;
+        return -1;
+    }
+    const long result = sys::identify(static_cast<int>(fd), file);
+    if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
+        !(file->mode & kOthersWrite) && file->links == 1)
+        return static_cast<int>(fd);
+    *outcome = failed(result) ? refused(Call::statx, result) : untrusted;
+    sys::close(static_cast<int>(fd));
+    return -1;
+}
+
+bool read_boot_id(u8 *out) {
+    const long fd = sys::open("/proc/sys/kernel/random/boot_id");
+    if (failed(fd)) return false;
+    char text[40];
+    const long got = sys::read(static_cast<int>(fd), text, sizeof text);
+    sys::close(static_cast<int>(fd));
+    if (got < 36) return false;
+    size_t digits = 0;
+    for (int i = 0; i < 36 && digits < 32; ++i) {
+        if (text[i] == '-') continue;
+        Cursor cursor{text + i, text + i + 1};
+        const u64 value = cursor.number(16);
+        if (!cursor.ok) return false;
+        if (digits % 2 == 0)
+            out[digits / 2] = static_cast<u8>(value << 4);
+        else
+            out[digits / 2] = static_cast<u8>(out[digits / 2] | value);
+        ++digits;
+    }
+    return digits == 32;
+}
+
+bool zero(const u8 *data, size_t size) {
+    for (size_t i = 0; i < size; ++i)
+        if (data[i]) return false;
+    return true;
+}
+
+using KeyText = Buffer<192>;
+
+KeyText key_of(const sys::FileIdentity &file, u64 bias) {
+    KeyText key;
+    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size,    file.mtime,
+                         file.mtime_ns,  file.ctime,     file.ctime_ns, bias};
+    for (const u64 part : parts) {
+        if (key.size) key.add("-");
+        key.add_hex(part);
+    }
+    return key;
+}
+
+// How a file of a container image is known: inode, device and change time are new wherever the
+// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
+KeyText image_key_of(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
+    KeyText key;
+    key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
+    for (int i = 0; i < id.size; ++i) {
+        key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
+    }
+    key.add("-").add_hex(bias);
+    return key;
+}
+
+// A record in memory, its parts checked against its size.
+struct RecordView {
+    const Record *head = nullptr;
+    const Range *ranges = nullptr;
+    const char *path = nullptr;
+    const u8 *header = nullptr;
+};
+
+bool view_record(const u8 *data, size_t size, RecordView *out) {
+    if (size < sizeof(Record)) return false;
+    const auto *head = reinterpret_cast<const Record *>(data);
+    if (compare(head->magic, kRecordMagic, sizeof kRecordMagic) != 0 || head->size != size)
+        return false;
+    constexpr size_t kCovered = offsetof(Record, crc) + sizeof head->crc;
+    if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
+    if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
+    if (size != sizeof(Record) + head->range_count * sizeof(Range) + head->path_size +
+                    head->header_size)
+        return false;
+    out->head = head;
+    out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
+    out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
+    out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
+    return out->path[head->path_size - 1] == 0;
+}
+
+bool same_identity(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.dev_major == file.dev_major && head.dev_minor == file.dev_minor &&
+           head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
+           head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
+           head.ctime_ns == file.ctime_ns && head.bias == bias;
+}
+
+// Of a record found by its image key: the build-id was part of the key, and is compared with the
+// copy's like any other.
+bool same_image(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.inode == 0 && head.file_size == file.size && head.mtime == file.mtime &&
+           head.bias == bias && head.build_id_size > 0;
+}
+
+Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
+    while (size > 0) {
+        const long got = sys::pread(fd, to, size, offset);
+        if (got == -sys::kEintr) continue;
+        if (failed(got)) return refused(Call::read, got);
+        if (got == 0) return damaged;
+        const auto n = static_cast<size_t>(got);
+        to += n, offset += n, size -= n;
+    }
+    return done();
+}
+
+// A copy's bytes, read through a mapping with MADV_HUGEPAGE: read(2) would fill the page cache
+// with small folios, and whoever maps the copy afterwards would get small pages.
+class CopyWindow {
+public:
+    // [offset, offset + length) is mapped at `address` already; what lies outside is mapped here.
+    CopyWindow(int fd, u64 address, u64 offset, u64 length)
+        : fd_(fd), address_(address), offset_(offset), length_(length) {}
+    ~CopyWindow() { drop(); }
+    CopyWindow(const CopyWindow &) = delete;
+    CopyWindow &operator=(const CopyWindow &) = delete;
+
+    // Whether the copy has exactly these bytes at `at`.
+    Outcome expect(u64 at, const u8 *bytes, size_t size) {
+        if (at < offset_ || at + size > offset_ + length_) {
+            const Outcome outcome = move_to(at, size);
+            if (!outcome.ok()) return outcome;
+        }
+        const u64 where = address_ + (at - offset_);
+        const u64 page = round_down(where, kPageSize);
+        // Answers with an error where touching would raise SIGBUS.
+        const long result =
+            sys::madvise(page, round_up(where + size, kPageSize) - page, sys::kMadvPopulateRead);
+        if (failed(result)) return refused(Call::read, result);
+        return compare(reinterpret_cast<const void *>(where), bytes, size) == 0 ? done() : damaged;
+    }
+
+private:
+    Outcome move_to(u64 at, size_t size) {
+        drop();
+        offset_ = round_down(at, kHugeSize);
+        length_ = round_up(at + size, kHugeSize) - offset_;
+        const Outcome outcome = reserve_scratch(length_, &address_);
+        if (!outcome.ok()) return outcome;
+        ours_ = true;
+        const long result = sys::mmap(address_, length_, sys::kProtRead,
+                                      sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+        if (failed(result)) return refused(Call::mmap, result);
+        sys::madvise(address_, length_, sys::kMadvHugepage);
+        return done();
+    }
+    void drop() {
+        if (ours_) sys::munmap(address_, length_);
+        ours_ = false;
+    }
+
+    int fd_;
+    u64 address_, offset_, length_;
+    bool ours_ = false;
+};
+
+// The copy must begin with the very headers the record tells of, and carry the build-id of the
+// object that is mapped.
+Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *copy) {
+    const BuildId &id = region.object.build_id;
+    if (record.head->build_id_size != id.size) return damaged;
+    const Outcome outcome = copy->expect(0, record.header, record.head->header_size);
+    if (!outcome.ok() || id.size == 0) return outcome;
+    if (record.head->build_id_at > record.head->object_size - id.size) return damaged;
+    return copy->expect(record.head->build_id_at, id.bytes, id.size);
+}
+
+// objects/<name>/<basename>, one step at a time, each step checked.
+int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
+    Buffer<1024> step;
+    int parent = version;
+    const char *at = path;
+    for (;;) {
+        step.size = 0;
+        while (*at && *at != '/') step.add({at++, 1});
+        const bool last = *at == 0;
+        if (step.size == 0 || step.data[0] == '.') {
+            *outcome = damaged;
+            break;
+        }
+        if (last) {
+            sys::FileIdentity file;
+            int fd = open_file(parent, step.data, &file, outcome);
+            if (fd >= 0 && file.size != size) {
+                sys::close(fd);
+                fd = -1;
+                *outcome = damaged;
+            }
+            if (parent != version) sys::close(parent);
+            return fd;
+        }
+        const int next = open_directory(parent, step.data, outcome);
+        if (parent != version) sys::close(parent);
+        if (next < 0) return -1;
+        parent = next;
+        ++at;
+    }
+    if (parent != version) sys::close(parent);
+    return -1;
+}
+
+// Where in the copy a stretch lies: nullptr unless one range holds all of it.
+const Range *find_range(const RecordView &record, u64 address, u64 length) {
+    for (u32 i = 0; i < record.head->range_count; ++i) {
+        const Range &range = record.ranges[i];
+        if (range.address <= address && address - range.address <= range.length &&
+            length <= range.length - (address - range.address))
+            return &range;
+    }
+    return nullptr;
+}
+
+constexpr u64 kDay = 24 * 60 * 60;
+
+bool is_recent(const sys::FileIdentity &file) {
+    const u64 today = sys::wall_seconds();
+    return today >= file.mtime && today - file.mtime < kDay;
+}
+
+bool is_note(const u8 *data, size_t size) {
+    return size > sizeof kNoteMagic && compare(data, kNoteMagic, sizeof kNoteMagic) == 0;
+}
+
+bool note_holds(const u8 *data, const sys::FileIdentity &file) {
+    const sys::KernelNames kernel;
+    const Str release = str(kernel.release());
+    const Str noted = {reinterpret_cast<const char *>(data) + sizeof kNoteMagic,
+                       file.size - sizeof kNoteMagic};
+    return is_recent(file) && noted.size > release.size && starts_with(noted, release) &&
+           noted.data[release.size] == '\n';
+}
+
+// Entries are evicted by when they were last used; once a day is near enough.
+void note_use(int fd, const sys::FileIdentity &record) {
+    if (!is_recent(record)) sys::touch(fd);
+}
+
+struct Buffered {
+    u8 *data = static_cast<u8 *>(allocate(kRecordLimit));
+    Buffered() = default;
+    Buffered(const Buffered &) = delete;
+    Buffered &operator=(const Buffered &) = delete;
+    ~Buffered() { release(data, kRecordLimit); }
+};
+
+}  // namespace
+
+Store::~Store() {
+    if (version_ >= 0) sys::close(version_);
+    if (index_ >= 0) sys::close(index_);
+}
+
+Outcome Store::open(const char *root, bool system) {
+    system_ = system;
+    Outcome outcome = check_way(root);
+    if (!outcome.ok()) return outcome;
+    const long top = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
+    if (failed(top)) return {Status::no_store, Call::open, static_cast<u16>(-top)};
+    version_ = open_directory(static_cast<int>(top), "v1", &outcome);
+    sys::close(static_cast<int>(top));
+    if (version_ < 0) return outcome;
+    index_ = open_directory(version_, "index", &outcome);
+    return index_ < 0 ? outcome : done();
+}
+
+namespace {
+
+// Reads and checks one record of the index; `check` compares it with the original's identity.
+template <class Check>
+Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record, Check check) {
+    Outcome outcome;
+    sys::FileIdentity file;
+    const int fd = open_file(index, name, &file, &outcome);
+    if (fd < 0) return outcome;
+    outcome = file.size > kRecordLimit ? damaged : read_exactly(fd, buffer, file.size, 0);
+    if (outcome.ok() && is_note(buffer, file.size)) {
+        const Status status = note_holds(buffer, file) ? Status::unbuildable : Status::no_entry;
+        outcome = {status, Call::none, 0};
+    }
+    if (outcome.ok() && (!view_record(buffer, file.size, record) || !check(*record->head)))
+        outcome = damaged;
+    if (outcome.ok() && !zero(record->head->boot_id, 16)) {
+        // Not known to be on disk: whatever a power cut left of it must not be executed.
+        u8 boot_id[16];
+        if (!read_boot_id(boot_id) || compare(boot_id, record->head->boot_id, 16) != 0)
+            outcome = {Status::stale, Call::none, 0};
+    }
+    if (outcome.ok()) note_use(fd, file);
+    sys::close(fd);
+    return outcome;
+}
+
+// Maps a stretch of a copy as text and touches its first page.
+Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 address) {
+    const long result = sys::mmap(address, length, region.text_protection(),
+                                  sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    if (failed(result)) return refused(Call::mmap, result);
+    // A fault after eviction reads 2 MiB back only under this advice.
+    sys::madvise(address, length, sys::kMadvHugepage);
+    const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
+    return failed(touched) && touched != -sys::kEinval ? refused(Call::read, touched) : done();
+}
+
+}  // namespace
+
+Outcome Store::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                   u64 address) const {
+    Outcome outcome;
+    const int original = open_original(region, &outcome);
+    if (original < 0) return outcome;
+    sys::FileIdentity file;
+    long result = sys::identify(original, &file);
+    sys::close(original);
+    if (failed(result)) return refused(Call::statx, result);
+    const Buffered buffer;
+    if (!buffer.data) return {Status::no_memory, Call::none, 0};
+    const u64 bias = region.object.load_bias % kHugeSize;
+    const BuildId &id = region.object.build_id;
+
+    RecordView record;
+    outcome = read_record(index_, key_of(file, bias).data, buffer.data, &record,
+                          [&](const Record &head) { return same_identity(head, file, bias); });
+    if (outcome.status == Status::no_entry && system_ && id.size)
+        outcome = read_record(index_, image_key_of(file, id, bias).data, buffer.data, &record,
+                              [&](const Record &head) { return same_image(head, file, bias); });
+    if (!outcome.ok()) return outcome;
+
+    const u64 start = target - region.object.load_bias;
+    const Range *range = find_range(record, start, length);
+    if (!range) return {Status::unsupported, Call::none, 0};
+    const u64 offset = range->offset + (start - range->address);
+    if (offset % kHugeSize || offset + length > record.head->object_size) return damaged;
+    const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
+    if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
+    outcome = map_copy(region, copy, offset, length, address);
+    // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
+    // which works while nobody has them mapped, and read again.
+    if (outcome.ok() && !pagemap.all_huge(address, kHugeSize)) {
+        sys::mmap(address, length, sys::kProtNone,
+                  sys::kMapPrivate | sys::kMapFixed | sys::kMapAnonymous | sys::kMapNoReserve, -1, 0);
+        sys::drop_cached(copy, offset, length);
+        outcome = map_copy(region, copy, offset, length, address);
+    }
+    if (outcome.ok()) {
+        CopyWindow window(copy, address, offset, length);
+        outcome = check_copy(region, record, &window);
+    }
+    sys::close(copy);
+    return outcome;
+}
+
+Stores::Stores(const Array<char> &disk, const Array<char> &shm) {
+    const auto add = [&](const Array<char> &roots, Backing backing) {
+        for (size_t at = 0; at < roots.size() && count_ < kMost;) {
+            places_[count_].root = roots.data() + at;
+            places_[count_].backing = backing;
+            places_[count_].system = backing == Backing::store && at == 0;
+            ++count_;
+            at += length(roots.data() + at) + 1;
+        }
+    };
+    add(disk, Backing::store);
+    add(shm, Backing::shm);
+}
+
+Outcome Stores::map(Backing backing, const Region &region, const Pagemap &pagemap, u64 target,
+                    u64 length, u64 address) const {
+    Outcome result = {Status::no_store, Call::none, 0};
+    for (int i = 0; i < count_; ++i) {
+        Place &place = places_[i];
+        if (place.backing != backing) continue;
+        if (place.opened.status == Status::pending) place.opened = place.store.open(place.root, place.system);
+        Outcome outcome = place.opened;
+        if (outcome.ok()) outcome = place.store.map(region, pagemap, target, length, address);
+        if (outcome.ok()) return outcome;
+        const bool says_little =
+            outcome.status == Status::no_store || outcome.status == Status::no_entry;
+        if (!says_little || result.status == Status::no_store) result = outcome;
+    }
+    return result;
+}
+
+}  // namespace pht

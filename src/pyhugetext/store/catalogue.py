@@ -1,0 +1,307 @@
+"""One store on disk or in shared memory: finding, adding, evicting.
+
+    v1/index/<key>                  a record: file identity -> copy
+    v1/objects/<name>/<basename>    the copy
+    v1/tmp/                         what is being written
+    v1/verdict                      what this file system does, found out once
+
+A directory lock (flock on v1, gone with its holder) is held by whoever writes. All else follows
+from its being exclusive: whatever is in tmp then is a killed builder's and goes.
+"""
+
+import binascii
+import fcntl
+import os
+
+from pyhugetext.store import copy, elf, places, record
+
+FREE_FLOOR = 1 << 30  # bytes of disk that stay free
+LIMIT = 4 << 30
+SHM_LIMIT = 512 << 20
+
+
+class Full(Exception):
+    """No room: the size cap, the free-disk floor, or the file system says so."""
+
+
+class Busy(Exception):
+    """Another process is writing to this store."""
+
+
+class Catalogue:
+    """A store at `root`. `shared_memory` tells a tmpfs store, whose copies are collapsed."""
+
+    def __init__(self, root: str, limit: int, shared_memory: bool, public: bool = False) -> None:
+        self.root = root
+        self.limit = limit
+        self.shared_memory = shared_memory
+        self.public = public  # the system's: read by everyone, found in container images too
+        self.mode = 0o755 if public else 0o700
+        self.base = os.path.join(root, places.VERSION)
+        self.index = os.path.join(self.base, "index")
+        self.objects = os.path.join(self.base, "objects")
+        self.tmp = os.path.join(self.base, "tmp")
+        self.verdict_file = os.path.join(self.base, "verdict")
+
+    def prepare(self) -> None:
+        """Makes the directories and checks whom they belong to. OSError, places.Untrusted."""
+        for path in (self.index, self.objects, self.tmp):
+            places.make_directory(path, self.mode)
+        for path in (self.index, self.objects, self.tmp):
+            places.check_trust(path)
+
+    def lock(self, wait: bool) -> int:
+        """Takes the writer's lock; the descriptor to close. Busy unless `wait`."""
+        fd = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                raise Busy(f"{self.root} is being written by another process") from None
+            raise
+        for name in os.listdir(self.tmp):
+            remove(os.path.join(self.tmp, name))
+        return fd
+
+    def records(self) -> "list[tuple[str, record.Record | None]]":
+        """All (name, record) of the index; None for what is no record."""
+        out = []  # type: list[tuple[str, record.Record | None]]
+        for name in sorted(os.listdir(self.index)):
+            try:
+                with open(os.path.join(self.index, name), "rb", opener=_plain) as file:
+                    out.append((name, record.Record.unpack(file.read(record.LIMIT + 1))))
+            except (OSError, record.Damaged):
+                out.append((name, None))
+        return out
+
+    def used_bytes(self) -> int:
+        """Disk (or memory) the copies take."""
+        total = 0
+        for name in os.listdir(self.objects):
+            directory = os.path.join(self.objects, name)
+            try:
+                for base in os.listdir(directory):
+                    total += os.lstat(os.path.join(directory, base)).st_blocks * 512
+            except OSError:
+                continue
+        return total
+
+    def make_room(self, size: int) -> None:
+        """Evicts what was least recently used until `size` bytes fit. Full where they cannot."""
+        if size > self.limit:
+            raise Full(f"its copy of {size >> 20} MiB is larger than the store may be")
+        used = self.used_bytes()
+        free = self._free_bytes()
+        if used + size <= self.limit and free - size >= 0:
+            return
+        for _, name in sorted(self._by_use()):
+            if used + size <= self.limit and free - size >= 0:
+                break
+            gone = self.drop_record(name)
+            used -= gone
+            free += gone
+        if used + size > self.limit:
+            raise Full(f"the store's limit of {self.limit >> 20} MiB")
+        if free - size < 0:
+            raise Full("the file system has too little free space")
+
+    def _free_bytes(self) -> int:
+        status = os.statvfs(self.base)
+        free = status.f_bavail * status.f_frsize
+        # A small file system keeps a tenth of itself free, a large one the floor.
+        floor = min(FREE_FLOOR, status.f_blocks * status.f_frsize // 10)
+        return free - floor
+
+    def _by_use(self) -> "list[tuple[float, str]]":
+        out = []
+        for name in os.listdir(self.index):
+            try:
+                out.append((os.lstat(os.path.join(self.index, name)).st_mtime, name))
+            except OSError:
+                continue
+        return out
+
+    def drop_record(self, name: str) -> int:
+        """Removes a record, and its copy when no other record has it. Returns the bytes freed."""
+        paths = {n: r.path for n, r in self.records() if r is not None}
+        remove(os.path.join(self.index, name))
+        path = paths.pop(name, None)
+        if path is None or path in paths.values():
+            return 0
+        return self._drop_object(path)
+
+    def _drop_object(self, path: str) -> int:
+        target = os.path.join(self.base, path)
+        try:
+            size = os.lstat(target).st_blocks * 512
+        except OSError:
+            size = 0
+        remove(os.path.dirname(target))
+        return size
+
+    def drop_orphans(self) -> int:
+        """Removes copies without a record and records without a copy. Returns the bytes freed."""
+        freed = 0
+        used = set()
+        for name, entry in self.records():
+            if entry is None or not os.path.isfile(os.path.join(self.base, entry.path)):
+                remove(os.path.join(self.index, name))
+            else:
+                used.add(entry.path)
+        for name in os.listdir(self.objects):
+            directory = os.path.join(self.objects, name)
+            bases = os.listdir(directory) if os.path.isdir(directory) else []
+            if not any(f"objects/{name}/{base}" in used for base in bases):
+                for base in bases:
+                    freed += os.lstat(os.path.join(directory, base)).st_blocks * 512
+                remove(directory)
+        return freed
+
+    def add(self, path: str, bias: int, durable: bool) -> "tuple[str, int]":
+        """Builds the entry of one file, or ties it to a copy of the same content that is there.
+
+        The lock must be held. Returns the copy's path relative to v1 and the bytes written (0
+        when a copy was there). elf.Refused, Full, OSError otherwise, with nothing left behind.
+        """
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            before = os.fstat(source)
+            layout = elf.lay_out(lambda n, at: os.pread(source, n, at), before.st_size, bias)
+            name, base = _object_name(layout, before, bias), os.path.basename(path)
+            written = 0
+            where = self._same_object(name, base, layout, source)
+            if where is None:
+                where = self._write_object(name, base, layout, source, durable)
+                written = layout.size
+            elif durable:
+                _sync(os.path.join(self.base, where))
+            after = os.fstat(source)
+            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                self._drop_object(where)
+                raise elf.Refused("was changed while it was copied")
+        finally:
+            os.close(source)
+        header = b""
+        with open(os.path.join(self.base, where), "rb") as file:
+            header = file.read(layout.header_size)
+        entry = record.Record.make(before, bias, layout, where, header, durable)
+        self._write_record(record.key(before, bias), entry.pack(), durable)
+        if self.public and durable and layout.build_id:
+            name = record.image_key(before, bias, layout.build_id)
+            self._write_record(name, entry.of_image().pack(), durable)
+        return where, written
+
+    def note(self, path: str, bias: int, reason: str) -> None:
+        """Remembers that an entry could not be made, so that the next start does not try. Silent
+        when even that cannot be written. The lock must be held."""
+        text = f"{os.uname().release}\n{reason}\n"
+        try:
+            name = record.key(os.stat(path), bias)
+            self._write_record(name, record.NOTE_MAGIC + text.encode(), False)
+        except OSError:
+            pass
+
+    def _same_object(
+        self, name: str, base: str, layout: elf.Layout, source: int
+    ) -> "str | None":
+        """The copy of the same content under the same basename, when the store has it."""
+        for number in range(16):
+            where = f"objects/{name}-{number}/{base}"
+            try:
+                target = os.open(os.path.join(self.base, where), os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            try:
+                if copy.same_copy(layout, source, target) is None:
+                    return where
+            finally:
+                os.close(target)
+        return None
+
+    def _write_object(
+        self, name: str, base: str, layout: elf.Layout, source: int, durable: bool
+    ) -> str:
+        self.make_room(layout.size)
+        temporary = os.path.join(self.tmp, f"{os.getpid()}-{name}")
+        os.mkdir(temporary, self.mode)
+        try:
+            target = os.path.join(temporary, base)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(target, flags, 0o600)
+            try:
+                copy.write_copy(layout, source, fd)
+                os.fchmod(fd, 0o444 if self.public else 0o400)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.chmod(temporary, self.mode)
+            for number in range(16):
+                final = os.path.join(self.objects, f"{name}-{number}")
+                if not os.path.lexists(final):
+                    os.rename(temporary, final)
+                    if durable:
+                        _sync(self.objects)
+                    return f"objects/{name}-{number}/{base}"
+            raise Full("sixteen different files have the same build-id and size")
+        except BaseException:
+            remove(temporary)
+            raise
+
+    def _write_record(self, name: str, data: bytes, durable: bool) -> None:
+        temporary = os.path.join(self.tmp, f"{os.getpid()}-record")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600)
+        try:
+            try:
+                while data:
+                    data = data[os.write(fd, data) :]
+                os.fchmod(fd, 0o644 if self.public else 0o600)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            final = os.path.join(self.index, name)
+            if os.path.isdir(final) and not os.path.islink(final):
+                remove(final)
+            os.rename(temporary, final)
+        except BaseException:
+            remove(temporary)
+            raise
+        if durable:
+            _sync(self.index)
+
+
+def _plain(path: str, flags: int) -> int:
+    """Opens without following a link or waiting for a FIFO's writer."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
+    """A name that files of different content seldom share; whoever shares it is compared."""
+    content = layout.build_id.hex()
+    if not content:
+        content = f"{binascii.crc32(repr(layout.ranges).encode()):08x}"
+    return f"{content[:40]}-{status.st_size:x}-{bias:x}"
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Removes a file or a directory with all below it; silent when it is gone."""
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            for name in os.listdir(path):
+                remove(os.path.join(path, name))
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
