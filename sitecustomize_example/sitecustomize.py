@@ -6,7 +6,7 @@ one on sys.path, if there is one, which then stands in sys.modules as if this fi
 """
 
 try:
-    from pyhugetext._startup import start
+    from pyhugetext import _start as start
 except BaseException:
     # Not installed, or broken: the program must not notice.
     pass

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +24,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HUGE = 2 << 20
 
 
+# The user's store is not for tests: each run has one of its own, removed when it ends.
+_cache = tempfile.TemporaryDirectory(prefix="pyhugetext-test-")
+os.chmod(_cache.name, 0o755)
+CACHE = os.path.join(_cache.name, str(os.geteuid()))
+
+
 def clean_environment(**settings: str) -> dict[str, str]:
     """The environment without our settings, and with those given (PYHUGETEXT_ names or others)."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT")}
     environ.pop("PYTHONPATH", None)
+    environ["XDG_CACHE_HOME"] = CACHE
     environ.update(settings)
     return environ
 

@@ -184,8 +184,7 @@ def test_rest_of_a_removed_or_broken_package_is_silent(python, make_venv, packag
         package.mkdir()
     elif left == "broken":
         package.mkdir()
-        (package / "__init__.py").write_text("")
-        (package / "_startup.py").write_text("def start(:")
+        (package / "__init__.py").write_text("def _start(:")
     elif left != "nothing":
         unwanted = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(package_files[0], package, ignore=unwanted)
@@ -203,7 +202,7 @@ def test_rest_of_a_removed_or_broken_package_is_silent(python, make_venv, packag
 def test_start_may_be_called_again(python):
     code = """
         import pyhugetext
-        from pyhugetext._startup import start
+        from pyhugetext import _start as start
         before = pyhugetext.stats()
         start(); start()
         after = pyhugetext.stats()
@@ -296,7 +295,7 @@ isolated, path = sys.argv[1] == "True", sys.argv[2]
 """
 IN_SUBINTERPRETER = """
 import sys
-assert "pyhugetext._startup" in sys.modules  # its own hook ran
+assert "pyhugetext" in sys.modules  # its own hook ran
 import pyhugetext
 stats = pyhugetext.stats()
 if sys.version_info >= (3, 12):

@@ -73,7 +73,7 @@ def test_any_other_text_is_no_size(text):
 def test_no_value_of_any_variable_raises(environ):
     found = Settings(environ)
     assert all(isinstance(problem, str) for problem in found.problems)
-    assert len(found.request()) == 5
+    assert len(found.request()) == 8
 
 
 # --- every variable, good and malformed ---
@@ -91,8 +91,7 @@ def test_switched_off(stats_of, value):
 def test_switched_off_loads_nothing_native(python):
     code = """
         import sys
-        assert not any(name.startswith("pyhugetext._") for name in sys.modules
-                       if name not in ("pyhugetext._startup", "pyhugetext._settings"))
+        assert not any(name.startswith("pyhugetext") for name in sys.modules)
         assert "pyhugetext" not in open("/proc/self/maps").read()
     """
     python(code, env={"PYHUGETEXT": "0"})
@@ -124,7 +123,10 @@ GOOD = [
 
 @pytest.mark.parametrize(("name", "value", "holds"), GOOD, ids=lambda value: str(value)[:30])
 def test_good_value(python, name, value, holds):
-    result = python(STATS, env={name: value})
+    env = {name: value}
+    if name == "PYHUGETEXT_PRIVATE_LIMIT":
+        env["PYHUGETEXT_BACKING"] = "memfd"
+    result = python(STATS, env=env)
     stats = json.loads(result.stdout)
     assert holds(stats), stats
     assert result.stderr == ""
@@ -134,8 +136,8 @@ def test_good_value(python, name, value, holds):
 MALFORMED = [
     ("PYHUGETEXT", "2", "0, 1, auto"),
     ("PYHUGETEXT", "maybe", "0, 1, auto"),
-    ("PYHUGETEXT_BACKING", "tpm", "auto, file, memfd, thp, hugetlb"),
-    ("PYHUGETEXT_BACKING", "none", "auto, file, memfd, thp, hugetlb"),
+    ("PYHUGETEXT_BACKING", "tpm", "auto, file, store, shm, memfd, thp, hugetlb"),
+    ("PYHUGETEXT_BACKING", "none", "auto, file, store, shm, memfd, thp, hugetlb"),
     ("PYHUGETEXT_DEBUG", "yes", "0, 1"),
     ("PYHUGETEXT_MIN_TEXT", "-1", "K, M or G"),
     ("PYHUGETEXT_MIN_TEXT", "1.5M", "K, M or G"),
@@ -255,6 +257,7 @@ def test_patterns_match_as_fnmatch_does(python, compile_library, tmp_path, name)
                     print(int(reason.startswith("excluded")))
             """
             env = {"PYHUGETEXT_PRIVATE_LIMIT": "0", "PYHUGETEXT_MIN_TEXT": "0"}
+            env["PYHUGETEXT_BACKING"] = "memfd"
             result = python(code, path, env=env, input=json.dumps(patterns))
             for pattern, got in zip(patterns, result.stdout.split()):
                 try:

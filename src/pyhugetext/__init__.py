@@ -38,7 +38,9 @@ def _start() -> None:
                 settings = _settings.current()
                 if settings.off:
                     if settings.debug:
-                        _later()
+                        from pyhugetext import _debug
+
+                        _debug.report()
                     return
                 request, debug = settings.request(), settings.debug
                 break

@@ -6,11 +6,10 @@ from pyhugetext import _boot, _settings
 def run() -> None:
     """Never leaves a region waiting: whatever the building comes to, the next backing follows."""
     settings = _settings.current()
-    if not settings.off:
-        try:
-            build_missing(settings.backing)
-        finally:
-            _boot.retry(True)
+    try:
+        build_missing(settings.backing)
+    finally:
+        _boot.retry(True)
     if settings.debug:
         from pyhugetext import _debug
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 
@@ -80,6 +81,12 @@ def _patterns(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern or "\0" in pattern:
             raise ValueError(f"{name}: {pattern!r} is no pattern; allowed: a non-empty str, no NUL")
+        try:
+            os.fsencode(pattern)
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{name}: {pattern!r} is no pattern; allowed: what a file name can hold"
+            ) from None
     return patterns
 
 

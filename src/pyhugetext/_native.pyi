@@ -41,8 +41,15 @@ STATUSES: tuple[str, ...]
 CALLS: tuple[str, ...]
 
 def remap(
-    backing: int, minimum_text: int, private_limit: int, include: bytes, exclude: bytes
-) -> None: ...
+    backing: int,
+    minimum_text: int,
+    private_limit: int,
+    fall_back: bool,
+    include: bytes,
+    exclude: bytes,
+    stores: bytes,
+    shm_stores: bytes,
+) -> int: ...
 def restore() -> None: ...
 def snapshot() -> RawSnapshot: ...
 def is_main_interpreter() -> bool: ...

@@ -77,7 +77,8 @@ Region *Table::find(u64 low, u64 headers) const {
 bool Table::knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const {
     u64 low;
     span_of(load_bias, headers, count, &low);
-    return find(low, reinterpret_cast<u64>(headers)) != nullptr;
+    const Region *region = find(low, reinterpret_cast<u64>(headers));
+    return region && !region->fresh;
 }
 
 void Table::begin_listing() {

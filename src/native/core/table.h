@@ -25,7 +25,7 @@ public:
     bool list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main);
     void end_listing();
 
-    // Whether an object with this span is in the table.
+    // Whether a pass has decided about the object with these headers.
     bool knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const;
 
     // How much of the table an operation is about.

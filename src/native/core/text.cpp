@@ -4,9 +4,36 @@ namespace pht {
 
 namespace {
 
-// One `[...]` at `at` (just behind the bracket) against `c`. Sets `after` behind the closing
-// bracket, or to nullptr where there is none: then the bracket is an ordinary character.
-bool match_set(const char *at, const char *end, char c, const char **after) {
+// Takes one character off UTF-8 text. A byte that is no part of one is a character of its own, with
+// the number Python's surrogateescape gives it.
+u32 take_character(const char **at, const char *end) {
+    const auto first = static_cast<unsigned char>(*(*at)++);
+    if (first < 0x80) return first;
+    const u32 escaped = 0xdc00u + first;
+    int more = 0;
+    u32 value = 0, smallest = 0;
+    if ((first & 0xe0) == 0xc0)
+        more = 1, value = first & 0x1fu, smallest = 0x80;
+    else if ((first & 0xf0) == 0xe0)
+        more = 2, value = first & 0x0fu, smallest = 0x800;
+    else if ((first & 0xf8) == 0xf0)
+        more = 3, value = first & 0x07u, smallest = 0x10000;
+    else
+        return escaped;
+    if (end - *at < more) return escaped;
+    for (int i = 0; i < more; ++i) {
+        const auto byte = static_cast<unsigned char>((*at)[i]);
+        if ((byte & 0xc0) != 0x80) return escaped;
+        value = (value << 6) | (byte & 0x3fu);
+    }
+    if (value < smallest || value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) return escaped;
+    *at += more;
+    return value;
+}
+
+// One `[...]` at `at` (just behind the bracket) against a character. Sets `after` behind the
+// closing bracket, or to nullptr where there is none: then the bracket is an ordinary character.
+bool match_set(const char *at, const char *end, u32 wanted, const char **after) {
     const char *close = at;
     if (close < end && *close == '!') ++close;
     if (close < end && *close == ']') ++close;
@@ -18,18 +45,15 @@ bool match_set(const char *at, const char *end, char c, const char **after) {
     *after = close + 1;
     const bool negated = *at == '!';
     if (negated) ++at;
-    const auto wanted = static_cast<unsigned char>(c);
     bool found = false;
     while (at < close) {
-        const auto low = static_cast<unsigned char>(*at);
-        if (at + 2 < close && at[1] == '-') {
-            const auto high = static_cast<unsigned char>(at[2]);
-            found = found || (low <= wanted && wanted <= high);
-            at += 3;
-        } else {
-            found = found || low == wanted;
+        const u32 low = take_character(&at, close);
+        u32 high = low;
+        if (close - at >= 2 && *at == '-') {
             ++at;
+            high = take_character(&at, close);
         }
+        found = found || (low <= wanted && wanted <= high);
     }
     return found != negated;
 }
@@ -50,29 +74,25 @@ bool glob_match(Str pattern, Str text) {
         if (p == p_end && t == t_end) return true;
         bool matched = false;
         if (p < p_end && t < t_end) {
-            const char *after = nullptr;
-            if (*p == '?') {
-                matched = true;
-                after = p + 1;
-            } else if (*p == '[') {
-                matched = match_set(p + 1, p_end, *t, &after);
-                if (!after) {
-                    matched = *t == '[';
-                    after = p + 1;
-                }
-            } else {
-                matched = *p == *t;
-                after = p + 1;
-            }
+            const char *after_p = p, *after_t = t;
+            const u32 wanted = take_character(&after_t, t_end);
+            const u32 asked = take_character(&after_p, p_end);
+            const char *after_set = nullptr;
+            if (asked == '[') matched = match_set(after_p, p_end, wanted, &after_set);
+            if (after_set)
+                after_p = after_set;
+            else
+                matched = asked == '?' || asked == wanted;
             if (matched) {
-                p = after;
-                ++t;
+                p = after_p;
+                t = after_t;
             }
         }
         if (!matched) {
             if (!star || retry >= t_end) return false;
             p = star;
-            t = ++retry;
+            take_character(&retry, t_end);
+            t = retry;
         }
     }
 }
