@@ -41,7 +41,7 @@ NUMBERS = {
 }  # fmt: skip
 NAMES = {number: name for name, number in NUMBERS.items()}
 
-PAGEMAP_SCAN = 0xC0606610  # ioctl of Linux 6.7
+PAGEMAP_SCAN, PROCMAP_QUERY = 0xC0606610, 0xC0686611  # ioctl of Linux 6.7, 6.11
 MFD_EXEC = 0x10  # flag of Linux 6.3
 MADV_COLLAPSE, MADV_POPULATE_READ = 25, 22  # Linux 6.1, 5.14
 
@@ -58,6 +58,7 @@ Rule = tuple[int, "tuple[int, int, bool] | None", int]
 
 # What older kernels answer to calls they do not know.
 _6_1: tuple[Rule, ...] = (
+    (NUMBERS["ioctl"], (1, PROCMAP_QUERY, False), errno.ENOTTY),
     (NUMBERS["ioctl"], (1, PAGEMAP_SCAN, False), errno.ENOTTY),
     (NUMBERS["memfd_create"], (1, MFD_EXEC, True), errno.EINVAL),
 )

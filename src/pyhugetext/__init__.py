@@ -38,9 +38,10 @@ def _start() -> None:
                 settings = _settings.current()
                 if settings.off:
                     if settings.debug:
-                        from pyhugetext import _debug
+                        from pyhugetext import _boot, _debug
 
-                        _debug.report()
+                        if not _boot.secure_mode():
+                            _debug.report()
                     return
                 request, debug = settings.request(), settings.debug
                 break

@@ -10,7 +10,15 @@ import pyhugetext
 from pyhugetext import _kernel, _settings
 from pyhugetext._stats import Stats
 
+_SUBINTERPRETER = "the main interpreter of this process tells; others can from Python 3.12 on"
+
 try:
+    from pyhugetext import _boot
+
+    # pybind11 takes the GIL by PyGILState_Ensure, which waits for ever in a sub-interpreter of
+    # these versions.
+    if sys.version_info < (3, 12) and not _boot.is_main_interpreter():
+        raise ImportError(_SUBINTERPRETER)
     from pyhugetext import _native
 except ImportError as error:
     _native = None  # type: ignore[assignment]
@@ -23,6 +31,14 @@ _include: tuple[str, ...] | None = None
 _exclude: tuple[str, ...] | None = None
 _called = False
 _problems: list[str] = []
+
+
+def _in_subinterpreter() -> bool:
+    try:
+        from pyhugetext import _boot
+    except ImportError:
+        return False
+    return not _boot.is_main_interpreter()
 
 
 def _record(problem: str) -> None:
@@ -62,7 +78,9 @@ def _build_reasons() -> tuple[str, ...]:
 def _without_native(problems: tuple[str, ...]) -> Stats:
     return Stats(
         active=False,
-        reason=f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})",
+        reason=_SUBINTERPRETER
+        if _in_subinterpreter()
+        else f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})",
         backing="none",
         regions=(),
         text_bytes=0,
@@ -117,10 +135,10 @@ def remap(
         number = _settings.BACKINGS[backing]
     wanted = settings.include if include is None else _patterns("include", include)
     unwanted = settings.exclude if exclude is None else _patterns("exclude", exclude)
-    if _native is None:
-        return stats()
-    if not _native.is_main_interpreter():
+    if _in_subinterpreter():
         _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
+        return stats()
+    if _native is None:
         return stats()
     _include, _exclude, _called = wanted, unwanted, True
     if _native.remap(*settings.request(number, wanted, unwanted)):
@@ -140,10 +158,10 @@ def restore() -> Stats:
     A 2 MiB page that somebody changed since (a breakpoint) stays where it is, and its region says
     so. May be called any number of times. Returns the statistics afterwards.
     """
-    if _native is None:
-        return stats()
-    if not _native.is_main_interpreter():
+    if _in_subinterpreter():
         _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")
+        return stats()
+    if _native is None:
         return stats()
     if not any(region["mapped_bytes"] for region in _native.snapshot()["regions"]):
         _record("restore() was called with nothing remapped; remap() comes first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -138,11 +139,18 @@ def _foreign(raw: list[dict[str, Any]], mappings: _Mappings) -> list[Region]:
     return out
 
 
+def _matches(path: str, pattern: str) -> bool:
+    try:
+        return fnmatchcase(path, pattern)
+    except re.error:  # Python before 3.11, for ranges that go down, as in [z-a]
+        return False
+
+
 def _unmatched(name: str, patterns: tuple[str, ...], regions: list[Region]) -> list[str]:
     return [
         f"{name} pattern {pattern!r} matches no mapped object"
         for pattern in patterns
-        if not any(fnmatchcase(region.path, pattern) for region in regions)
+        if not any(_matches(region.path, pattern) for region in regions)
     ]
 
 
@@ -186,6 +194,8 @@ def collect(
     reason = None
     if not active:
         reason = "turned off by PYHUGETEXT=0" if off else _why_inactive(raw, regions)
+    elif _words.status_name(raw["last"]) != "huge":
+        found.append(f"the last look at this process failed: {_words.sentence(raw['last'])}")
     backings = sorted({r.backing for r in regions} - {"none"})
     return Stats(
         active=active,

@@ -227,6 +227,11 @@ PyObject *boot_secure_mode(PyObject *, PyObject *) {
     return PyBool_FromLong(static_cast<long>(getauxval(AT_SECURE)));
 }
 
+// is_main_interpreter() -> whether this is the first interpreter of the process.
+PyObject *boot_is_main_interpreter(PyObject *, PyObject *) {
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
 PyMethodDef methods[] = {
     {"start", boot_start, METH_VARARGS, nullptr},
     {"missing", boot_missing, METH_NOARGS, nullptr},
@@ -235,6 +240,7 @@ PyMethodDef methods[] = {
     {"retry", boot_retry, METH_O, nullptr},
     {"watch_imports", boot_watch_imports, METH_VARARGS, nullptr},
     {"secure_mode", boot_secure_mode, METH_NOARGS, nullptr},
+    {"is_main_interpreter", boot_is_main_interpreter, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -151,7 +151,7 @@ size_t Engine::remap(Request &&request) {
         if (request_.backing != Backing::automatic) put_back(request_.backing);
         pass(Table::Scope::candidates);
     }
-    elapsed_ns_ += sys::now() - began;
+    elapsed_ns_ += sys::since(began);
     return table_.missing();
 }
 
@@ -163,7 +163,7 @@ size_t Engine::retry(bool fall_back) {
     request_.fall_back = fall_back;
     pass(Table::Scope::candidates);
     request_.fall_back = before;
-    elapsed_ns_ += sys::now() - began;
+    elapsed_ns_ += sys::since(began);
     return table_.missing();
 }
 
@@ -200,7 +200,7 @@ bool Engine::poll(size_t *missing) {
     seen_adds_ = visit.adds;
     seen_subs_ = visit.subs;
     *missing = visit.found ? table_.missing() : 0;
-    elapsed_ns_ += sys::now() - began;
+    elapsed_ns_ += sys::since(began);
     return visit.found;
 }
 

@@ -25,7 +25,7 @@ public:
     Outcome reserve() { return reserve_scratch(length_, &address_); }
     u64 address() const { return address_; }
     Outcome hand_on(u64 target, Aside *aside) {
-        *aside = {address_, target, length_};
+        *aside = {address_, target, length_, {Status::no_huge_page, Call::none, 0}};
         address_ = 0;
         return done();
     }
@@ -86,8 +86,7 @@ template <class Visit> Outcome each_content(const Region &region, u64 target, u6
 
 Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
     while (size > 0) {
-        const long got = sys::pwrite(fd, from, size, offset);
-        if (got == -sys::kEintr) continue;
+        const long got = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
         if (sys::failed(got)) return refused(Call::pwrite, got);
         if (got == 0) return refused(Call::pwrite, -sys::kEio);
         const auto n = static_cast<u64>(got);
@@ -98,8 +97,7 @@ Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
 
 Outcome copy_all(u64 to, u64 from, u64 size) {
     while (size > 0) {
-        const long got = sys::copy_memory(to, from, size);
-        if (got == -sys::kEintr) continue;
+        const long got = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
         if (sys::failed(got)) return refused(Call::copy, got);
         if (got == 0) return refused(Call::copy, -sys::kEfault);
         const auto n = static_cast<u64>(got);
@@ -123,6 +121,8 @@ int create_memfd(const char *name) {
 Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) {
     const Descriptor fd(create_memfd(memory_name(region).data));
     if (fd < 0) return refused(Call::memfd_create, fd);
+    // The limit counts for memory files too.
+    if (length > sys::file_size_limit()) return refused(Call::ftruncate, -sys::kEfbig);
     long result = sys::ftruncate(fd, length);
     if (sys::failed(result)) return refused(Call::ftruncate, result);
     Scratch scratch(length);
@@ -166,8 +166,11 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
     }
     long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
     if (sys::failed(result)) return refused(Call::mmap, result);
+    Outcome small = {Status::no_huge_page, Call::none, 0};
     if (!hugetlb) {
-        sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+        result = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+        if (sys::failed(result))
+            small = {Status::no_huge_page, Call::hugepage, static_cast<u16>(-result)};
         sys::name_memory(scratch.address(), length, memory_name(region).data);
     }
     outcome = each_content(region, target, length, [&](u64 start, u64 end) {
@@ -176,11 +179,17 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
     if (!outcome.ok()) return outcome;
     // Where the faults gave small pages; kernels before about 6.18 collapse anonymous memory only
     // while it is not executable.
-    if (!hugetlb && !pagemap.all_huge(scratch.address(), length)) collapse(scratch.address(), length);
+    if (!hugetlb && !pagemap.all_huge(scratch.address(), length)) {
+        result = collapse(scratch.address(), length);
+        if (sys::failed(result) && small.call == Call::none)
+            small = {Status::no_huge_page, Call::collapse, static_cast<u16>(-result)};
+    }
     sys::sync_instructions(scratch.address(), length);
     result = sys::mprotect(scratch.address(), length, region.text_protection());
     if (sys::failed(result)) return refused(Call::mprotect, result);
-    return scratch.hand_on(target, aside);
+    outcome = scratch.hand_on(target, aside);
+    aside->small = small;
+    return outcome;
 }
 
 // The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file

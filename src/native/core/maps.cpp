@@ -26,8 +26,8 @@ bool LineReader::next(Str *line) {
             error_ = -sys::kEinval;
             return false;
         }
-        const long got = sys::read(fd_, window_ + to_, kWindow - to_);
-        if (got == -sys::kEintr) continue;
+        const long got =
+            sys::uninterrupted([&] { return sys::read(fd_, window_ + to_, kWindow - to_); });
         if (sys::failed(got)) {
             error_ = got;
             return false;

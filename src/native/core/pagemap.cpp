@@ -34,8 +34,8 @@ long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visi
         arguments.category_mask = all;
         arguments.category_anyof_mask = any;
         arguments.return_mask = any ? any : all;
-        const long got = sys::ioctl(fd, kPagemapScan, &arguments);
-        if (got == -sys::kEintr) continue;
+        const long got =
+            sys::uninterrupted([&] { return sys::ioctl(fd, kPagemapScan, &arguments); });
         if (sys::failed(got)) return got;
         for (long i = 0; i < got; ++i) visit(ranges[i].start, ranges[i].end);
         if (arguments.walk_end <= start) return -sys::kEio;
@@ -95,10 +95,10 @@ long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     for (u64 at = start; at < end && !result; at += kHugeSize) {
         size_t have = 0;
         while (have < kBatch * sizeof(u64)) {
-            const long got = sys::pread(fd_, reinterpret_cast<char *>(entries) + have,
-                                        kBatch * sizeof(u64) - have,
-                                        at / kPageSize * sizeof(u64) + have);
-            if (got == -sys::kEintr) continue;
+            const long got = sys::uninterrupted([&] {
+                return sys::pread(fd_, reinterpret_cast<char *>(entries) + have,
+                                  kBatch * sizeof(u64) - have, at / kPageSize * sizeof(u64) + have);
+            });
             if (got <= 0) {
                 result = got ? got : -sys::kEio;
                 break;

@@ -38,6 +38,7 @@ struct HugePage {
 // Freshly built content, waiting to be moved over pages [first, first + length / 2 MiB).
 struct Aside {
     u64 address, target, length;
+    Outcome small;  // of pages that came out small
 };
 
 struct Region {
@@ -45,6 +46,7 @@ struct Region {
     bool seen = true;               // the dynamic linker still lists it
     bool candidate = true;          // large enough to be worth planning
     bool fresh = true;              // no pass has decided about it yet
+    bool half_restored = false;     // an mremap failed in the middle
     bool missing = false;           // waits for a store entry to be built
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;

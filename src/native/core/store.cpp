@@ -201,8 +201,7 @@ bool same_image(const Record &head, const sys::FileIdentity &file, u64 bias) {
 
 Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
     while (size > 0) {
-        const long got = sys::pread(fd, to, size, offset);
-        if (got == -sys::kEintr) continue;
+        const long got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
         if (failed(got)) return refused(Call::read, got);
         if (got == 0) return damaged;
         const auto n = static_cast<size_t>(got);

@@ -88,21 +88,29 @@ public:
         return done();
     }
 
-    // Whether the live bytes of [from, to) are those of the file. Reads through the kernel's copy
-    // only what is mapped; the file's size was checked before.
-    bool same_content(u64 from, u64 to) const {
+    // Whether the live bytes of [from, to) are those of the file: done(), Status::modified, or why
+    // the file cannot be read. A file that was truncated must not raise SIGBUS.
+    Outcome same_content(u64 from, u64 to) const {
         for (const Spare &spare : list_) {
             const u64 start = max(spare.start, from), end = min(spare.end, to);
             if (start >= end) continue;
             if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
             const u64 there = spare.address + (start - spare.start);
-            if (sys::failed(sys::madvise(there, end - start, sys::kMadvPopulateRead)))
-                return false;
+            // Linux 5.14; before, every page is looked at through the kernel, which answers EFAULT.
+            if (sys::failed(sys::madvise(there, end - start, sys::kMadvPopulateRead))) {
+                u64 probe;
+                for (u64 at = there; at < there + (end - start); at += kPageSize) {
+                    const long got = sys::uninterrupted([&] {
+                        return sys::copy_memory(reinterpret_cast<u64>(&probe), at, sizeof probe);
+                    });
+                    if (sys::failed(got)) return refused(Call::copy, got);
+                }
+            }
             if (compare(reinterpret_cast<const void *>(start),
                         reinterpret_cast<const void *>(there), end - start) != 0)
-                return false;
+                return {Status::modified, Call::none, 0};
         }
-        return true;
+        return done();
     }
 
     // Moves the parts of the spares that belong to [from, to) there.
@@ -179,8 +187,11 @@ void restore_run(Region &region, const Sources &sources, int fd, size_t first, s
     // have to be compared.
     const bool anonymous = region.backing == Backing::thp || region.backing == Backing::hugetlb;
     if (anonymous) {
-        for (size_t i = 0; i < count; ++i)
-            modified[i] = !spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
+        for (size_t i = 0; i < count; ++i) {
+            outcome = spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
+            modified[i] = outcome.status == Status::modified;
+            if (!outcome.ok() && !modified[i]) return fail(outcome);
+        }
     } else if (const long error = sources.pagemap.find_modified(from, count, modified.data())) {
         return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
     }
@@ -203,6 +214,7 @@ void restore_run(Region &region, const Sources &sources, int fd, size_t first, s
             set_outcome(region, page, run, HugePage::State::small,
                         {Status::restored, Call::none, 0});
         } else {
+            region.half_restored = true;
             set_outcome(region, page, run, HugePage::State::huge, outcome);
         }
         i += run - 1;
@@ -245,6 +257,7 @@ void commit(Region &region, const Pagemap &pagemap) {
 void restore(Region &region, const Sources &sources) {
     Outcome outcome;
     const int fd = open_original(region, &outcome);
+    region.half_restored = false;
     each_run(
         region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
         [&](size_t first, size_t count) {

@@ -31,6 +31,7 @@ enum : int {
     kEfault = 14,
     kEnotdir = 20,
     kEinval = 22,
+    kEfbig = 27,
     kEnosys = 38,
     kEloop = 40,
 };
@@ -117,6 +118,13 @@ __attribute__((always_inline)) inline long memfd_create(const char *name, unsign
 __attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
     return raw(nr::ftruncate, fd, static_cast<long>(size));
 }
+// RLIMIT_FSIZE: beyond it a write or ftruncate(2) raises SIGXFSZ, which kills.
+inline u64 file_size_limit() {
+    u64 limits[2] = {~0ull, ~0ull};
+    constexpr long kFileSize = 1;
+    raw(nr::prlimit64, 0, kFileSize, 0, reinterpret_cast<long>(limits));
+    return limits[0];
+}
 __attribute__((always_inline)) inline long add_seals(int fd, int seals) {
     return raw(nr::fcntl, fd, kAddSeals, seals);
 }
@@ -147,6 +155,21 @@ inline u64 now() {
     long time[2] = {0, 0};
     raw(nr::clock_gettime, 1, reinterpret_cast<long>(time));
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+
+// Nanoseconds since `began`; 0 where the clock does not answer.
+inline u64 since(u64 began) {
+    const u64 end = now();
+    return began && end > began ? end - began : 0;
+}
+
+// Calls again after EINTR. Signals are blocked while the core runs, so that is rare; a filter that
+// always answers so must not hang the program either.
+template <class Function> inline long uninterrupted(Function function) {
+    constexpr int kTries = 16;
+    long result = -kEintr;
+    for (int i = 0; i < kTries && result == -kEintr; ++i) result = function();
+    return result;
 }
 
 // The running kernel's release, as in uname(2); NUL-terminated.
@@ -219,16 +242,18 @@ class SignalsBlocked {
 public:
     SignalsBlocked() {
         const u64 all = ~0ull;
-        raw(nr::rt_sigprocmask, 0, reinterpret_cast<long>(&all), reinterpret_cast<long>(&old_), 8);
+        blocked_ = raw(nr::rt_sigprocmask, 0, reinterpret_cast<long>(&all),
+                       reinterpret_cast<long>(&old_), 8) == 0;
     }
     ~SignalsBlocked() {
-        raw(nr::rt_sigprocmask, 2, reinterpret_cast<long>(&old_), 0, 8);
+        if (blocked_) raw(nr::rt_sigprocmask, 2, reinterpret_cast<long>(&old_), 0, 8);
     }
     SignalsBlocked(const SignalsBlocked &) = delete;
     SignalsBlocked &operator=(const SignalsBlocked &) = delete;
 
 private:
     u64 old_ = 0;
+    bool blocked_;
 };
 
 }  // namespace pht::sys

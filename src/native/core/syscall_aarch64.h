@@ -9,6 +9,7 @@ enum : long {
     openat = 56,
     close = 57,
     read = 63,
+    prlimit64 = 261,
     write = 64,
     pread64 = 67,
     pwrite64 = 68,

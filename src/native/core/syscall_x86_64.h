@@ -28,6 +28,7 @@ enum : long {
     process_vm_readv = 310,
     memfd_create = 319,
     statx = 332,
+    prlimit64 = 302,
     write = 1,
 };
 }  // namespace pht::sys::nr

@@ -140,6 +140,7 @@ void Table::remove(size_t index) {
 // its pages is history then. Ours is one executable mapping over the whole run, of another file
 // than the original one unless the backing is that file.
 bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) const {
+    if (region.half_restored) return true;  // until restore() comes to its end
     bool ours = true;
     each_run(
         region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
@@ -295,6 +296,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
 
     Outcome outcome = done();
     size_t ready = 0;
+    Outcome small = {Status::no_huge_page, Call::none, 0};
     each_run(
         region.pages, [](const HugePage &page) { return page.state == HugePage::State::small; },
         [&](size_t first, size_t count) {
@@ -303,6 +305,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             outcome = build(backing, region, sources, region.address_of(first), count * kHugeSize,
                             &aside);
             if (!outcome.ok()) return;
+            if (small.call == Call::none) small = aside.small;
             Array<u8> huge;
             if (!huge.resize(count) || !region.asides.push(aside)) {
                 discard(aside.address, aside.length);
@@ -321,11 +324,11 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             for (size_t i = 0; i < count; ++i) {
                 HugePage &page = region.pages[first + i];
                 page.ready = huge[i];
-                if (!huge[i]) page.outcome = {Status::no_huge_page, Call::none, 0};
+                if (!huge[i]) page.outcome = aside.small;
                 ready += huge[i];
             }
         });
-    if (outcome.ok() && ready == 0) outcome = {Status::no_huge_page, Call::none, 0};
+    if (outcome.ok() && ready == 0) outcome = small;
     if (backing == Backing::file && outcome.call == Call::collapse &&
         outcome.error == sys::kEinval) {
         refusal_ = outcome;
@@ -385,7 +388,7 @@ void Table::prepare(const Request &request, Scope scope) {
         region->missing = region->missing && chosen == Backing::none;
         region->backing = chosen;
         region->outcome = outcome;
-        region->elapsed_ns = sys::now() - began;
+        region->elapsed_ns = sys::since(began);
         if (chosen != Backing::none) mapping_count_ += kMapsPerRegion;
     }
 }
@@ -412,7 +415,7 @@ void Table::commit() {
         const u64 began = sys::now();
         pht::commit(*region, pagemap_);
         finish(*region, region->backing);
-        region->elapsed_ns += sys::now() - began;
+        region->elapsed_ns += sys::since(began);
     }
     pagemap_.close();
     prepared_private_ = 0;
