@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-BACKINGS = ("file", "memfd", "thp", "hugetlb")
 RESAMPLES = 2000
 PROBE = """
 import json, pyhugetext
@@ -119,6 +118,13 @@ def probe(variant: Variant, times: int) -> list[tuple[bool, str | None, str, int
     ]
 
 
+def backings() -> list[str]:
+    """The backings a user may name, the best first."""
+    from pyhugetext._settings import BACKINGS
+
+    return sorted(BACKINGS.keys() - {"auto"}, key=lambda name: BACKINGS[name])
+
+
 def make_twins(folder: Path) -> tuple[str, str]:
     """Two virtual environments without pip; the first gets the files of the installed package."""
     files = metadata.distribution("pyhugetext").files or []
@@ -185,6 +191,8 @@ def main() -> None:
     skipped = {}
     rows = []
     with tempfile.TemporaryDirectory(prefix="pyhugetext-startup-") as folder:
+        # A store of its own: filled by the warm-up, gone afterwards.
+        environ["XDG_CACHE_HOME"] = folder
         package, bare = make_twins(Path(folder))
         base = Variant("without the package", bare, environ)
         variants = [
@@ -192,7 +200,7 @@ def main() -> None:
             Variant("PYHUGETEXT=0", package, {**environ, "PYHUGETEXT": "0"}),
             Variant("active", package, environ),
         ]
-        for backing in BACKINGS:
+        for backing in backings():
             name = f"PYHUGETEXT_BACKING={backing}"
             variant = Variant(name, package, {**environ, "PYHUGETEXT_BACKING": backing})
             active, reason, *_ = probe(variant, 1)[0]

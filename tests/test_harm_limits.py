@@ -86,6 +86,22 @@ def test_huge_pages_disabled_for_the_process(python, tmp_path, backing):
     assert "MADV_COLLAPSE) failed with EINVAL" in told_causes(stats)
 
 
+def test_limits_of_one_process_do_not_spoil_the_store_for_others(python, stats_of, tmp_path):
+    if not knows(PR_SET_THP_DISABLE, 1):
+        pytest.skip("the kernel has no PR_SET_THP_DISABLE")
+    env = {"XDG_CACHE_HOME": str(tmp_path / "usual"), "PYHUGETEXT_BACKING": "store"}
+    usual = stats_of(env=env)
+    env["XDG_CACHE_HOME"] = str(tmp_path / "first limited")
+    for limited in (
+        set_process(PR_SET_THP_DISABLE, 1),
+        limit(resource.RLIMIT_FSIZE, MIB),
+        limit(resource.RLIMIT_AS, 200 * MIB),
+    ):
+        python("", env=env, preexec_fn=limited)
+    stats = stats_of(env=env)
+    assert (stats["mapped_bytes"], stats["reason"]) == (usual["mapped_bytes"], usual["reason"])
+
+
 # --- what the machine forbids ---
 
 

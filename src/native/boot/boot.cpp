@@ -8,8 +8,6 @@
 #include <sys/auxv.h>
 #include <sys/vfs.h>
 
-#include <new>
-
 #include "engine_api.h"
 
 namespace {
@@ -17,18 +15,7 @@ namespace {
 using pht::Engine;
 
 long api_remap(const pht::PlainRequest &plain) {
-    pht::Request request;
-    request.backing = plain.backing;
-    request.minimum_text = plain.minimum_text;
-    request.private_limit = plain.private_limit;
-    request.fall_back = plain.fall_back;
-    const auto keep = [](pht::Array<char> &list, pht::Str text) {
-        return list.append(text.data, text.size);
-    };
-    if (!keep(request.include, plain.include) || !keep(request.exclude, plain.exclude) ||
-        !keep(request.stores, plain.stores) || !keep(request.shm_stores, plain.shm_stores))
-        return -1;
-    return static_cast<long>(Engine::get().remap(static_cast<pht::Request &&>(request)));
+    return Engine::get().remap(plain);
 }
 
 void api_restore() {
@@ -36,17 +23,11 @@ void api_restore() {
 }
 
 const pht::Snapshot *api_take_snapshot() {
-    void *memory = pht::allocate(sizeof(pht::Snapshot));
-    if (!memory) return nullptr;
-    auto *snapshot = new (memory) pht::Snapshot;
-    Engine::get().snapshot(snapshot);
-    return snapshot;
+    return Engine::get().take_snapshot();
 }
 
 void api_free_snapshot(const pht::Snapshot *snapshot) {
-    auto *owned = const_cast<pht::Snapshot *>(snapshot);
-    owned->~Snapshot();
-    pht::release(owned, sizeof(pht::Snapshot));
+    Engine::get().free_snapshot(snapshot);
 }
 
 const pht::EngineApi api = {api_remap, api_restore, api_take_snapshot, api_free_snapshot};
@@ -76,7 +57,7 @@ PyObject *boot_start(PyObject *, PyObject *arguments) {
                                        list[3]};
     long missing;
     Py_BEGIN_ALLOW_THREADS;
-    missing = api_remap(request);
+    missing = Engine::get().remap(request);
     Py_END_ALLOW_THREADS;
     if (missing < 0) return PyErr_NoMemory();
     return PyLong_FromLong(missing);
@@ -84,35 +65,37 @@ PyObject *boot_start(PyObject *, PyObject *arguments) {
 
 // missing() -> [(path, load bias modulo 2 MiB), ...] of the regions that wait for a store entry.
 PyObject *boot_missing(PyObject *, PyObject *) {
-    // Copied under the lock first: making Python objects may run any code.
+    // Copied under the engine's lock first: making Python objects may run any code.
     struct Entry {
         char path[4096];
-        pht::u64 bias;
+        unsigned long long bias;
     };
-    pht::Array<Entry> entries;
+    struct Entries {
+        Entry *list = nullptr;
+        size_t count = 0;
+    } entries;
     Engine::get().each_missing(
         [](void *context, const pht::Region &region) {
+            auto *out = static_cast<Entries *>(context);
             const pht::Str path = region.path_text();
-            Entry entry = {};
-            if (path.size == 0 || path.size >= sizeof entry.path) return;
+            if (path.size == 0 || path.size >= sizeof(Entry::path)) return;
+            void *grown = PyMem_RawRealloc(out->list, (out->count + 1) * sizeof(Entry));
+            if (!grown) return;
+            out->list = static_cast<Entry *>(grown);
+            Entry &entry = out->list[out->count++];
             pht::copy(entry.path, path.data, path.size);
+            entry.path[path.size] = 0;
             entry.bias = region.object.load_bias % pht::kHugeSize;
-            [[maybe_unused]] const bool kept =
-                static_cast<pht::Array<Entry> *>(context)->push(entry);
         },
         &entries);
     PyObject *list = PyList_New(0);
-    if (!list) return nullptr;
-    for (const Entry &entry : entries) {
-        PyObject *item = Py_BuildValue("(NK)", PyUnicode_DecodeFSDefault(entry.path),
-                                       static_cast<unsigned long long>(entry.bias));
-        if (!item || PyList_Append(list, item) < 0) {
-            Py_XDECREF(item);
-            Py_DECREF(list);
-            return nullptr;
-        }
-        Py_DECREF(item);
+    for (size_t i = 0; list && i < entries.count; ++i) {
+        const Entry &entry = entries.list[i];
+        PyObject *item = Py_BuildValue("(NK)", PyUnicode_DecodeFSDefault(entry.path), entry.bias);
+        if (!item || PyList_Append(list, item) < 0) Py_CLEAR(list);
+        Py_XDECREF(item);
     }
+    PyMem_RawFree(entries.list);
     return list;
 }
 
@@ -125,7 +108,7 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     pht::u64 bytes = 0;
     long result;
     Py_BEGIN_ALLOW_THREADS;
-    result = pht::probe_huge(fd, offset, size, collapse != 0, &bytes);
+    result = Engine::get().probe(fd, offset, size, collapse != 0, &bytes);
     Py_END_ALLOW_THREADS;
     if (result < 0) {
         errno = static_cast<int>(-result);

@@ -138,9 +138,18 @@ void Engine::put_back(Backing keep) {
     last_ = {Status::pending, Call::none, 0};
 }
 
-size_t Engine::remap(Request &&request) {
+long Engine::remap(const PlainRequest &plain) {
     const Locked locked;
     const u64 began = sys::now();
+    Request request;
+    request.backing = plain.backing;
+    request.minimum_text = plain.minimum_text;
+    request.private_limit = plain.private_limit;
+    request.fall_back = plain.fall_back;
+    const auto keep = [](Array<char> &list, Str text) { return list.append(text.data, text.size); };
+    if (!keep(request.include, plain.include) || !keep(request.exclude, plain.exclude) ||
+        !keep(request.stores, plain.stores) || !keep(request.shm_stores, plain.shm_stores))
+        return -1;
     request.keep_out[0] = reinterpret_cast<u64>(&storage);
     request.keep_out[1] = getauxval(AT_BASE);
     machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
@@ -152,7 +161,12 @@ size_t Engine::remap(Request &&request) {
         pass(Table::Scope::candidates);
     }
     elapsed_ns_ += sys::since(began);
-    return table_.missing();
+    return static_cast<long>(table_.missing());
+}
+
+long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
+    const Locked locked;
+    return probe_huge(fd, offset, size, collapse, bytes);
 }
 
 size_t Engine::retry(bool fall_back) {
@@ -215,8 +229,23 @@ bool Engine::started() {
     return started_;
 }
 
-void Engine::snapshot(Snapshot *out) {
+const Snapshot *Engine::take_snapshot() {
     const Locked locked;
+    void *memory = allocate(sizeof(Snapshot));
+    if (!memory) return nullptr;
+    auto *snapshot = new (memory) Snapshot;
+    fill(snapshot);
+    return snapshot;
+}
+
+void Engine::free_snapshot(const Snapshot *snapshot) {
+    const Locked locked;
+    auto *owned = const_cast<Snapshot *>(snapshot);
+    owned->~Snapshot();
+    release(owned, sizeof(Snapshot));
+}
+
+void Engine::fill(Snapshot *out) {
     Visit visit;
     const Outcome observed = look(Table::Scope::all, &visit);
     out->started = started_;

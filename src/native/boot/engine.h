@@ -33,7 +33,17 @@ struct Snapshot {
     Array<char> text;
 };
 
-// One engine a process. Every call takes the lock; none throws; all may be called from any thread.
+// What a caller asks for, in memory of its own.
+struct PlainRequest {
+    Backing backing;
+    u64 minimum_text, private_limit;
+    bool fall_back;          // false: what the store lacks waits until it was built
+    Str include, exclude;    // patterns, each ended by a NUL
+    Str stores, shm_stores;  // directories, each ended by a NUL
+};
+
+// One engine a process. The core's memory is not safe for threads, so whatever allocates or gives
+// back happens inside. Every call takes the lock; none throws; all may be called from any thread.
 // fork() waits for the lock, so a child never sees half a pass.
 class Engine {
 public:
@@ -41,22 +51,26 @@ public:
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first. Returns how many regions wait for
-    // a store entry to be built.
-    size_t remap(Request &&request);
+    // a store entry to be built, or -1 when memory ran out and nothing was done.
+    long remap(const PlainRequest &plain);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
-    // next backing.
+    // next backing. Returns how many still wait.
     size_t retry(bool fall_back);
-    // Calls visit for every region that waits.
+    // Calls visit for every region that waits; it must not allocate from the core.
     void each_missing(void (*visit)(void *context, const Region &region), void *context);
+    // As probe_huge() of the core.
+    long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // True when there may be something new; cheap enough for every import.
     bool stale();
     // Looks at libraries loaded since the last pass. Returns whether anything was decided.
     bool poll(size_t *missing);
     void restore();
-    void snapshot(Snapshot *out);
+    const Snapshot *take_snapshot();  // nullptr when memory ran out
+    void free_snapshot(const Snapshot *snapshot);
     bool started();
 
 private:
+    void fill(Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
     void pass(Table::Scope scope);
     void put_back(Backing keep);

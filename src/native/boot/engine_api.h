@@ -6,14 +6,6 @@
 
 namespace pht {
 
-struct PlainRequest {
-    Backing backing;
-    u64 minimum_text, private_limit;
-    bool fall_back;           // false: what the store lacks waits until it was built
-    Str include, exclude;     // patterns, each ended by a NUL
-    Str stores, shm_stores;   // directories, each ended by a NUL
-};
-
 struct EngineApi {
     // How many regions wait for a store entry; -1 when memory ran out, and nothing was done.
     long (*remap)(const PlainRequest &request);

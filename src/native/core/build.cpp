@@ -24,6 +24,14 @@ public:
     Scratch &operator=(const Scratch &) = delete;
     Outcome reserve() { return reserve_scratch(length_, &address_); }
     u64 address() const { return address_; }
+    // Takes over a mapping made elsewhere, at a 2 MiB boundary.
+    void adopt(u64 address) { address_ = address; }
+    // After a mmap(MAP_FIXED) that failed there may be a hole, and soon another thread's memory in
+    // it: what is left of the reservation stays.
+    Outcome lose(Outcome outcome) {
+        address_ = 0;
+        return outcome;
+    }
     Outcome hand_on(u64 target, Aside *aside) {
         *aside = {address_, target, length_, {Status::no_huge_page, Call::none, 0}};
         address_ = 0;
@@ -131,7 +139,7 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) 
     // Private, so that a debugger can still plant a breakpoint (copy on write).
     result = sys::mmap(scratch.address(), length, region.text_protection(), kMapPrivate | kMapFixed,
                        fd, 0);
-    if (sys::failed(result)) return refused(Call::mmap, result);
+    if (sys::failed(result)) return scratch.lose(refused(Call::mmap, result));
     const u8 zero = 0;
     for (u64 at = 0; at < length; at += kHugeSize) {
         outcome = write_all(fd, reinterpret_cast<u64>(&zero), 1, at);
@@ -156,16 +164,20 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) 
 Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
                         bool hugetlb, Aside *aside) {
     Scratch scratch(length);
-    Outcome outcome = scratch.reserve();
-    if (!outcome.ok()) return outcome;
-    int flags = kMapPrivate | kMapAnonymous | kMapFixed;
+    Outcome outcome = done();
+    int flags = kMapPrivate | kMapAnonymous;
     if (hugetlb) {
-        // mmap with MAP_FIXED over the reservation would leave a hole when the pool is empty:
-        // harmless here, where nobody lives, and the reason it is never done over live text.
+        // Not over a reservation: MAP_FIXED leaves a hole when the pool is empty, which another
+        // thread may fill before it is given back. The kernel aligns these by itself.
         flags |= sys::kMapHugetlb | sys::kMapHuge2M;
+    } else {
+        outcome = scratch.reserve();
+        if (!outcome.ok()) return outcome;
+        flags |= kMapFixed;
     }
     long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
-    if (sys::failed(result)) return refused(Call::mmap, result);
+    if (sys::failed(result)) return scratch.lose(refused(Call::mmap, result));
+    scratch.adopt(static_cast<u64>(result));
     Outcome small = {Status::no_huge_page, Call::none, 0};
     if (!hugetlb) {
         result = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
@@ -215,7 +227,7 @@ Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64
     if (!outcome.ok()) return outcome;
     long result = sys::mmap(scratch.address(), length, region.text_protection(),
                             kMapPrivate | kMapFixed, fd, offset);
-    if (sys::failed(result)) return refused(Call::mmap, result);
+    if (sys::failed(result)) return scratch.lose(refused(Call::mmap, result));
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     // Another process may have collapsed it already: one touch tells, and spares this one a
     // collapse, which waits for every CPU.
@@ -241,8 +253,10 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     Scratch scratch(length);
     Outcome outcome = scratch.reserve();
     if (!outcome.ok()) return outcome;
-    outcome = sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
-    if (!outcome.ok()) return outcome;
+    outcome =
+        sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
+    if (!outcome.ok())
+        return outcome.call == Call::mmap ? scratch.lose(outcome) : outcome;
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {
@@ -298,7 +312,10 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     if (!reserved.ok()) return -static_cast<long>(reserved.error);
     const long got = sys::mmap(scratch.address(), length, kProtRead | sys::kProtExec,
                                kMapPrivate | kMapFixed, fd, offset);
-    if (sys::failed(got)) return got;
+    if (sys::failed(got)) {
+        scratch.lose(done());
+        return got;
+    }
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     if (collapse_first) collapse(scratch.address(), length);
     sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
@@ -318,8 +335,12 @@ int open_original(const Region &region, Outcome *outcome) {
     }
     sys::FileIdentity file;
     const long result = sys::identify(static_cast<int>(fd), &file);
+    const sys::FileIdentity &known = region.file;
     if (sys::failed(result)) {
         *outcome = refused(Call::statx, result);
+    } else if (known.size && (file.size != known.size || file.mtime != known.mtime ||
+                              file.mtime_ns != known.mtime_ns)) {
+        *outcome = {Status::file_gone, Call::none, 0};
     } else if ((file.inode == region.inode && file.dev_major == region.dev_major &&
                 file.dev_minor == region.dev_minor) ||
                is_mapped_file(region, static_cast<int>(fd))) {
@@ -329,6 +350,13 @@ int open_original(const Region &region, Outcome *outcome) {
     }
     sys::close(static_cast<int>(fd));
     return -1;
+}
+
+void identify_original(Region &region) {
+    region.file = {};
+    Outcome outcome;
+    const Descriptor fd(open_original(region, &outcome));
+    if (fd >= 0) sys::identify(fd, &region.file);
 }
 
 Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,

@@ -30,7 +30,11 @@ Outcome reserve_scratch(u64 length, u64 *address);
 long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
 
 // Opens the region's original file, and makes sure that it is the very file that was mapped.
-// Returns a descriptor, or a negative number with *outcome set.
+// What changed in place since it was copied (region.file) is another file. Returns a descriptor, or
+// a negative number with *outcome set.
 int open_original(const Region &region, Outcome *outcome);
+
+// Takes down what the original file is now, in region.file.
+void identify_original(Region &region);
 
 }  // namespace pht

@@ -50,6 +50,7 @@ struct Region {
     bool missing = false;           // waits for a store entry to be built
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;
+    sys::FileIdentity file;         // when it was copied; size 0 where it could not be opened
     Array<char> path;               // as the kernel names the mapped file; NUL-terminated
     Array<Piece> pieces;            // sorted, from_file and gaps
     u64 base = 0;                   // address of pages[0]
@@ -66,6 +67,11 @@ struct Region {
     bool any_huge() const {
         for (const HugePage &page : pages)
             if (page.state == HugePage::State::huge) return true;
+        return false;
+    }
+    bool any_small() const {
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::small) return true;
         return false;
     }
     u64 swapped_bytes() const {

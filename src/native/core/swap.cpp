@@ -60,7 +60,7 @@ class Spares {
 public:
     Spares() = default;
     ~Spares() {
-        for (const Spare &spare : list_) sys::munmap(spare.address, spare.end - spare.start);
+        for (Spare &spare : list_) drop_before(spare, spare.end);
     }
     Spares(const Spares &) = delete;
     Spares &operator=(const Spares &) = delete;
@@ -113,19 +113,31 @@ public:
         return done();
     }
 
-    // Moves the parts of the spares that belong to [from, to) there.
+    // Moves the parts of the spares that belong to [from, to) there. Ranges must ascend from call
+    // to call.
     Outcome move(u64 from, u64 to) {
-        for (const Spare &spare : list_) {
+        for (Spare &spare : list_) {
             const u64 start = max(spare.start, from), end = min(spare.end, to);
             if (start >= end) continue;
-            const long got =
-                sys::mremap_onto(spare.address + (start - spare.start), end - start, start);
+            drop_before(spare, start);
+            const long got = sys::mremap_onto(spare.address, end - start, start);
             if (sys::failed(got)) return refused(Call::mremap, got);
+            // From here on the place it came from may be another thread's.
+            advance(spare, end);
         }
         return done();
     }
 
 private:
+    static void advance(Spare &spare, u64 to) {
+        spare.address += to - spare.start;
+        spare.start = to;
+    }
+    static void drop_before(Spare &spare, u64 to) {
+        discard(spare.address, to - spare.start);
+        advance(spare, to);
+    }
+
     Array<Spare> list_;
 };
 

@@ -352,7 +352,13 @@ void Table::prepare(const Request &request, Scope scope) {
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     prepared_private_ = 0;
     for (Region *region : regions_) {
-        if (!in_scope(*region, scope) || region->any_huge()) continue;
+        if (!in_scope(*region, scope) || !region->candidate) continue;
+        // Of a swapped region only the rest, and on the backing it has.
+        const bool rest = region->any_huge();
+        const bool wanted = scope != Scope::fresh && region->any_small() &&
+                            (request.backing == Backing::automatic ||
+                             request.backing == region->backing);
+        if (rest && !wanted) continue;
         region->missing = region->fresh = false;
         const u64 began = sys::now();
         Outcome outcome = filter(*region, request);
@@ -361,10 +367,17 @@ void Table::prepare(const Request &request, Scope scope) {
         if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
             outcome = {Status::map_count, Call::none, 0};
         if (!outcome.ok()) {
-            region->outcome = outcome;
+            if (!rest) region->outcome = outcome;
+            continue;
+        }
+        if (rest) {
+            if (build_region(*region, region->backing, request, sources).ok())
+                mapping_count_ += kMapsPerRegion;
+            region->elapsed_ns += sys::since(began);
             continue;
         }
         for (Outcome &tried : region->tried) tried = {};
+        identify_original(*region);
         Backing chosen = Backing::none;
         const auto attempt = [&](Backing backing) {
             outcome = build_region(*region, backing, request, sources);
@@ -427,6 +440,7 @@ void Table::abandon() {
         for (const Aside &aside : region->asides) discard(aside.address, aside.length);
         region->asides.clear();
         for (HugePage &page : region->pages) page.ready = 0;
+        if (region->any_huge()) continue;
         region->backing = Backing::none;
         region->outcome = {};
         region->fresh = true;
