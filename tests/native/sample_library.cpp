@@ -130,6 +130,6 @@ int sample_check(int x) {
 
 }  // extern "C"
 
-int main() {
+__attribute__((weak)) int main() {
     return sample_check(17);
 }

@@ -97,7 +97,8 @@ def lay_out(read: "Read", size: int, bias: int) -> Layout:
 
     layout = Layout()
     places = Places(loads, runs, bias)
-    layout.ranges = [(start, end - start, places.of(start)) for start, end in runs]
+    # Two's complement, as in the record: a page may begin below the address 0 of a program.
+    layout.ranges = [(a & (1 << 64) - 1, b - a, places.of(a)) for a, b in runs]
     layout.pieces = [_piece(s, places, size) for s in loads if s.filesz]
     layout.build_id, address = find_build_id(headers, loads, read)
     layout.build_id_at = places.of(address) if layout.build_id else 0
