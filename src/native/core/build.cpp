@@ -185,7 +185,8 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
 
 // The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
 // systems with large folios) and address and offset are congruent. No copy at all.
-Outcome build_file(const Region &region, u64 target, u64 length, Aside *aside) {
+Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                   Aside *aside) {
     constexpr Outcome unsupported = {Status::unsupported, Call::none, 0};
     u64 offset = 0;
     bool known = false;
@@ -207,10 +208,20 @@ Outcome build_file(const Region &region, u64 target, u64 length, Aside *aside) {
                             kMapPrivate | kMapFixed, fd, offset);
     if (sys::failed(result)) return refused(Call::mmap, result);
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
-    result = collapse(scratch.address(), length);
-    if (sys::failed(result)) return refused(Call::collapse, result);
-    result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
-    if (sys::failed(result)) return refused(Call::read, result);
+    // Another process may have collapsed it already: one touch tells, and spares this one a
+    // collapse, which waits for every CPU.
+    sys::madvise(scratch.address(), kPageSize, sys::kMadvPopulateRead);
+    bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
+    if (huge) {
+        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        huge = pagemap.all_huge(scratch.address(), length);
+    }
+    if (!huge) {
+        result = collapse(scratch.address(), length);
+        if (sys::failed(result)) return refused(Call::collapse, result);
+        result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        if (sys::failed(result)) return refused(Call::read, result);
+    }
     return scratch.hand_on(target, aside);
 }
 
@@ -221,7 +232,7 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     Scratch scratch(length);
     Outcome outcome = scratch.reserve();
     if (!outcome.ok()) return outcome;
-    outcome = sources.stores.map(backing, region, target, length, scratch.address());
+    outcome = sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
     if (!outcome.ok()) return outcome;
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
@@ -315,7 +326,7 @@ Outcome build(Backing backing, const Region &region, const Sources &sources, u64
               Aside *aside) {
     switch (backing) {
         case Backing::file:
-            return build_file(region, target, length, aside);
+            return build_file(region, sources.pagemap, target, length, aside);
         case Backing::store:
         case Backing::shm:
             return build_store(region, backing, sources, target, length, aside);

@@ -397,9 +397,21 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
     return outcome;
 }
 
+// Maps a stretch of a copy as text and touches its first page.
+Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 address) {
+    const long result = sys::mmap(address, length, region.text_protection(),
+                                  sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    if (failed(result)) return refused(Call::mmap, result);
+    // A fault after eviction reads 2 MiB back only under this advice.
+    sys::madvise(address, length, sys::kMadvHugepage);
+    const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
+    return failed(touched) && touched != -sys::kEinval ? refused(Call::read, touched) : done();
+}
+
 }  // namespace
 
-Outcome Store::map(const Region &region, u64 target, u64 length, u64 address) const {
+Outcome Store::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                   u64 address) const {
     Outcome outcome;
     const int original = open_original(region, &outcome);
     if (original < 0) return outcome;
@@ -427,13 +439,16 @@ Outcome Store::map(const Region &region, u64 target, u64 length, u64 address) co
     if (offset % kHugeSize || offset + length > record.head->object_size) return damaged;
     const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
-    result = sys::mmap(address, length, region.text_protection(),
-                       sys::kMapPrivate | sys::kMapFixed, copy, offset);
-    if (failed(result)) {
-        outcome = refused(Call::mmap, result);
-    } else {
-        // A fault after eviction reads 2 MiB back only under this advice.
-        sys::madvise(address, length, sys::kMadvHugepage);
+    outcome = map_copy(region, copy, offset, length, address);
+    // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
+    // which works while nobody has them mapped, and read again.
+    if (outcome.ok() && !pagemap.all_huge(address, kHugeSize)) {
+        sys::mmap(address, length, sys::kProtNone,
+                  sys::kMapPrivate | sys::kMapFixed | sys::kMapAnonymous | sys::kMapNoReserve, -1, 0);
+        sys::drop_cached(copy, offset, length);
+        outcome = map_copy(region, copy, offset, length, address);
+    }
+    if (outcome.ok()) {
         CopyWindow window(copy, address, offset, length);
         outcome = check_copy(region, record, &window);
     }
@@ -455,15 +470,15 @@ Stores::Stores(const Array<char> &disk, const Array<char> &shm) {
     add(shm, Backing::shm);
 }
 
-Outcome Stores::map(Backing backing, const Region &region, u64 target, u64 length,
-                    u64 address) const {
+Outcome Stores::map(Backing backing, const Region &region, const Pagemap &pagemap, u64 target,
+                    u64 length, u64 address) const {
     Outcome result = {Status::no_store, Call::none, 0};
     for (int i = 0; i < count_; ++i) {
         Place &place = places_[i];
         if (place.backing != backing) continue;
         if (place.opened.status == Status::pending) place.opened = place.store.open(place.root, place.system);
         Outcome outcome = place.opened;
-        if (outcome.ok()) outcome = place.store.map(region, target, length, address);
+        if (outcome.ok()) outcome = place.store.map(region, pagemap, target, length, address);
         if (outcome.ok()) return outcome;
         const bool says_little =
             outcome.status == Status::no_store || outcome.status == Status::no_entry;

@@ -7,6 +7,7 @@
 //   v1/objects/<name>/<basename>          a huge-page-ready copy
 #pragma once
 
+#include "pagemap.h"
 #include "region.h"
 
 namespace pht {
@@ -52,7 +53,8 @@ public:
 
     // Maps [target, target + length) of the region from its entry at `address`, a reservation of
     // ours congruent to the target. Outcome no_entry when there is none for this file as it is.
-    Outcome map(const Region &region, u64 target, u64 length, u64 address) const;
+    Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                u64 address) const;
 
 private:
     int version_ = -1, index_ = -1;
@@ -67,7 +69,8 @@ public:
 
     // As Store::map, from the first store of that kind that has an entry; else the outcome that
     // says most: what was wrong with an entry rather than that there is none.
-    Outcome map(Backing backing, const Region &region, u64 target, u64 length, u64 address) const;
+    Outcome map(Backing backing, const Region &region, const Pagemap &pagemap, u64 target,
+                u64 length, u64 address) const;
 
 private:
     static constexpr int kMost = 4;

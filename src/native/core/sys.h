@@ -131,6 +131,11 @@ __attribute__((always_inline)) inline long copy_memory(u64 to, u64 from, u64 siz
     return raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
                reinterpret_cast<long>(&remote), 1, 0);
 }
+// Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
+__attribute__((always_inline)) inline long drop_cached(int fd, u64 offset, u64 size) {
+    constexpr long kDontNeed = 4;
+    return raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), kDontNeed);
+}
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
 __attribute__((always_inline)) inline long name_memory(u64 address, u64 size, const char *name) {
     constexpr long kSetVma = 0x53564d41, kAnonName = 0;

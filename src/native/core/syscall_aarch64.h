@@ -23,6 +23,7 @@ enum : long {
     munmap = 215,
     mremap = 216,
     mmap = 222,
+    fadvise64 = 223,
     mprotect = 226,
     madvise = 233,
     process_vm_readv = 270,

@@ -21,6 +21,7 @@ enum : long {
     ftruncate = 77,
     geteuid = 107,
     prctl = 157,
+    fadvise64 = 221,
     clock_gettime = 228,
     openat = 257,
     utimensat = 280,
