@@ -309,9 +309,9 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
 const Range *find_range(const RecordView &record, u64 address, u64 length) {
     for (u32 i = 0; i < record.head->range_count; ++i) {
         const Range &range = record.ranges[i];
-        if (range.address <= address && address - range.address <= range.length &&
-            length <= range.length - (address - range.address))
-            return &range;
+        // Modulo 2^64: the first page of a program may begin below its address 0.
+        const u64 at = address - range.address;
+        if (at <= range.length && length <= range.length - at) return &range;
     }
     return nullptr;
 }

@@ -1,60 +1,66 @@
 """Writing a copy, and comparing one with its original."""
 
+import errno
 import os
+from bisect import bisect_right
 
 from pyhugetext.store.elf import HUGE, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from mmap import mmap
+
+MADV_HUGEPAGE, MADV_POPULATE_READ = 14, 22
+
+_BLANK = bytes(HUGE)
 
 
 def _fill(fd: int, view: memoryview, offset: int) -> None:
     while view:
         got = os.preadv(fd, [view], offset)
         if not got:
-            raise OSError(5, "the file ended early")
+            raise OSError(errno.EIO, "the file ended early")
         view = view[got:]
         offset += got
 
 
-def _chunks(layout: Layout, source: int):  # type: ignore[no-untyped-def]
-    """Yields (offset, bytes) of the copy in 2 MiB steps; holes outside the ranges are left out.
-
-    The bytes are a view of one buffer that the next step reuses.
+def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, bool]]":
+    """Yields (offset, bytes, whether they can be mapped huge) of the copy in 2 MiB steps; what
+    lies between the parts is zero. The bytes are a view of one buffer that the next step reuses.
     """
     pieces = sorted(layout.pieces)
-    buffer = bytearray(HUGE)
-    view = memoryview(buffer)
-    blank = bytes(HUGE)
-    first = 0
+    starts = [piece[0] for piece in pieces]
+    view = memoryview(bytearray(HUGE))
     for start in range(0, layout.size, HUGE):
         end = min(start + HUGE, layout.size)
-        while first < len(pieces) and pieces[first][0] + pieces[first][2] <= start:
-            first += 1
         covered = 0
         parts = []
-        for at, origin, length in pieces[first:]:
-            if at >= end:
-                break
+        for i in range(max(bisect_right(starts, start) - 1, 0), bisect_right(starts, end - 1)):
+            at, origin, length = pieces[i]
             a, b = max(at, start), min(at + length, end)
             if a < b:
                 parts.append((a, b, origin + a - at))
                 covered += b - a
-        patches = [p for p in layout.patches if p[0] < end and p[0] + len(p[1]) > start]
-        in_range = any(o < end and o + n > start for _, n, o in layout.ranges)
-        if not parts and not patches and not in_range:
-            continue
         if covered < end - start:
-            buffer[:] = blank
+            view[:] = _BLANK
         for a, b, origin in parts:
             _fill(source, view[a - start : b - start], origin)
-        for at, data in patches:
+        for at, data in layout.patches:
             a, b = max(at, start), min(at + len(data), end)
-            view[a - start : b - start] = data[a - at : b - at]
-        yield start, view[: end - start]
+            if a < b:
+                view[a - start : b - start] = data[a - at : b - at]
+        huge = any(offset < end and offset + n > start for _, n, offset in layout.ranges)
+        yield start, view[: end - start], huge
 
 
 def write_copy(layout: Layout, source: int, target: int) -> None:
-    """Writes the copy of the open file `source` to the open file `target`, in aligned writes of
-    2 MiB: what makes a file system use 2 MiB folios. OSError as write(2)."""
-    for start, data in _chunks(layout, source):
+    """Writes the copy of the open file `source` to the open and empty file `target`, in aligned
+    writes of 2 MiB: what makes a file system use 2 MiB folios. Blank steps that are never mapped
+    huge become holes. OSError as write(2)."""
+    for start, data, huge in _chunks(layout, source):
+        if not huge and not any(data[::512]) and data.tobytes() == _BLANK[: len(data)]:
+            continue
         while data:
             done = os.pwrite(target, data, start)
             data = data[done:]
@@ -64,14 +70,29 @@ def write_copy(layout: Layout, source: int, target: int) -> None:
 
 def same_copy(layout: Layout, source: int, target: int) -> "int | None":
     """Compares a copy with what would be written now: None when every byte is the same, else the
-    offset of the 2 MiB step that differs. OSError as read(2)."""
+    offset of the 2 MiB step that differs. OSError as read(2).
+
+    The copy is read through a mapping: read(2) would fill the page cache with small folios where
+    it was evicted, and whoever maps the copy afterwards would get small pages.
+    """
+    import mmap
+
     if os.fstat(target).st_size != layout.size:
         return 0
-    there = bytearray(HUGE)
-    view = memoryview(there)
-    for start, data in _chunks(layout, source):
-        part = view[: len(data)]
-        _fill(target, part, start)
-        if part != data:
-            return start
+    with mmap.mmap(target, layout.size, mmap.MAP_SHARED, mmap.PROT_READ) as there:
+        _advise(there, MADV_HUGEPAGE, 0, layout.size)
+        for start, data, _ in _chunks(layout, source):
+            # Answers with an error where touching would raise SIGBUS.
+            _advise(there, MADV_POPULATE_READ, start, len(data))
+            # Not as memoryviews: those compare byte by byte.
+            if there[start : start + len(data)] != data.tobytes():
+                return start
     return None
+
+
+def _advise(there: "mmap", advice: int, start: int, length: int) -> None:
+    try:
+        there.madvise(advice, start, length)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel that does not know it
+            raise

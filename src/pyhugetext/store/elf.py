@@ -6,59 +6,52 @@ one `R E` segment, what is left of it `R`. See elf(5).
 """
 
 import struct
+from bisect import bisect_right
 
-HUGE = 2 << 20
-PAGE = 4096
+from pyhugetext.store.segments import (
+    HUGE,
+    PAGE,
+    PF_R,
+    PF_W,
+    PF_X,
+    PHDR,
+    PT_GNU_STACK,
+    PT_LOAD,
+    PT_NULL,
+    PT_PHDR,
+    Refused,
+    Segment,
+    check_loads,
+    down,
+    find_build_id,
+    find_file_part,
+    find_loaded,
+    is_program,
+    read_segments,
+    up,
+)
 
-PT_LOAD, PT_NOTE, PT_GNU_STACK = 1, 4, 0x6474E551
-PF_X, PF_W, PF_R = 1, 2, 4
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyhugetext.store.segments import Read
+
+__all__ = ["HUGE", "PAGE", "Layout", "Refused", "lay_out"]
+
 SHF_ALLOC = 2
 SHT_NULL, SHT_NOBITS = 0, 8
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-_PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 
-MOST_SEGMENTS = 128
 MOST_SECTIONS = 65536
-
-
-class Refused(Exception):
-    """The file cannot be represented; the text says why."""
-
-
-class Segment:
-    """A program header."""
-
-    __slots__ = ("align", "filesz", "flags", "memsz", "offset", "paddr", "type", "vaddr")
-
-    def __init__(self, type, flags, offset, vaddr, paddr, filesz, memsz, align):  # type: ignore[no-untyped-def]
-        self.type = type
-        self.flags = flags
-        self.offset = offset
-        self.vaddr = vaddr
-        self.paddr = paddr
-        self.filesz = filesz
-        self.memsz = memsz
-        self.align = align
-
-    def pack(self) -> bytes:
-        return _PHDR.pack(
-            self.type,
-            self.flags,
-            self.offset,
-            self.vaddr,
-            self.paddr,
-            self.filesz,
-            self.memsz,
-            self.align,
-        )
+MOST_HEADERS = 4096  # bytes at the start of the copy that its record repeats
 
 
 class Layout:
     """How the copy is made: `pieces` are (offset in the copy, offset in the original, length),
     `patches` (offset, bytes) go over them, `ranges` (virtual address, length, offset) are what
-    can be mapped huge. All sizes in bytes."""
+    can be mapped huge. `patched` (offset in the original, length) tells what differs on purpose.
+    All sizes in bytes."""
 
     __slots__ = (
         "build_id",
@@ -74,7 +67,7 @@ class Layout:
     def __init__(self) -> None:
         self.pieces = []  # type: list[tuple[int, int, int]]
         self.patches = []  # type: list[tuple[int, bytes]]
-        self.patched = []  # type: list[tuple[int, int]]  # in the original: differ on purpose
+        self.patched = []  # type: list[tuple[int, int]]
         self.ranges = []  # type: list[tuple[int, int, int]]
         self.size = 0
         self.build_id = b""
@@ -82,263 +75,291 @@ class Layout:
         self.header_size = 0
 
 
-def _down(value: int, unit: int) -> int:
-    return value & -unit
-
-
-def _up(value: int, unit: int) -> int:
-    return (value + unit - 1) & -unit
-
-
-def lay_out(read, size: int, bias: int) -> Layout:  # type: ignore[no-untyped-def]
+def lay_out(read: "Read", size: int, bias: int) -> Layout:
     """Lays out a copy of the ELF file of `size` bytes that `read(length, offset)` reads, for a
     load bias congruent to `bias` modulo 2 MiB. Refused when it is no file we can represent."""
-    head = read(64, 0)
-    if len(head) < 64 or head[:4] != b"\x7fELF":
+    head = read(_EHDR.size, 0)
+    if len(head) < _EHDR.size or head[:4] != b"\x7fELF":
         raise Refused("is no ELF file")
     if head[4] != 2 or head[5] != 1:
         raise Refused("is no 64-bit little-endian ELF file")
-    ident, kind, machine, version, entry, phoff, shoff, flags, _, phsize, phnum, shsize, shnum, _ = (
-        _EHDR.unpack(head)
-    )
-    shstrndx = _EHDR.unpack(head)[13]
+    (
+        ident, kind, machine, version, entry, phoff, shoff, flags,
+        _, phsize, phnum, shsize, shnum, shstrndx,
+    ) = _EHDR.unpack(head)  # fmt: skip
     if kind not in (2, 3):
         raise Refused("is neither an executable nor a shared object")
-    if phsize != _PHDR.size or not 0 < phnum <= MOST_SEGMENTS or phoff + phnum * phsize > size:
-        raise Refused("has no usable program headers")
-    table = read(phnum * phsize, phoff)
-    if len(table) != phnum * phsize:
-        raise Refused("is truncated in its program headers")
-    headers = [Segment(*_PHDR.unpack_from(table, i * phsize)) for i in range(phnum)]
-    loads = _check_loads(headers, size)
-
-    low = _down(loads[0].vaddr + bias, HUGE)
-    shift = bias - low  # offset in the copy = virtual address + shift
-    table_in_load = any(
-        s.offset <= phoff and phoff + len(table) <= s.offset + s.filesz for s in loads
-    )
-    # Where the original's ELF header is loaded at offset 0 it stays there, edited; else the copy's
-    # own header goes in front of the first loaded byte.
-    in_place = loads[0].offset == 0 and loads[0].vaddr + shift == 0 and loads[0].filesz >= 64
-    in_place = in_place and table_in_load
-    if not in_place and loads[0].vaddr + shift < 64 + len(table):
-        shift += HUGE
+    headers = read_segments(read, size, phoff, phnum, phsize)
+    loads = check_loads(headers, size)
+    runs = _huge_runs(loads, bias, kind == 2 or is_program(headers, loads, read))
+    if not runs:
+        raise Refused("has no 2 MiB page of read-only content with text")
 
     layout = Layout()
-    layout.ranges = _huge_ranges(loads, bias, shift)
-    if not layout.ranges:
-        raise Refused("has no 2 MiB page of read-only content with text")
-    for s in loads:
-        if s.filesz:
-            layout.pieces.append((s.vaddr + shift, s.offset, s.filesz))
-    end = max(s.vaddr + shift + s.filesz for s in loads)
-    end = max([end, *(offset + length for _, length, offset in layout.ranges)])
-    _find_build_id(layout, headers, read, shift)
+    places = Places(loads, runs, bias)
+    # Two's complement, as in the record: a page may begin below the address 0 of a program.
+    layout.ranges = [(a & (1 << 64) - 1, b - a, places.of(a)) for a, b in runs]
+    layout.pieces = [_piece(s, places, size) for s in loads if s.filesz]
+    layout.build_id, address = find_build_id(headers, loads, read)
+    layout.build_id_at = places.of(address) if layout.build_id else 0
 
-    new_headers = _describe(headers, loads, layout.ranges, shift)
-    sections, end = _sections(layout, read, size, shoff, shsize, shnum, loads, shift, end)
-    new_shoff = new_shnum = 0
+    table_size = phnum * PHDR.size
+    holder = find_file_part(loads, phoff, table_size)
+    if holder is not None:
+        new_phoff, end = places.of(holder.vaddr) + phoff - holder.offset, places.end
+        layout.patched.append((phoff, table_size))
+    else:
+        new_phoff = up(places.end, 8)
+        end = new_phoff + table_size
+    new_headers, end = _describe(headers, loads, runs, places, layout, size, new_phoff, end)
+    sections, end = _sections(layout, read, size, shoff, shsize, shnum, loads, places, end)
+    new_shoff = 0
     if sections:
-        new_shoff = _up(end, 8)
+        new_shoff = up(end, 8)
         layout.patches.append((new_shoff, sections))
         end = new_shoff + len(sections)
-        new_shnum = shnum
     else:
-        shstrndx = 0
-    new_phoff = 64
-    if in_place:
-        new_phoff = next(
-            phoff - s.offset + s.vaddr + shift
-            for s in loads
-            if s.offset <= phoff and phoff + len(table) <= s.offset + s.filesz
-        )
-        layout.patched = [(0, 64), (phoff, len(table))]
-    new_table = b"".join(s.pack() for s in new_headers)
+        shsize = shnum = shstrndx = 0
     new_head = _EHDR.pack(
-        ident, kind, machine, version, entry, new_phoff, new_shoff, flags, 64, phsize, phnum,
-        shsize if sections else 0, new_shnum, shstrndx,
+        ident, kind, machine, version, entry, new_phoff, new_shoff, flags,
+        _EHDR.size, phsize, phnum, shsize, shnum, shstrndx,
     )  # fmt: skip
-    layout.patches += [(0, new_head), (new_phoff, new_table)]
-    layout.header_size = 64 + len(new_table) if new_phoff == 64 else 64
-    layout.size = _up(end, PAGE)
+    if places.in_place:
+        layout.patched.append((0, len(new_head)))
+    layout.patches += [(0, new_head), (new_phoff, b"".join(s.pack() for s in new_headers))]
+    layout.header_size = new_phoff + table_size
+    if layout.header_size > MOST_HEADERS:
+        layout.header_size = len(new_head)
+    layout.size = up(end, PAGE)
     if layout.size > 2 * size + (64 << 20):
-        raise Refused("has segments too far apart")
+        raise Refused("has parts that overlap or lie too far apart")
     return layout
 
 
-def _check_loads(headers: "list[Segment]", size: int) -> "list[Segment]":
-    loads = [s for s in headers if s.type == PT_LOAD and s.memsz]
-    if not loads:
-        raise Refused("has nothing to load")
-    end = 0
-    for s in loads:
-        if s.filesz > s.memsz or s.offset + s.filesz > size:
-            raise Refused("is truncated: a segment ends behind the file")
-        if s.vaddr + s.memsz >= 1 << 47 or (s.vaddr - s.offset) % PAGE:
-            raise Refused("has a segment at an impossible address")
-        if _down(s.vaddr, PAGE) < end:
-            raise Refused("has overlapping segments")
-        end = _up(s.vaddr + s.memsz, PAGE)
-    return loads
+def _huge_runs(loads: "list[Segment]", bias: int, program: bool) -> "list[tuple[int, int]]":
+    """The runs of 2 MiB pages that hold text and nothing but what is mapped readable from the
+    file, or free: at least what the core plans (plan.cpp), whatever else is mapped there.
 
-
-def _huge_ranges(
-    loads: "list[Segment]", bias: int, shift: int
-) -> "list[tuple[int, int, int]]":
-    """The runs of 2 MiB pages that hold text and nothing writable; the core's rule (plan.cpp)."""
-    low = _down(loads[0].vaddr, PAGE)
-    high = max(_up(s.vaddr + s.memsz, PAGE) for s in loads)
+    The core takes free address space around the executable, of a library that between its
+    segments only: the next object may come to lie right behind it.
+    """
+    low = down(loads[0].vaddr, PAGE)
+    high = up(loads[-1].end, PAGE)
+    if program:
+        low = down(low + bias, HUGE) - bias
+        high = up(high + bias, HUGE) - bias
     texts = []
-    writable = []
+    others = []
     for s in loads:
-        span = (_down(s.vaddr, PAGE), _up(s.vaddr + s.memsz, PAGE))
-        if s.flags & PF_W:
-            writable.append(span)
-        elif s.flags & PF_X:
-            texts.append(span)
-    runs = []  # type: list[list[int]]
+        start, file_end, end = down(s.vaddr, PAGE), up(s.file_end, PAGE), up(s.end, PAGE)
+        if s.flags & PF_W or (s.flags & PF_X and not s.flags & PF_R):
+            others.append((start, end))
+            continue
+        if file_end < end:
+            others.append((file_end, end))
+        if s.flags & PF_X:
+            texts.append((start, file_end))
+    runs = []  # type: list[tuple[int, int]]
     for start, end in texts:
-        page = _down(start + bias, HUGE) - bias
-        while page < end:
-            inside = page >= low and page + HUGE <= high
-            clean = not any(a < page + HUGE and b > page for a, b in writable)
-            if inside and clean:
-                if runs and runs[-1][1] >= page:
-                    runs[-1][1] = max(runs[-1][1], page + HUGE)
-                else:
-                    runs.append([page, page + HUGE])
-            page += HUGE
-    return [(start, end - start, start + shift) for start, end in runs]
+        for page in range(down(start + bias, HUGE) - bias, end, HUGE):
+            stop = page + HUGE
+            if page < low or stop > high or any(a < stop and b > page for a, b in others):
+                continue
+            if runs and runs[-1][1] >= page:
+                runs[-1] = (runs[-1][0], stop)
+            else:
+                runs.append((page, stop))
+    return runs
+
+
+class Places:
+    """Where in the copy the bytes of each address are: in the order of addresses, congruent to
+    them modulo 2 MiB, with less than 2 MiB left free between."""
+
+    __slots__ = ("_shifts", "_starts", "end", "in_place")
+
+    def __init__(self, loads: "list[Segment]", runs: "list[tuple[int, int]]", bias: int) -> None:
+        first = loads[0]
+        # Where the original's ELF header is loaded at a 2 MiB boundary it stays there, edited;
+        # else the copy's own header goes in front of the first loaded byte.
+        self.in_place = (
+            first.offset == 0 and first.filesz >= _EHDR.size and (first.vaddr + bias) % HUGE == 0
+        )
+        spans = [(down(s.vaddr, PAGE), up(s.file_end, PAGE)) for s in loads] + runs
+        self._starts = []  # type: list[int]
+        self._shifts = []  # type: list[int]
+        self.end = until = 0
+        for start, end in sorted(spans):
+            if not self._starts or start > until:
+                offset = self.end + (start + bias - self.end) % HUGE
+                room = down(first.vaddr, PAGE) - start + offset
+                if not self._starts and not self.in_place and not room:
+                    offset += HUGE
+                self._starts.append(start)
+                self._shifts.append(offset - start)
+                until = start
+            until = max(until, end)
+            self.end = until + self._shifts[-1]
+
+    def of(self, address: int) -> int:
+        """The offset of an address that is loaded from the file."""
+        return address + self._shifts[max(bisect_right(self._starts, address) - 1, 0)]
+
+    def near(self, address: int) -> int:
+        """An offset to name for what takes no room in the file, wherever it claims to be."""
+        return min(max(self.of(address), 0), self.end)
+
+
+def _piece(s: Segment, places: Places, size: int) -> "tuple[int, int, int]":
+    start, end = s.offset, s.offset + s.filesz
+    if not s.flags & PF_W and s.filesz == s.memsz:
+        # Whole pages are mapped: what lies before and behind in the file is seen in memory too.
+        start, end = down(start, PAGE), min(up(end, PAGE), size)
+    return places.of(down(s.vaddr, PAGE)) + start % PAGE, start, end - start
 
 
 def _describe(
     headers: "list[Segment]",
     loads: "list[Segment]",
-    ranges: "list[tuple[int, int, int]]",
-    shift: int,
-) -> "list[Segment]":
-    """The program headers of the copy, as many as before."""
-    new_loads = []  # type: list[Segment]
-    i = 0
-    while i < len(loads):
-        group = _group(loads, i, ranges)
-        new_loads += _merge(group, ranges, shift) if group else [_moved(loads[i], shift)]
-        i += len(group) or 1
-    out = []
-    slots = [i for i, s in enumerate(headers) if s.type == PT_LOAD]
-    if len(new_loads) > len(slots):
+    runs: "list[tuple[int, int]]",
+    places: Places,
+    layout: Layout,
+    size: int,
+    table: int,
+    end: int,
+) -> "tuple[list[Segment], int]":
+    """The program headers of the copy, as many as before and the others at their old positions:
+    who keeps a pointer to one finds it unchanged. Also the new end of the file."""
+    new_loads = _merge(loads, runs, places)
+    slots = sum(s.type == PT_LOAD for s in headers)
+    if len(new_loads) > slots:
         raise Refused("has a segment layout that needs more program headers than it has")
-    for i, s in enumerate(headers):
-        if i in slots:
-            at = slots.index(i)
-            out.append(new_loads[at] if at < len(new_loads) else Segment(0, 0, 0, 0, 0, 0, 0, 8))
-        elif s.vaddr or s.memsz:
-            out.append(_moved(s, shift))
-        else:
+    new_loads += [Segment(PT_NULL, 0, 0, 0, 0, 0, 0, 8)] * (slots - len(new_loads))
+    unused = iter(new_loads)
+    out = []
+    for s in headers:
+        if s.type == PT_LOAD:
+            out.append(next(unused))
+        elif s.type == PT_PHDR:
+            out.append(_moved(s, table))
+        elif s.type in (PT_NULL, PT_GNU_STACK) or not s.vaddr | s.offset | s.filesz:
             out.append(s)
-    return out
+        elif not s.filesz:
+            out.append(_moved(s, places.near(s.vaddr)))
+        elif find_loaded(loads, s.vaddr, s.filesz) is not None:
+            out.append(_moved(s, places.of(s.vaddr)))
+        elif s.offset + s.filesz <= size:
+            offset = up(end, 8)
+            layout.pieces.append((offset, s.offset, s.filesz))
+            out.append(_moved(s, offset))
+            end = offset + s.filesz
+        else:
+            raise Refused("is truncated: a program header points behind the file")
+    return out, end
 
 
-def _moved(s: Segment, shift: int) -> Segment:
+def _moved(s: Segment, offset: int) -> Segment:
     align = s.align
-    if align > 1 and shift % align:
-        align = PAGE if s.type == PT_LOAD else align
-    return Segment(s.type, s.flags, s.vaddr + shift, s.vaddr, s.paddr, s.filesz, s.memsz, align)
-
-
-def _group(
-    loads: "list[Segment]", first: int, ranges: "list[tuple[int, int, int]]"
-) -> "list[Segment]":
-    """The neighbouring unwritable segments from `first` on that ranges tie together."""
-    group = []  # type: list[Segment]
-    end = 0
-    for s in loads[first:]:
-        if s.flags & PF_W:
-            break
-        page = _down(s.vaddr, PAGE)
-        touched = [a + n for a, n, _ in ranges if a < s.vaddr + s.memsz and a + n > page]
-        if not touched or (group and page >= end):
-            break
-        group.append(s)
-        end = max([end, *touched])
-    return group
+    if s.type == PT_LOAD and align > 1 and (offset - s.vaddr) % align:
+        align = PAGE
+    return Segment(s.type, s.flags, offset, s.vaddr, s.paddr, s.filesz, s.memsz, align)
 
 
 def _merge(
-    group: "list[Segment]", ranges: "list[tuple[int, int, int]]", shift: int
+    loads: "list[Segment]", runs: "list[tuple[int, int]]", places: Places
 ) -> "list[Segment]":
-    low = group[0].vaddr
-    high = group[-1].vaddr + group[-1].memsz
-    texts = [s for s in group if s.flags & PF_X]
-    inside = [(a, a + n) for a, n, _ in ranges if a < high and a + n > _down(low, PAGE)]
-    start = max(low, min(texts[0].vaddr, inside[0][0]))
-    end = max(texts[-1].vaddr + texts[-1].memsz, inside[-1][1])
-    align = HUGE if shift % HUGE == 0 else PAGE
-
-    def piece(a: int, b: int, flags: int, alignment: int) -> Segment:
-        return Segment(PT_LOAD, flags, a + shift, a, a, b - a, b - a, alignment)
-
+    """The loaded segments as they will be mapped: each run belongs to one `R E` segment, together
+    with the text that reaches into or out of it. No more than there were: each of them holds text
+    of its own, and of a segment without text at most the head and the tail go."""
+    texts = _merged_texts(loads, runs)
     out = []
-    if low < start:
-        out.append(piece(low, start, PF_R, PAGE))
-    out.append(piece(start, end, PF_R | PF_X, align))
-    if end < high:
-        out.append(piece(end, high, PF_R, PAGE))
+    for start, end in texts:
+        align = PAGE if (places.of(start) - start) % HUGE else HUGE
+        size = end - start
+        out.append(Segment(PT_LOAD, PF_R | PF_X, places.of(start), start, start, size, size, align))
+    for s in loads:
+        start, end = s.vaddr, s.file_end
+        for a, b in texts:
+            if a <= start < b:
+                start = min(b, end)
+            elif start < a < end:
+                end = a
+        # What is behind the file's part stays with the last of it.
+        memory = s.end if end == s.file_end else end
+        if start == s.vaddr and end == s.file_end:
+            out.append(_moved(s, places.of(start)))
+        elif start < end:
+            filesz, memsz, offset = end - start, memory - start, places.of(start)
+            out.append(Segment(PT_LOAD, s.flags, offset, start, start, filesz, memsz, PAGE))
+        elif start < memory:
+            for text in out[: len(texts)]:
+                if text.vaddr < start <= text.file_end:
+                    text.memsz = max(text.memsz, memory - text.vaddr)
+    return sorted(out, key=lambda s: s.vaddr)
+
+
+def _merged_texts(loads: "list[Segment]", runs: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
+    """The runs, extended by what reaches over their borders of the text in them; as far as the
+    object goes, so that it keeps its span."""
+    low, high = loads[0].vaddr, up(loads[-1].end, PAGE)
+    out = []  # type: list[tuple[int, int]]
+    for start, end in runs:
+        a, b = max(start, low), min(end, high)
+        for s in loads:
+            if s.flags & PF_X and not s.flags & PF_W and s.vaddr < end and s.file_end > start:
+                a, b = min(a, s.vaddr), max(b, s.file_end)
+        if out and a < out[-1][1]:  # the same text reaches into both
+            a, b = out[-1][0], max(b, out.pop()[1])
+        out.append((a, b))
     return out
 
 
-def _find_build_id(layout: Layout, headers: "list[Segment]", read, shift: int) -> None:  # type: ignore[no-untyped-def]
-    for s in headers:
-        if s.type != PT_NOTE or not 12 <= s.filesz <= 1 << 16:
-            continue
-        data = read(s.filesz, s.offset)
-        align = 8 if s.align == 8 else 4
-        at = 0
-        while at + 12 <= len(data):
-            name_size, value_size, kind = struct.unpack_from("<III", data, at)
-            value = at + _up(12 + name_size, align)
-            if value + value_size > len(data):
-                break
-            name = data[at + 12 : at + 12 + name_size]
-            if kind == 3 and name == b"GNU\0" and 0 < value_size <= 32:
-                layout.build_id = data[value : value + value_size]
-                layout.build_id_at = s.vaddr + shift + value
-                return
-            at += _up(value - at + value_size, align)
-
-
-def _sections(layout, read, size, shoff, shsize, shnum, loads, shift, end):  # type: ignore[no-untyped-def]
+def _sections(
+    layout: Layout,
+    read: "Read",
+    size: int,
+    shoff: int,
+    shsize: int,
+    shnum: int,
+    loads: "list[Segment]",
+    places: Places,
+    end: int,
+) -> "tuple[bytes, int]":
     """The section headers of the copy (none where the original's are unusable), and the end of
     the file behind the sections that are not loaded."""
-    if not shoff or shsize != _SHDR.size or not shnum or shoff + shnum * shsize > size:
+    if not 0 < shoff < size:
         return b"", end
-    if shnum > MOST_SECTIONS:
+    if not shnum:  # more than the header can tell
+        first = read(_SHDR.size, shoff)
+        shnum = _SHDR.unpack(first)[5] if len(first) == _SHDR.size else 0
+    if shsize != _SHDR.size or not 0 < shnum <= MOST_SECTIONS:
         return b"", end
     table = read(shnum * shsize, shoff)
-    rows = [list(_SHDR.unpack_from(table, i * shsize)) for i in range(shnum)]
+    if len(table) != shnum * shsize:
+        return b"", end
+    rows = [list(fields) for fields in _SHDR.iter_unpack(table)]
     trailing = []
     for row in rows:
         _, kind, flags, address, offset, length = row[:6]
         if kind == SHT_NULL:
             continue
-        holder = next(
-            (s for s in loads if s.vaddr <= address and address + length <= s.vaddr + s.memsz), None
-        )
-        if flags & SHF_ALLOC and holder is not None:
-            row[4] = address + shift
-        elif flags & SHF_ALLOC and kind == SHT_NOBITS:
-            row[4] = address + shift  # .tbss may lie beyond every segment
-        elif kind == SHT_NOBITS or not length:
-            row[4] = end
+        s = find_loaded(loads, address, length) if flags & SHF_ALLOC else None
+        if kind == SHT_NOBITS or not length:
+            row[4] = places.near(address) if flags & SHF_ALLOC else end
+        elif s is not None and offset - s.offset == address - s.vaddr:
+            row[4] = places.of(address)
         elif offset + length > size:
             return b"", end
         else:
             trailing.append(row)
+    limit = end + size + (64 << 20)
     for row in sorted(trailing, key=lambda row: row[4]):
-        start = _up(end, max(_power(row[8]), 1))
+        start = up(end, max(_power(row[8]), 1))
         layout.pieces.append((start, row[4], row[5]))
         row[4] = start
         end = start + row[5]
+        if end > limit:
+            raise Refused("has sections that overlap")
     return b"".join(_SHDR.pack(*row) for row in rows), end
 
 

