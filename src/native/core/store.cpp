@@ -324,7 +324,7 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
         while (*at && *at != '/') step.add({at++, 1});
         const bool last = *at == 0;
         const Str name = {step.data, step.size};
-        if (name.size == 0 || equal(name, ".") || equal(name, "..")) {
+        if (name.size == 0 || equal(name, str(".")) || equal(name, str(".."))) {
             *outcome = damaged;
             break;
         }

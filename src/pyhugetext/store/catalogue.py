@@ -349,7 +349,7 @@ def _try_to_remove(path: str) -> None:
     try:
         remove(path)
     except OSError:
-        pass
+        return  # somebody else's; the next number is free
 
 
 def remove(path: str) -> None:
