@@ -340,13 +340,14 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
             return fd;
         }
         const int next = open_directory(parent, step.data, outcome);
-        if (parent != version) sys::close(parent);
         if (next < 0) {
-            // Below a directory that is ours, so it can be replaced.
-            *outcome = bad_entry(outcome->status == Status::untrusted ? Status::untrusted
-                                                                      : Status::damaged);
-            return -1;
+            // What is below `objects`, which is ours then, can be replaced.
+            const Status status = outcome->status;
+            if (parent != version || status != Status::untrusted)
+                *outcome = bad_entry(status == Status::untrusted ? status : Status::damaged);
         }
+        if (parent != version) sys::close(parent);
+        if (next < 0) return -1;
         parent = next;
         ++at;
     }
