@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import clean_environment
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
@@ -107,9 +108,7 @@ class Report:
     def reasons(self) -> str:
         """All that is told of why the interpreter's text is not on a better backing."""
         region = self.interpreter
-        return "; ".join(
-            [region["reason"] or "", *region["fallbacks"], *self.stats["problems"]]
-        )
+        return "; ".join([region["reason"] or "", *region["fallbacks"], *self.stats["problems"]])
 
     @property
     def built(self) -> bool:
@@ -250,7 +249,7 @@ def require_no_system_store() -> None:
         pytest.skip(f"{SYSTEM_STORE} exists, and would be looked at first")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _disk_problem(directory: str) -> str:
     with tempfile.TemporaryDirectory(dir=directory) as place:
         report = Store(Path(place) / "probe").start()
