@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from helpers_store import Store, require_huge_disk
+from helpers_store import USE_LIBRARY, Store, make_library, require_huge_disk
 
 
 @pytest.fixture
@@ -21,40 +20,10 @@ def disk_store(tmp_path: Path) -> Store:
     return filled
 
 
-SOURCE = """
-#define F(n) int f##n(int x) {{ if (x == -1) __asm__ volatile(".skip 131072, 0x90"); \\
-                               return x * {factor} + n; }}
-F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14) F(15) F(16) F(17)
-F(18) F(19) F(20) F(21) F(22) F(23) F(24) F(25) F(26) F(27) F(28) F(29) F(30) F(31) F(32) F(33)
-F(34) F(35) F(36) F(37) F(38) F(39) F(40) F(41) F(42) F(43) F(44) F(45) F(46) F(47) F(48) F(49)
-long all(int x) {{ return f0(x) + f20(x) + f49(x); }}
-"""
-USE_LIBRARY = """
-import ctypes, sys, pyhugetext
-library = ctypes.CDLL(sys.argv[1])
-pyhugetext.remap()
-factor = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-assert getattr(library, "all")(7) == 3 * 7 * factor + 69, "another library's code"
-"""
-
-
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two libraries of the same size that compute different things."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    made = []
-    for factor in (3, 5):
-        directory = tmp_path_factory.mktemp("library")
-        target = directory / "libvictim.so"
-        source = directory / "victim.c"
-        source.write_text(SOURCE.format(factor=factor))
-        subprocess.run(
-            [compiler, "-O1", "-shared", "-fPIC", "-Wl,--build-id=0x1234", "-o", target, source],
-            check=True,
-        )
-        made.append(target)
+    """Two libraries of the same size and build-id that compute different things."""
+    made = [make_library(tmp_path_factory.mktemp("library"), factor) for factor in (3, 5)]
     assert made[0].stat().st_size == made[1].stat().st_size
     return made[0], made[1]
 
