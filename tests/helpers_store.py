@@ -237,7 +237,7 @@ class Store:
     def is_good(self, **settings: str) -> None:
         report = self.start(**settings)
         assert report.interpreter["backing"] == self.backing, report.reasons
-        assert not report.built, "an entry is there, and was built again"
+        assert not report.built, ("an entry is there, and was built again", self.records)
         assert self.leftovers == []
 
 
