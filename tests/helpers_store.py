@@ -364,13 +364,14 @@ assert getattr(library, "all")(7) == 3 * 7 * factor + 69, "another library's cod
 """
 
 
-def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234) -> Path:
-    """Compiles the library; `factor` changes what it computes and nothing else."""
+def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more: str = "") -> Path:
+    """Compiles the library; `factor` changes what it computes and nothing else. `more` is C source
+    to put behind."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang) on the path")
     target, source = directory / "libvictim.so", directory / "victim.c"
-    source.write_text(SOURCE.format(factor=factor))
-    flags = ["-O1", "-shared", "-fPIC", f"-Wl,--build-id=0x{build_id:08x}"]
+    source.write_text(SOURCE.format(factor=factor) + more)
+    flags = ["-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}"]
     subprocess.run([compiler, *flags, "-o", target, source], check=True)
     return target
