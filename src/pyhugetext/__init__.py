@@ -51,6 +51,9 @@ def _start() -> None:
 
         if _boot.secure_mode():
             # A process with more rights than its caller takes no settings from it.
+            from pyhugetext import _settings
+
+            _settings.ignore_environment()
             request, debug = _default_request({}), False
         missing = _boot.start(*request)
         _watch(debug)

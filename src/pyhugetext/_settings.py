@@ -170,3 +170,11 @@ def current() -> Settings:
     if _current is None:
         _current = Settings(os.environ)
     return _current
+
+
+def ignore_environment() -> None:
+    """For a process with more rights than its caller: the defaults, no store of a user's, and
+    nothing built."""
+    global _current
+    _current = Settings({})
+    _current.build = "never"

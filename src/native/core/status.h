@@ -66,6 +66,7 @@ enum class Call : u8 {
     mprotect,
     mremap,
     statx,
+    access,
 };
 // As a person reads them in a manual page.
 inline constexpr const char *kCallNames[] = {
@@ -85,13 +86,15 @@ inline constexpr const char *kCallNames[] = {
     "mprotect(PROT_EXEC)",
     "mremap",
     "statx",
+    "access(W_OK)",
 };
-static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::statx) + 1);
+static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::access) + 1);
 
 struct Outcome {
     Status status = Status::pending;
     Call call = Call::none;
     u16 error = 0;  // errno of that call, 0 where it did not fail
+    bool buildable = false;  // of a store: writing the entry (anew) would help, and may succeed
 
     bool ok() const { return status == Status::huge; }
 };

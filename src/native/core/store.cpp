@@ -12,7 +12,13 @@ constexpr u32 kTypeMask = 0170000, kRegular = 0100000, kDirectory = 0040000, kLi
 constexpr u32 kOthersWrite = 0022, kSticky = 01000;
 
 constexpr Outcome untrusted = {Status::untrusted, Call::none, 0};
-constexpr Outcome damaged = {Status::damaged, Call::none, 0};
+constexpr size_t kPathLimit = 4096;
+
+// An entry that is of no use as it is; writing it anew helps.
+constexpr Outcome bad_entry(Status status) {
+    return {status, Call::none, 0, true};
+}
+constexpr Outcome damaged = bad_entry(Status::damaged);
 
 struct CrcTable {
     u32 of[256];
@@ -45,12 +51,22 @@ bool trusted_directory(const sys::FileIdentity &file, bool above) {
     return above && (file.mode & kSticky) && file.owner == 0;
 }
 
+// What a missing directory comes to: it can be made where its parent may be written.
+Outcome missing_directory(int parent, const char *path, long error) {
+    if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
+    const long refusal = sys::may_write(parent, path);
+    if (failed(refusal)) return {Status::no_store, Call::access, static_cast<u16>(-refusal)};
+    return {Status::no_store, Call::none, 0, true};
+}
+
 // Every step of an absolute path, symbolic links too: they are followed, so whoever may change
-// one may lead us elsewhere.
-Outcome check_way(const char *path) {
-    char prefix[512];
+// one may lead us elsewhere. Where there are any, the way they lead has to be checked as well.
+Outcome check_way(const char *path, bool *links) {
+    char prefix[kPathLimit];
     const size_t size = length(path);
+    *links = false;
     if (size >= sizeof prefix || path[0] != '/') return untrusted;
+    size_t parent = 1;  // the size of the last prefix that is there
     for (size_t i = 0; i <= size; ++i) {
         if (i > 0 && i < size && path[i] != '/') {
             prefix[i] = path[i];
@@ -60,22 +76,45 @@ Outcome check_way(const char *path) {
         prefix[i == 0 ? 1 : i] = 0;
         sys::FileIdentity file;
         const long result = sys::identify_path(prefix, &file);
-        if (failed(result)) return {Status::no_store, Call::statx, static_cast<u16>(-result)};
-        if ((file.mode & kTypeMask) == kLink) {
+        if (failed(result)) {
+            prefix[parent] = 0;
+            return missing_directory(sys::kAtFdcwd, prefix, result);
+        }
+        const u32 type = file.mode & kTypeMask;
+        if (type == kLink) {
             if (!owned_by_us(file)) return untrusted;
+            *links = true;
+        } else if (type != kDirectory) {
+            return {Status::no_store, Call::open, sys::kEnotdir};
         } else if (!trusted_directory(file, i < size)) {
             return untrusted;
         }
+        parent = i == 0 ? 1 : i;
         if (i < size) prefix[i] = '/';
     }
     return done();
+}
+
+// The way to an open directory without any symbolic link.
+Outcome check_real_way(int directory) {
+    Buffer<40> link;
+    link.add("/proc/self/fd/").add_decimal(static_cast<u64>(directory));
+    char real[kPathLimit];
+    const long size = sys::read_link(link.data, real, sizeof real);
+    if (failed(size) || static_cast<size_t>(size) >= sizeof real) return untrusted;
+    real[size] = 0;
+    bool links;
+    const Outcome outcome = check_way(real, &links);
+    return links ? untrusted : outcome;
 }
 
 int open_directory(int parent, const char *name, Outcome *outcome) {
     const long fd = sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory |
                                                    sys::kOpenNoFollow);
     if (failed(fd)) {
-        *outcome = {Status::no_store, Call::open, static_cast<u16>(-fd)};
+        *outcome = missing_directory(parent, ".", fd);
+        // A link, or no directory at all: nothing of ours.
+        if (fd == -sys::kEnotdir || fd == -sys::kEloop) *outcome = untrusted;
         return -1;
     }
     sys::FileIdentity file;
@@ -92,16 +131,19 @@ int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *ou
     const long fd = sys::open_at(parent, name, sys::kOpenReadOnly | sys::kOpenNoFollow |
                                                    sys::kOpenNonBlock | sys::kOpenCloexec);
     if (failed(fd)) {
-        const bool missing = fd == -sys::kEnoent || fd == -sys::kEnotdir;
-        *outcome = missing ? Outcome{Status::no_entry, Call::none, 0} : refused(Call::open, fd);
-        if (fd == -sys::kEloop) *outcome = untrusted;
+        *outcome = refused(Call::open, fd);
+        if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);
+        // A link, a socket, a device, a file that its owner may not read: nothing that we wrote.
+        if (fd == -sys::kEloop || fd == -sys::kEnxio || fd == -sys::kEnodev ||
+            fd == -sys::kEacces || fd == -sys::kEperm)
+            *outcome = bad_entry(Status::untrusted);
         return -1;
     }
     const long result = sys::identify(static_cast<int>(fd), file);
     if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
         !(file->mode & kOthersWrite) && file->links == 1)
         return static_cast<int>(fd);
-    *outcome = failed(result) ? refused(Call::statx, result) : untrusted;
+    *outcome = failed(result) ? refused(Call::statx, result) : bad_entry(Status::untrusted);
     sys::close(static_cast<int>(fd));
     return -1;
 }
@@ -280,7 +322,8 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
         step.size = 0;
         while (*at && *at != '/') step.add({at++, 1});
         const bool last = *at == 0;
-        if (step.size == 0 || step.data[0] == '.') {
+        const Str name = {step.data, step.size};
+        if (name.size == 0 || equal(name, str(".")) || equal(name, str(".."))) {
             *outcome = damaged;
             break;
         }
@@ -296,6 +339,12 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
             return fd;
         }
         const int next = open_directory(parent, step.data, outcome);
+        if (next < 0) {
+            // What is below `objects`, which is ours then, can be replaced.
+            const Status status = outcome->status;
+            if (parent != version || status != Status::untrusted)
+                *outcome = bad_entry(status == Status::untrusted ? status : Status::damaged);
+        }
         if (parent != version) sys::close(parent);
         if (next < 0) return -1;
         parent = next;
@@ -358,10 +407,16 @@ Store::~Store() {
 
 Outcome Store::open(const char *root, bool system) {
     system_ = system;
-    Outcome outcome = check_way(root);
+    bool links;
+    Outcome outcome = check_way(root, &links);
     if (!outcome.ok()) return outcome;
     const long top = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
     if (failed(top)) return {Status::no_store, Call::open, static_cast<u16>(-top)};
+    if (links) outcome = check_real_way(static_cast<int>(top));
+    if (!outcome.ok()) {
+        sys::close(static_cast<int>(top));
+        return outcome;
+    }
     version_ = open_directory(static_cast<int>(top), "v1", &outcome);
     sys::close(static_cast<int>(top));
     if (version_ < 0) return outcome;
@@ -380,8 +435,8 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
     if (fd < 0) return outcome;
     outcome = file.size > kRecordLimit ? damaged : read_exactly(fd, buffer, file.size, 0);
     if (outcome.ok() && is_note(buffer, file.size)) {
-        const Status status = note_holds(buffer, file) ? Status::unbuildable : Status::no_entry;
-        outcome = {status, Call::none, 0};
+        outcome = note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
+                                           : bad_entry(Status::no_entry);
     }
     if (outcome.ok() && (!view_record(buffer, file.size, record) || !check(*record->head)))
         outcome = damaged;
@@ -389,7 +444,7 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
         // Not known to be on disk: whatever a power cut left of it must not be executed.
         u8 boot_id[16];
         if (!read_boot_id(boot_id) || compare(boot_id, record->head->boot_id, 16) != 0)
-            outcome = {Status::stale, Call::none, 0};
+            outcome = bad_entry(Status::stale);
     }
     if (outcome.ok()) note_use(fd, file);
     sys::close(fd);
@@ -411,6 +466,13 @@ Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 add
 
 Outcome Store::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
                    u64 address) const {
+    Outcome outcome = map_entry(region, pagemap, target, length, address);
+    outcome.buildable = outcome.buildable && !failed(sys::may_write(index_, "."));
+    return outcome;
+}
+
+Outcome Store::map_entry(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                         u64 address) const {
     Outcome outcome;
     const int original = open_original(region, &outcome);
     if (original < 0) return outcome;
@@ -475,13 +537,16 @@ Outcome Stores::map(Backing backing, const Region &region, const Pagemap &pagema
     for (int i = 0; i < count_; ++i) {
         Place &place = places_[i];
         if (place.backing != backing) continue;
-        if (place.opened.status == Status::pending) place.opened = place.store.open(place.root, place.system);
+        if (place.opened.status == Status::pending)
+            place.opened = place.store.open(place.root, place.system);
         Outcome outcome = place.opened;
         if (outcome.ok()) outcome = place.store.map(region, pagemap, target, length, address);
         if (outcome.ok()) return outcome;
         const bool says_little =
             outcome.status == Status::no_store || outcome.status == Status::no_entry;
+        const bool buildable = result.buildable || (outcome.buildable && !place.system);
         if (!says_little || result.status == Status::no_store) result = outcome;
+        result.buildable = buildable;
     }
     return result;
 }

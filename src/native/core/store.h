@@ -52,11 +52,14 @@ public:
     Outcome open(const char *root, bool system);
 
     // Maps [target, target + length) of the region from its entry at `address`, a reservation of
-    // ours congruent to the target. Outcome no_entry when there is none for this file as it is.
+    // ours congruent to the target. Outcome no_entry when there is none for this file as it is;
+    // `buildable` when writing the entry would help and the store can be written.
     Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
                 u64 address) const;
 
 private:
+    Outcome map_entry(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                      u64 address) const;
     int version_ = -1, index_ = -1;
     bool system_ = false;
 };
@@ -77,7 +80,7 @@ private:
     struct Place {
         const char *root = nullptr;
         Backing backing = Backing::none;
-        bool system = false;  // the first on disk
+        bool system = false;  // the first on disk: an administrator fills it, never start-up
         Store store;
         Outcome opened;
     };

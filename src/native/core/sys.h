@@ -25,10 +25,13 @@ enum : int {
     kEnoent = 2,
     kEintr = 4,
     kEio = 5,
+    kEnxio = 6,
     kEnoexec = 8,
     kEagain = 11,
     kEnomem = 12,
+    kEacces = 13,
     kEfault = 14,
+    kEnodev = 19,
     kEnotdir = 20,
     kEinval = 22,
     kEfbig = 27,
@@ -234,6 +237,17 @@ inline long identify(int fd, FileIdentity *out) {
 inline long identify_path(const char *path, FileIdentity *out) {
     constexpr int kNoFollow = 0x100;
     return identify_at(kAtFdcwd, path, kNoFollow, out);
+}
+
+// 0 when the file may be written; else why not, a read-only file system included.
+inline long may_write(int directory, const char *path) {
+    constexpr long kWrite = 2;
+    return raw(nr::faccessat, directory, reinterpret_cast<long>(path), kWrite);
+}
+// The target of a symbolic link, not NUL-terminated; returns its size.
+inline long read_link(const char *path, char *to, size_t size) {
+    return raw(nr::readlinkat, kAtFdcwd, reinterpret_cast<long>(path), reinterpret_cast<long>(to),
+               static_cast<long>(size));
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,

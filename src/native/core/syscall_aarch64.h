@@ -5,6 +5,7 @@ namespace pht::sys::nr {
 enum : long {
     fcntl = 25,
     ioctl = 29,
+    faccessat = 48,
     ftruncate = 46,
     openat = 56,
     close = 57,
@@ -13,6 +14,7 @@ enum : long {
     write = 64,
     pread64 = 67,
     pwrite64 = 68,
+    readlinkat = 78,
     utimensat = 88,
     exit = 93,
     clock_gettime = 113,

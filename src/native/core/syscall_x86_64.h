@@ -24,6 +24,8 @@ enum : long {
     fadvise64 = 221,
     clock_gettime = 228,
     openat = 257,
+    readlinkat = 267,
+    faccessat = 269,
     utimensat = 280,
     process_vm_readv = 310,
     memfd_create = 319,

@@ -34,12 +34,6 @@ bool contains(const Object &object, u64 address) {
     return address && object.low <= address && address < object.high;
 }
 
-// Whether writing the store's entry (anew) would help.
-bool is_buildable(Outcome outcome) {
-    return outcome.status == Status::no_store || outcome.status == Status::no_entry ||
-           outcome.status == Status::stale || outcome.status == Status::damaged;
-}
-
 void span_of(u64 load_bias, const Elf64_Phdr *headers, size_t count, u64 *low) {
     *low = ~0ull;
     for (size_t i = 0; i < count; ++i)
@@ -392,12 +386,12 @@ void Table::prepare(const Request &request, Scope scope) {
                 if (attempt(backing)) break;
                 // Building the entry comes before a private copy, if somebody is to do it.
                 if (backing == Backing::store || backing == Backing::shm)
-                    region->missing = region->missing || is_buildable(outcome);
+                    region->missing = region->missing || outcome.buildable;
                 if (!request.fall_back && backing == Backing::shm && region->missing) break;
             }
         }
         if (request.backing == Backing::store || request.backing == Backing::shm)
-            region->missing = is_buildable(outcome);
+            region->missing = outcome.buildable;
         region->missing = region->missing && chosen == Backing::none;
         region->backing = chosen;
         region->outcome = outcome;

@@ -82,12 +82,16 @@ template <size_t N> struct Buffer {
         return *this;
     }
     Buffer &add(const char *text) { return add(str(text)); }
-    Buffer &add_hex(u64 value) {
-        char digits[16];
+    Buffer &add_hex(u64 value) { return add_number(value, 16); }
+    Buffer &add_decimal(u64 value) { return add_number(value, 10); }
+
+private:
+    Buffer &add_number(u64 value, unsigned base) {
+        char digits[20];
         size_t at = sizeof digits;
         do {
-            digits[--at] = "0123456789abcdef"[value & 15];
-            value >>= 4;
+            digits[--at] = "0123456789abcdef"[value % base];
+            value /= base;
         } while (value);
         return add({digits + at, sizeof digits - at});
     }

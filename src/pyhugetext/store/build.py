@@ -9,8 +9,9 @@ import os
 from pyhugetext import _boot, _settings
 from pyhugetext.store import places
 
-OVERLAYFS = 0x794C7630
+OVERLAYFS, TMPFS = 0x794C7630, 0x01021994
 HUGE = 2 << 20
+SMALL_FILES = 8 << 20  # what trying a file system and writing records takes at most
 
 # What the last build could not do, for stats(): sentences.
 reasons = []  # type: list[str]
@@ -25,9 +26,16 @@ _spent = 0  # bytes this process has built
 def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-def]
     """Builds entries for the regions that wait for one, in the stores that `backing` (the core's
     number) draws on; `reasons` says why others were not."""
+    import resource
+
     wanted = _boot.missing()
     always = settings.build == "always"
     shm_only = backing == _settings.BACKINGS["shm"]
+    # Where Python ignores SIGXFSZ this would be an error to catch; embedded it kills the program.
+    ceiling = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if ceiling != resource.RLIM_INFINITY and ceiling < SMALL_FILES:
+        _tell(f"RLIMIT_FSIZE of {ceiling} bytes is too small for a store")
+        return
     if settings.store and not always and not shm_only and _on_overlay(settings.store):
         _tell(
             f"store {settings.store}: on overlayfs it would be built at every start of a "
@@ -39,12 +47,16 @@ def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-de
     stores = []
     if settings.store and not shm_only:
         stores.append(catalogue.Catalogue(settings.store, settings.store_limit, False))
-    if backing != _settings.BACKINGS["store"]:
+    if backing != _settings.BACKINGS["store"] and _has_shared_memory(settings.shm_store):
         stores.append(catalogue.Catalogue(settings.shm_store, settings.shm_limit, True))
     for store in stores:
         try:
             wanted = _build_into(store, wanted, settings.build_limit, always)
-        except (OSError, places.Untrusted, catalogue.Busy) as error:
+        except catalogue.Busy as error:
+            # The other process builds it. A second copy in shared memory would be one too many.
+            _tell(_text(error))
+            return
+        except (OSError, places.Untrusted) as error:
             _tell(f"store {store.root}: {_text(error)}")
         if not wanted:
             return
@@ -53,24 +65,35 @@ def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-de
 def _build_into(store, wanted, limit, always):  # type: ignore[no-untyped-def]
     """Builds into one store; returns what it could not take."""
     store.prepare()
-    verdict = WRITTEN if store.shared_memory else judge(store)
     lock = store.lock(wait=always)
     try:
-        if verdict != WRITTEN:
-            again = "; pyhugetext warm can fill it" if verdict == EVICTED else ""
-            reason = f"this file system gives no huge pages to new files{again}"
+        reason = _unfit(store)
+        if reason:
             _tell(f"store {store.root}: {reason}")
             for path, bias in wanted:
                 store.note(path, bias, reason)
             return wanted
         return [(path, bias) for path, bias in wanted if not _build(store, path, bias, limit)]
     finally:
-        os.close(lock)
+        store.unlock(lock)
+
+
+def _unfit(store) -> "str | None":  # type: ignore[no-untyped-def]
+    """Why nothing built into this store would run from huge pages, or None."""
+    if os.statvfs(store.base).f_flag & os.ST_NOEXEC:
+        return "this file system is mounted noexec"
+    if store.shared_memory:
+        return None
+    verdict = judge(store)
+    if verdict == WRITTEN:
+        return None
+    again = "; pyhugetext warm can fill it" if verdict == EVICTED else ""
+    return f"this file system gives no huge pages to new files{again}"
 
 
 def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-untyped-def]
     """Builds one entry; whether nobody else needs to try."""
-    from pyhugetext.store import catalogue, elf
+    from pyhugetext.store import catalogue, elf, record
 
     global _spent
     lasting = True
@@ -81,14 +104,15 @@ def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-
         if not reason:
             where, written = store.add(path, bias, durable=False)
             _spent += written
-            if store.shared_memory:
-                _collapse(os.path.join(store.base, where))
-            return True
+            if not store.shared_memory or _collapse(os.path.join(store.base, where)):
+                return True
+            # Of no use, and paid for in memory.
+            store.drop_record(record.key(os.stat(path), bias))
+            reason, lasting = "the kernel does not collapse shared memory", True
     except elf.Refused as error:
         store.note(path, bias, str(error))
         _tell(f"{path}: {error}")
         return False
-        lasting = lasting or not reason.startswith("PYHUGETEXT_BUILD_LIMIT")
     except (OSError, catalogue.Full) as error:
         reason, lasting = _text(error), True
     _tell(f"store {store.root}: {path}: {reason}")
@@ -117,34 +141,56 @@ MOST_BIASES = 4
 
 
 def _too_many(store, path: str) -> bool:  # type: ignore[no-untyped-def]
-    """Whether this file has entries for several load addresses already: each is a whole copy."""
-    status = os.stat(path)
-    prefix = f"{os.major(status.st_dev):x}-{os.minor(status.st_dev):x}-{status.st_ino:x}-"
-    return sum(name.startswith(prefix) for name in os.listdir(store.index)) >= MOST_BIASES
+    """Whether this file, as it is, has entries for several load addresses already: each is a
+    whole copy."""
+    from pyhugetext.store import record
+
+    same_file = record.key(os.stat(path), 0).rsplit("-", 1)[0] + "-"
+    return sum(name.startswith(same_file) for name in os.listdir(store.index)) >= MOST_BIASES
 
 
 def _on_overlay(path: str) -> bool:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return _filesystem(path) == OVERLAYFS
+
+
+def _has_shared_memory(path: str) -> bool:
+    """Whether the place of the store in shared memory is memory: where /dev/shm is missing, or
+    an ordinary directory, nothing is made."""
+    directory = os.path.dirname(path)
+    if _filesystem(directory) == TMPFS:
+        return True
+    _tell(f"store {path}: {directory} is no tmpfs")
+    return False
+
+
+def _filesystem(path: str) -> int:
+    """The type of a directory's file system, as in statfs(2); 0 where that cannot be told."""
     try:
-        return bool(_boot.filesystem(fd) == OVERLAYFS)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int(_boot.filesystem(fd))
     finally:
         os.close(fd)
 
 
-def _collapse(path: str) -> None:
+def _collapse(path: str) -> bool:
+    """Makes a copy in shared memory huge; whether it is, if only in part."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        size = os.fstat(fd).st_size & -HUGE
-        _boot.probe(fd, 0, size, True)
+        return bool(_boot.probe(fd, 0, os.fstat(fd).st_size & -HUGE, True))
+    except OSError:
+        return False
     finally:
         os.close(fd)
 
 
 def judge(store) -> str:  # type: ignore[no-untyped-def]
     """What the store's file system does with a file written in steps of 2 MiB: tried once with a
-    small file, then remembered for this kernel and file system."""
+    small file, then remembered for this kernel and file system. The lock must be held."""
     here = f"{os.stat(store.base).st_dev:x} {os.uname().release}"
     try:
         with open(store.verdict_file) as file:
@@ -153,16 +199,17 @@ def judge(store) -> str:  # type: ignore[no-untyped-def]
             return verdict
     except OSError:
         pass
-    lock = store.lock(wait=False)
+    verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
+    temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600)
     try:
-        verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
-        temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
-        with open(temporary, "w") as file:
-            file.write(f"{here} {verdict}\n")
-        os.rename(temporary, store.verdict_file)
-        return verdict
+        os.fchmod(fd, 0o600)  # whatever the umask
+        os.write(fd, f"{here} {verdict}\n".encode())
     finally:
-        os.close(lock)
+        os.close(fd)
+    os.rename(temporary, store.verdict_file)
+    return verdict
 
 
 def _try(path: str) -> str:

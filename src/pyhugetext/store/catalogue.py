@@ -45,10 +45,12 @@ class Catalogue:
 
     def prepare(self) -> None:
         """Makes the directories and checks whom they belong to. OSError, places.Untrusted."""
+        places.check_before_making(self.root)
         for path in (self.index, self.objects, self.tmp):
             places.make_directory(path, self.mode)
-        for path in (self.index, self.objects, self.tmp):
-            places.check_trust(path)
+        places.check_trust(self.root)
+        for path in (self.base, self.index, self.objects, self.tmp):
+            places.check_own(path)
 
     def lock(self, wait: bool) -> int:
         """Takes the writer's lock; the descriptor to close. Busy unless `wait`."""
@@ -64,16 +66,24 @@ class Catalogue:
             remove(os.path.join(self.tmp, name))
         return fd
 
+    def unlock(self, fd: int) -> None:
+        """Gives the lock back, even where a child forked meanwhile has the descriptor too."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
     def records(self) -> "list[tuple[str, record.Record | None]]":
         """All (name, record) of the index; None for what is no record."""
         out = []  # type: list[tuple[str, record.Record | None]]
         for name in sorted(os.listdir(self.index)):
             try:
-                with open(os.path.join(self.index, name), "rb", opener=_plain) as file:
-                    out.append((name, record.Record.unpack(file.read(record.LIMIT + 1))))
-            except (OSError, record.Damaged):
+                out.append((name, self._read_record(name)))
+            except (OSError, places.Untrusted, record.Damaged):
                 out.append((name, None))
         return out
+
+    def _read_record(self, name: str) -> record.Record:
+        with os.fdopen(places.open_trusted(os.path.join(self.index, name)), "rb") as file:
+            return record.Record.unpack(file.read(record.LIMIT + 1))
 
     def used_bytes(self) -> int:
         """Disk (or memory) the copies take."""
@@ -95,6 +105,11 @@ class Catalogue:
         free = self._free_bytes()
         if used + size <= self.limit and free - size >= 0:
             return
+        if free + used - size < 0:  # evicting everything would not help
+            raise Full("the file system has too little free space")
+        gone = self.drop_orphan_copies()
+        used -= gone
+        free += gone
         for _, name in sorted(self._by_use()):
             if used + size <= self.limit and free - size >= 0:
                 break
@@ -142,13 +157,15 @@ class Catalogue:
 
     def drop_orphans(self) -> int:
         """Removes copies without a record and records without a copy. Returns the bytes freed."""
-        freed = 0
-        used = set()
         for name, entry in self.records():
             if entry is None or not os.path.isfile(os.path.join(self.base, entry.path)):
                 remove(os.path.join(self.index, name))
-            else:
-                used.add(entry.path)
+        return self.drop_orphan_copies()
+
+    def drop_orphan_copies(self) -> int:
+        """Removes copies without a record, left by killed builders. Returns the bytes freed."""
+        freed = 0
+        used = self._paths_in_use()
         for name in os.listdir(self.objects):
             directory = os.path.join(self.objects, name)
             bases = os.listdir(directory) if os.path.isdir(directory) else []
@@ -157,6 +174,18 @@ class Catalogue:
                     freed += os.lstat(os.path.join(directory, base)).st_blocks * 512
                 remove(directory)
         return freed
+
+    def _paths_in_use(self, but: str = "") -> "set[str]":
+        """The copies that have a record, other than that of the name `but`."""
+        return {entry.path for name, entry in self.records() if entry is not None and name != but}
+
+    def _drop_superseded(self, name: str) -> None:
+        """Removes the records of the file of this key from before it was changed in place."""
+        current = name.rsplit("-", 1)[0]
+        prefix = "-".join(name.split("-")[:3]) + "-"
+        for other in os.listdir(self.index):
+            if other.startswith(prefix) and other.rsplit("-", 1)[0] != current:
+                self.drop_record(other)
 
     def add(self, path: str, bias: int, durable: bool) -> "tuple[str, int]":
         """Builds the entry of one file, or ties it to a copy of the same content that is there.
@@ -168,28 +197,36 @@ class Catalogue:
         try:
             before = os.fstat(source)
             layout = elf.lay_out(lambda n, at: os.pread(source, n, at), before.st_size, bias)
+            key = record.key(before, bias)
             name, base = _object_name(layout, before, bias), os.path.basename(path)
             written = 0
-            where = self._same_object(name, base, layout, source)
+            where = self._same_object(key, name, base, layout, source)
             if where is None:
                 where = self._write_object(name, base, layout, source, durable)
                 written = layout.size
             elif durable:
-                _sync(os.path.join(self.base, where))
+                copied = os.path.join(self.base, where)
+                for step in (copied, os.path.dirname(copied), self.objects):
+                    _sync(step)
             after = os.fstat(source)
             if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-                self._drop_object(where)
+                if written:
+                    self._drop_object(where)
                 raise elf.Refused("was changed while it was copied")
         finally:
             os.close(source)
         header = b""
         with open(os.path.join(self.base, where), "rb") as file:
             header = file.read(layout.header_size)
+            if not written:
+                # Comparing read it into small folios; the next fault reads 2 MiB.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         entry = record.Record.make(before, bias, layout, where, header, durable)
-        self._write_record(record.key(before, bias), entry.pack(), durable)
+        self._write_record(key, entry.pack(), durable)
         if self.public and durable and layout.build_id:
             name = record.image_key(before, bias, layout.build_id)
             self._write_record(name, entry.of_image().pack(), durable)
+        self._drop_superseded(key)
         return where, written
 
     def note(self, path: str, bias: int, reason: str) -> None:
@@ -198,25 +235,42 @@ class Catalogue:
         text = f"{os.uname().release}\n{reason}\n"
         try:
             name = record.key(os.stat(path), bias)
-            self._write_record(name, record.NOTE_MAGIC + text.encode(), False)
+            if not self._is_current(name):
+                self._write_record(name, record.NOTE_MAGIC + text.encode(), False)
         except OSError:
             pass
 
+    def _is_current(self, name: str) -> bool:
+        """Whether there is a record that the core would believe."""
+        try:
+            entry = self._read_record(name)
+        except (OSError, places.Untrusted, record.Damaged):
+            return False
+        return entry.durable or entry.boot_id == record.boot_id()
+
     def _same_object(
-        self, name: str, base: str, layout: elf.Layout, source: int
+        self, key: str, name: str, base: str, layout: elf.Layout, source: int
     ) -> "str | None":
-        """The copy of the same content under the same basename, when the store has it."""
+        """The copy of the same content under the same basename, when the store has it. A copy
+        that nobody trusts, or that differs and is no other file's, goes."""
         for number in range(16):
             where = f"objects/{name}-{number}/{base}"
+            directory = os.path.join(self.objects, f"{name}-{number}")
             try:
-                target = os.open(os.path.join(self.base, where), os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
+                places.check_own(directory)
+                target = places.open_trusted(os.path.join(directory, base))
+            except FileNotFoundError:
+                continue  # none, or one of another basename
+            except (OSError, places.Untrusted):
+                _try_to_remove(directory)
                 continue
             try:
                 if copy.same_copy(layout, source, target) is None:
                     return where
             finally:
                 os.close(target)
+            if where not in self._paths_in_use(but=key):
+                _try_to_remove(directory)
         return None
 
     def _write_object(
@@ -226,6 +280,7 @@ class Catalogue:
         temporary = os.path.join(self.tmp, f"{os.getpid()}-{name}")
         os.mkdir(temporary, self.mode)
         try:
+            os.chmod(temporary, self.mode)  # whatever the umask
             target = os.path.join(temporary, base)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(target, flags, 0o600)
@@ -236,7 +291,8 @@ class Catalogue:
                     os.fsync(fd)
             finally:
                 os.close(fd)
-            os.chmod(temporary, self.mode)
+            if durable:
+                _sync(temporary)
             for number in range(16):
                 final = os.path.join(self.objects, f"{name}-{number}")
                 if not os.path.lexists(final):
@@ -273,11 +329,6 @@ class Catalogue:
             _sync(self.index)
 
 
-def _plain(path: str, flags: int) -> int:
-    """Opens without following a link or waiting for a FIFO's writer."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
 def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
     """A name that files of different content seldom share; whoever shares it is compared."""
     content = layout.build_id.hex()
@@ -292,6 +343,13 @@ def _sync(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _try_to_remove(path: str) -> None:
+    try:
+        remove(path)
+    except OSError:
+        return  # somebody else's; the next number is free
 
 
 def remove(path: str) -> None:

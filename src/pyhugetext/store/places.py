@@ -13,23 +13,75 @@ class Untrusted(Exception):
 def check_trust(path: str) -> None:
     """Makes sure that only this user or root can put names into the directory `path` or change
     the way there. Untrusted otherwise; the core checks the same before it maps anything."""
-    us = (0, os.geteuid())
-    step = "/"
+    if _check_steps(path, False):
+        _check_steps(os.path.realpath(path), False)
+
+
+def check_before_making(path: str) -> None:
+    """As check_trust for a directory that may have to be made: as far as there is one. Before
+    anything is made, lest root leaves its directories in somebody else's home."""
+    missing = False
+    while not os.path.lexists(path):
+        path, missing = os.path.dirname(path), True
+    if _check_steps(path, missing):
+        _check_steps(os.path.realpath(path), missing)
+
+
+def check_own(path: str) -> None:
+    """Makes sure of one directory below a trusted one: no symbolic link, ours, nobody else's to
+    write."""
+    status = os.lstat(path)
+    _check_directory(path, status, False)
+
+
+def _check_steps(path: str, above: bool) -> bool:
+    """Checks each step; whether there is a symbolic link among them, whose way counts too. `above`
+    when the store itself is not there yet."""
+    step, links = "/", False
     parts = [part for part in path.split("/") if part]
     for i in range(len(parts) + 1):
         if i:
             step = os.path.join(step, parts[i - 1])
         status = os.lstat(step)
-        if status.st_uid not in us:
-            raise Untrusted(f"{step} belongs to user {status.st_uid}")
         if stat.S_ISLNK(status.st_mode):
-            continue
-        if not stat.S_ISDIR(status.st_mode):
-            raise Untrusted(f"{step} is no directory")
+            _check_owner(step, status)
+            links = True
+        else:
+            _check_directory(step, status, above or i < len(parts))
+    return links
+
+
+def _check_owner(path: str, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise Untrusted(f"{path} belongs to user {status.st_uid}")
+
+
+def _check_directory(path: str, status: os.stat_result, above: bool) -> None:
+    _check_owner(path, status)
+    if not stat.S_ISDIR(status.st_mode):
+        raise Untrusted(f"{path} is no directory")
+    # What is sticky and root's, as /tmp and /dev/shm are, will do above the store.
+    sticky = above and status.st_mode & stat.S_ISVTX and status.st_uid == 0
+    if status.st_mode & 0o022 and not sticky:
+        raise Untrusted(f"{path} is writable by others (mode {status.st_mode & 0o7777:o})")
+
+
+def open_trusted(path: str) -> int:
+    """Opens a file of a store for reading: a regular one with no other name that only this user
+    or root can write. Untrusted, OSError; never waits for a FIFO's writer."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags)
+    try:
+        status = os.fstat(fd)
+        _check_owner(path, status)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise Untrusted(f"{path} is no plain file with one name")
         if status.st_mode & 0o022:
-            sticky = i < len(parts) and status.st_mode & stat.S_ISVTX and status.st_uid == 0
-            if not sticky:
-                raise Untrusted(f"{step} is writable by others (mode {status.st_mode & 0o7777:o})")
+            raise Untrusted(f"{path} is writable by others (mode {status.st_mode & 0o7777:o})")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def make_directory(path: str, mode: int) -> None:

@@ -145,6 +145,9 @@ class Record:
         ranges = [_RANGE.unpack_from(data, at + i * _RANGE.size) for i in range(range_count)]
         at += range_count * _RANGE.size
         path = os.fsdecode(data[at : at + path_size].rstrip(b"\0"))
+        steps = path.split("/")
+        if len(steps) != 3 or steps[0] != "objects" or {"", ".", ".."} & set(steps):
+            raise Damaged("its path leads out of the store")
         header = data[at + path_size :]
         return cls(
             identity, bias, boot, object_size, build_id_at, build_id_size, ranges, path, header
