@@ -125,7 +125,8 @@ int open_directory(int parent, const char *name, Outcome *outcome) {
     return -1;
 }
 
-// A regular file below a trusted directory that nobody else can write and that has no other name.
+// A regular file below a trusted directory that nobody else can write. Other names of it are no
+// danger, owner and mode being the file's own; and perf record links what it saw into ~/.debug.
 int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
     const long fd = sys::open_at(parent, name, sys::kOpenReadOnly | sys::kOpenNoFollow |
@@ -141,7 +142,7 @@ int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *ou
     }
     const long result = sys::identify(static_cast<int>(fd), file);
     if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
-        !(file->mode & kOthersWrite) && file->links == 1)
+        !(file->mode & kOthersWrite))
         return static_cast<int>(fd);
     *outcome = failed(result) ? refused(Call::statx, result) : bad_entry(Status::untrusted);
     sys::close(static_cast<int>(fd));

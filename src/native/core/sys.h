@@ -199,7 +199,7 @@ struct FileIdentity {
     u64 inode = 0, size = 0;
     u64 mtime = 0, ctime = 0;  // seconds
     u32 mtime_ns = 0, ctime_ns = 0;
-    u32 mode = 0, owner = 0, links = 0;
+    u32 mode = 0, owner = 0;
 };
 inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
@@ -225,8 +225,7 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
             info.ino,               info.size,
             info.mtime.seconds,     info.ctime.seconds,
             info.mtime.nanoseconds, info.ctime.nanoseconds,
-            info.mode,              info.uid,
-            info.nlink};
+            info.mode,              info.uid};
     return 0;
 }
 inline long identify(int fd, FileIdentity *out) {
