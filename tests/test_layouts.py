@@ -256,7 +256,8 @@ h.report(record)
     oracle = Oracle(target, record["maps"])
     covered = record["covered"]
     assert covered["mapped_bytes"] == oracle.coverable_bytes > 0
-    assert covered["huge_bytes"] == covered["swapped_bytes"] == record["smaps"]
+    # From the store its pages come at their first use.
+    assert 0 < covered["huge_bytes"] == record["smaps"] <= covered["swapped_bytes"]
 
 
 def embedding_program(tmp_path: Path, sample: Path, *flags: str) -> Path:
