@@ -73,9 +73,8 @@ $(DEMO)/installed: $(SOURCES)
 demo: $(DEMO)/installed
 	@echo; echo "\$$ python examples/demo.py"
 	@env -u PYHUGETEXT $(DEMO)/bin/python examples/demo.py
-	@echo; echo "\$$ PYHUGETEXT_PRIVATE_LIMIT=unlimited python examples/demo.py | tail -n 1"
-	@env -u PYHUGETEXT PYHUGETEXT_PRIVATE_LIMIT=unlimited $(DEMO)/bin/python examples/demo.py \
-	    | tail -n 1
+	@echo; echo "\$$ PYHUGETEXT_BACKING=memfd python examples/demo.py | tail -n 1"
+	@env -u PYHUGETEXT PYHUGETEXT_BACKING=memfd $(DEMO)/bin/python examples/demo.py | tail -n 1
 	@echo; echo "\$$ PYHUGETEXT=0 python examples/demo.py | grep ^pyhugetext"
 	@$(DEMO)/bin/python examples/demo.py | grep ^pyhugetext
 

@@ -249,7 +249,7 @@ def _in_child(action: Callable[[], Any], seconds: float = 20) -> dict[str, Any]:
                 if os.WIFSIGNALED(watched.status):
                     os.kill(os.getpid(), os.WTERMSIG(watched.status))
                 status = os.WEXITSTATUS(watched.status)
-            except BaseException:  # noqa: BLE001
+            except BaseException:
                 sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
             finally:
                 os._exit(status)
@@ -454,7 +454,7 @@ def program(told: str) -> None:
         import pyhugetext
 
         stats = json.dumps(pyhugetext.stats().as_dict())
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         stats = json.dumps({"failed": repr(error)})
     with open(told, "w") as file:
         file.write(stats)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import Run, big_source, clean_environment
 from helpers_harm import extension_compiler
 
@@ -274,8 +275,7 @@ def test_failing_import_has_the_same_traceback(python, compile_extension, tmp_pa
         caller()
     """
     plain, active = (
-        python(code, str(module.parent), check=False, env=env)
-        for env in ({"PYHUGETEXT": "0"}, {})
+        python(code, str(module.parent), check=False, env=env) for env in ({"PYHUGETEXT": "0"}, {})
     )
     assert plain.returncode == active.returncode == 1
     if "fine" in way:  # the message of a TypeError names the C function

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import HUGE
 
 ROOT = Path(__file__).resolve().parent.parent

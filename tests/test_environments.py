@@ -4,7 +4,6 @@ text is on huge pages."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys

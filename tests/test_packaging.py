@@ -180,6 +180,13 @@ def test_wheel_has_the_version_of_the_package(wheels):
     assert f"\nVersion: {version[1]}\n" in metadata
 
 
+def test_readme_names_every_setting(python):
+    code = "from pyhugetext._settings import VARIABLES; print(*VARIABLES)"
+    names = python(code, env={"PYHUGETEXT": "0"}).stdout.split()
+    table = re.findall(r"^\| `(PYHUGETEXT\w*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(names)
+
+
 def test_startup_files_sort_after_the_editable_finder():
     # site reads .pth files in order of their names, and an editable install is found only after
     # the finder's file (`_pyhugetext_editable.pth`, `__editable__...`) was read.

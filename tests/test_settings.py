@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import big_source, clean_environment
-from helpers_harm import extension_compiler, installed_files, site_packages
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from conftest import big_source, clean_environment
+from helpers_harm import extension_compiler, installed_files, site_packages
 from pyhugetext._settings import NO_LIMIT, VARIABLES, Settings, parse_size
 
 SHIFTS = {"": 0, "K": 10, "k": 10, "M": 20, "m": 20, "G": 30, "g": 30}
@@ -245,7 +245,9 @@ def test_patterns_match_as_fnmatch_does(python, compile_library, tmp_path, name)
             max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck)
         )
         @given(st.lists(patterns_about(path), min_size=60, max_size=60))
-        @example(["*", path, "?" * len(path), f"*{name[-5:]}", "*[ü]*", "*[!u]€*", "[/]*", "*[b-a]*"])
+        @example(
+            ["*", path, "?" * len(path), f"*{name[-5:]}", "*[ü]*", "*[!u]€*", "[/]*", "*[b-a]*"]
+        )
         def compare(patterns: list[str]) -> None:
             # Nothing is copied with a budget of 0, so a look at one pattern costs little.
             code = """
@@ -272,6 +274,7 @@ def test_patterns_match_as_fnmatch_does(python, compile_library, tmp_path, name)
 
 
 # --- more rights than the caller's ---
+
 
 @pytest.fixture
 def secure_python() -> Iterator[tuple[str, ...]]:

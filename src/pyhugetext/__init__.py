@@ -7,6 +7,18 @@ before it is asked for: no `re`, no `typing`, no `__future__`.
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyhugetext._api import remap, restore, stats
+    from pyhugetext._kernel import Kernel
+    from pyhugetext._stats import Region, Stats
+
+    # Backing, minimum text, private limit, fall back, include, exclude, stores, stores in shared
+    # memory.
+    Request = tuple[int, int, int, bool, bytes, bytes, bytes, bytes]
+
 __version__ = "0.1.0"
 
 __all__ = ["Kernel", "Region", "Stats", "__version__", "remap", "restore", "stats"]
@@ -64,7 +76,7 @@ def _start() -> None:
         _failure = error
 
 
-def _default_request(environ):  # type: ignore[no-untyped-def]
+def _default_request(environ: "Mapping[str, str]") -> "Request":
     """What the native part takes: backing, minimum text, private limit, whether to fall back
     before the store was built, include, exclude, stores, stores in shared memory."""
     stores = _SYSTEM_STORE + "\0"
@@ -94,12 +106,6 @@ def _later() -> None:
     from pyhugetext import _after
 
     _after.run()
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyhugetext._api import remap, restore, stats
-    from pyhugetext._stats import Kernel, Region, Stats
 
 
 def __getattr__(name: str) -> object:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import bisect
 import re
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pyhugetext import _kernel, _native, _smaps, _words
 from pyhugetext._stats import Region, Stats
+
+if TYPE_CHECKING:
+    from pyhugetext._native import RawRegion, RawSnapshot
 
 # The order of the ladder, to tell why the better rungs were not taken.
 _LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
@@ -41,7 +44,7 @@ def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int,
     return runs
 
 
-def _reason(raw: dict[str, Any], swapped: int, resident: int, huge: int) -> str | None:
+def _reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | None:
     name = _words.status_name(raw["outcome"])
     parts = []
     if name not in ("huge", "partial"):
@@ -55,13 +58,11 @@ def _reason(raw: dict[str, Any], swapped: int, resident: int, huge: int) -> str 
             seen.add(text)
             parts.append(f"2 MiB at {start:#x}: {text}")
     if huge < resident:
-        parts.append(
-            f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages"
-        )
+        parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
     return "; ".join(parts) or None
 
 
-def _fallbacks(raw: dict[str, Any]) -> tuple[str, ...]:
+def _fallbacks(raw: RawRegion) -> tuple[str, ...]:
     backing = _native.BACKINGS[raw["backing"]]
     out = []
     for name in _LADDER:
@@ -73,7 +74,7 @@ def _fallbacks(raw: dict[str, Any]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _region(raw: dict[str, Any], mappings: _Mappings) -> Region:
+def _region(raw: RawRegion, mappings: _Mappings) -> Region:
     runs = _runs(raw["pages"])
     backing = _native.BACKINGS[raw["backing"]]
     ours = [m for start, end in runs for m in mappings.within(start, end)]
@@ -106,7 +107,7 @@ def _region(raw: dict[str, Any], mappings: _Mappings) -> Region:
     )
 
 
-def _foreign(raw: list[dict[str, Any]], mappings: _Mappings) -> list[Region]:
+def _foreign(raw: list[RawRegion], mappings: _Mappings) -> list[Region]:
     """Executable file mappings that no loaded object accounts for."""
     spans = sorted((r["low"], r["high"]) for r in raw)
     lows = [low for low, _ in spans]
@@ -154,7 +155,7 @@ def _unmatched(name: str, patterns: tuple[str, ...], regions: list[Region]) -> l
     ]
 
 
-def _why_inactive(raw: dict[str, Any], regions: list[Region]) -> str:
+def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
     if not raw["started"]:
         return (
             "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "

@@ -33,6 +33,15 @@ VARIABLES = (
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from pyhugetext import Request
+
+    _T = TypeVar("_T")
+
+
 class Settings:
     """What one environment asks for. Attributes are plain values; `problems` says what was wrong."""
 
@@ -78,7 +87,12 @@ class Settings:
                     + ", ".join(VARIABLES)
                 )
 
-    def request(self, backing=None, include=None, exclude=None):  # type: ignore[no-untyped-def]
+    def request(
+        self,
+        backing: "int | None" = None,
+        include: "tuple[str, ...] | None" = None,
+        exclude: "tuple[str, ...] | None" = None,
+    ) -> "Request":
         """The settings as the native part takes them (see pyhugetext._default_request), with what
         remap() was given in their place."""
         backing = self.backing if backing is None else backing
@@ -106,7 +120,14 @@ class Settings:
         roots = os.fsdecode(default).split("\0")
         return roots[1] or None
 
-    def _choice(self, environ, name, choices, default, allowed):  # type: ignore[no-untyped-def]
+    def _choice(
+        self,
+        environ: "os._Environ[str] | dict[str, str]",
+        name: str,
+        choices: "dict[str, _T]",
+        default: "_T",
+        allowed: str,
+    ) -> "_T":
         value = environ.get(name, "")
         key = value.strip().lower()
         if not key:

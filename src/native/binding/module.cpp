@@ -133,6 +133,8 @@ bool is_main_interpreter() {
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                 py::multiple_interpreters::per_interpreter_gil()) {
+    // Without its other half the import fails, as it does without both.
+    engine();
     module.doc() = "Binding of pyhugetext's engine; private.";
     module.attr("BACKINGS") = names(pht::kBackingNames);
     module.attr("STATUSES") = names(pht::kStatusNames);

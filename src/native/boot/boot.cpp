@@ -181,11 +181,10 @@ PyObject *boot_watch_imports(PyObject *, PyObject *arguments) {
     PyObject *original = PyObject_GetAttrString(loader, "create_module");
     if (!original) return nullptr;
     // An instance method read from its class comes out as the plain function it holds.
-    const bool ours =
-        is_our_hook(original) ||
-        (PyCFunction_Check(original) &&
-         PyCFunction_GetFunction(original) ==
-             reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module)));
+    const bool ours = is_our_hook(original) ||
+                      (PyCFunction_Check(original) &&
+                       PyCFunction_GetFunction(original) ==
+                           reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module)));
     if (ours) {
         Py_DECREF(original);
         Py_RETURN_FALSE;

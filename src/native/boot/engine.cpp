@@ -11,7 +11,7 @@ namespace pht {
 
 struct Visit {
     Table *table;
-    u64 adds, subs;      // in: last seen; out: now
+    u64 adds, subs;  // in: last seen; out: now
     bool changed, found, complete;
     Backing keep;  // what restore leaves
 };
@@ -54,8 +54,8 @@ int list_object(dl_phdr_info *info, size_t, void *data) {
     // The executable comes first, under an empty name (glibc) or its own (musl).
     const bool main = !visit->found;
     visit->found = true;
-    visit->complete = visit->complete && visit->table->list(info->dlpi_addr, info->dlpi_phdr,
-                                                            info->dlpi_phnum, main);
+    visit->complete = visit->complete &&
+                      visit->table->list(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum, main);
     return 0;
 }
 
@@ -224,7 +224,7 @@ void Engine::restore() {
     put_back(Backing::none);
 }
 
-bool Engine::started() {
+bool Engine::started() const {
     const Locked locked;
     return started_;
 }

@@ -12,9 +12,9 @@ struct StretchView {
     Outcome outcome;
 };
 struct RegionView {
-    u64 low, high;                  // the object's span
+    u64 low, high;  // the object's span
     u64 text_bytes, coverable_bytes, mapped_bytes, elapsed_ns;
-    size_t path, path_size;         // into Snapshot::text
+    size_t path, path_size;           // into Snapshot::text
     size_t first_stretch, stretches;  // into Snapshot::stretches: the planned 2 MiB pages
     Backing backing;
     Outcome outcome;
@@ -23,11 +23,11 @@ struct RegionView {
     bool is_main;
 };
 struct Snapshot {
-    bool started = false;      // remap was asked for, at start-up or by call
-    bool enabled = false;      // and not undone by restore()
-    Outcome machine;           // whether this machine can do it at all
-    Outcome last;              // of the last pass as a whole
-    u64 elapsed_ns = 0;        // spent in all passes
+    bool started = false;  // remap was asked for, at start-up or by call
+    bool enabled = false;  // and not undone by restore()
+    Outcome machine;       // whether this machine can do it at all
+    Outcome last;          // of the last pass as a whole
+    u64 elapsed_ns = 0;    // spent in all passes
     Array<RegionView> regions;
     Array<StretchView> stretches;
     Array<char> text;
@@ -67,7 +67,7 @@ public:
     void restore();
     const Snapshot *take_snapshot();  // nullptr when memory ran out
     void free_snapshot(const Snapshot *snapshot);
-    bool started();
+    bool started() const;
 
 private:
     void fill(Snapshot *out);

@@ -7,7 +7,6 @@ namespace {
 using sys::kMapAnonymous;
 using sys::kMapFixed;
 using sys::kMapPrivate;
-using sys::kMapShared;
 using sys::kProtRead;
 using sys::kProtWrite;
 
@@ -82,7 +81,8 @@ Buffer<80> memory_name(const Region &region) {
 }
 
 // Calls visit(piece start, piece end) for what of [target, target + length) comes from the file.
-template <class Visit> Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
+template <class Visit>
+Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
     for (const Piece &piece : region.pieces) {
         const u64 start = max(piece.start, target), end = min(piece.end, target + length);
         if (start >= end || !piece.from_file()) continue;
@@ -152,8 +152,8 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) 
         return write_all(fd, start, end - start, start - target);
     });
     if (!outcome.ok()) return outcome;
-    result = sys::add_seals(
-        fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
+    result =
+        sys::add_seals(fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
     if (sys::failed(result)) return refused(Call::seal, result);
     sys::sync_instructions(scratch.address(), length);
     sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
@@ -255,8 +255,7 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (!outcome.ok()) return outcome;
     outcome =
         sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
-    if (!outcome.ok())
-        return outcome.call == Call::mmap ? scratch.lose(outcome) : outcome;
+    if (!outcome.ok()) return outcome.call == Call::mmap ? scratch.lose(outcome) : outcome;
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {

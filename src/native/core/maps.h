@@ -29,7 +29,7 @@ public:
     long error() const { return error_; }  // 0, or -errno of what ended the reading early
 
 private:
-    static constexpr size_t kWindow = 32 * 1024;
+    static constexpr size_t kWindow = 32ul * 1024;
     int fd_;
     char *window_ = nullptr;
     size_t from_ = 0, to_ = 0;

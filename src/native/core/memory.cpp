@@ -51,7 +51,7 @@ namespace {
 // Blocks of a power of two come from chunks and go back to a list of their size; larger ones are
 // mappings of their own. Chunks are never given back: the tables of a process are small and live
 // as long as it does.
-constexpr size_t kChunk = 32 * 1024;
+constexpr size_t kChunk = 32ul * 1024;
 constexpr size_t kSmallest = 32, kLargest = 4096;
 constexpr int kClasses = 8;
 

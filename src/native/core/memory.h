@@ -5,7 +5,7 @@
 
 namespace pht {
 
-void *allocate(size_t size);           // zero-filled, 16-byte aligned; nullptr when there is none
+void *allocate(size_t size);             // zero-filled, 16-byte aligned; nullptr when there is none
 void release(void *block, size_t size);  // `size` as given to allocate
 int compare(const void *a, const void *b, size_t size);
 void copy(void *to, const void *from, size_t size);

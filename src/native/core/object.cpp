@@ -6,8 +6,8 @@ namespace pht {
 
 namespace {
 
-constexpr u32 kBuildIdNote = 3;          // NT_GNU_BUILD_ID
-constexpr u32 kPropertyNote = 5;         // NT_GNU_PROPERTY_TYPE_0
+constexpr u32 kBuildIdNote = 3;           // NT_GNU_BUILD_ID
+constexpr u32 kPropertyNote = 5;          // NT_GNU_PROPERTY_TYPE_0
 constexpr u32 kFeature1And = 0xc0000000;  // GNU_PROPERTY_AARCH64_FEATURE_1_AND
 constexpr u32 kFeature1Bti = 1;
 
@@ -69,7 +69,8 @@ bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
         const u64 at = load_bias + header.p_vaddr;
-        const Segment segment = {round_down(at, kPageSize), round_up(at + header.p_memsz, kPageSize),
+        const Segment segment = {round_down(at, kPageSize),
+                                 round_up(at + header.p_memsz, kPageSize),
                                  (header.p_flags & PF_W) != 0, (header.p_flags & PF_X) != 0};
         if (!out->segments.push(segment)) return false;
         out->low = min(out->low, segment.start);
@@ -100,8 +101,8 @@ bool may_be_coverable(u64 load_bias, const Elf64_Phdr *headers, size_t count) {
         high = max(high, round_up(at + header.p_memsz, kPageSize));
         executable = executable || (header.p_flags & PF_X);
     }
-    return executable && high > low && round_down(high, kHugeSize) >= round_up(low, kHugeSize) +
-                                                                          kHugeSize;
+    return executable && high > low &&
+           round_down(high, kHugeSize) >= round_up(low, kHugeSize) + kHugeSize;
 }
 
 }  // namespace pht

@@ -67,11 +67,10 @@ long smaps_huge_bytes(u64 start, u64 *bytes) {
             if (inside) return 0;
             inside = mapping.start == start;
         } else if (inside) {
-            static constexpr const char *kFields[] = {"AnonHugePages:", "ShmemPmdMapped:",
-                                                      "FilePmdMapped:", "Private_Hugetlb:",
-                                                      "Shared_Hugetlb:"};
-            for (const char *field : kFields)
-                *bytes += smaps_kilobytes(line, field) * 1024;
+            static constexpr const char *kFields[] = {
+                "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
+                "Shared_Hugetlb:"};
+            for (const char *field : kFields) *bytes += smaps_kilobytes(line, field) * 1024;
         }
     }
     return reader.error();

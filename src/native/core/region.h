@@ -30,9 +30,9 @@ struct HugePage {
         huge,      // swapped
     };
     State state = State::unusable;
-    u8 ready = 0;      // between prepare and commit: new content was built, and it is huge
+    u8 ready = 0;  // between prepare and commit: new content was built, and it is huge
     Outcome outcome;
-    u32 text = 0;      // bytes of text in it
+    u32 text = 0;  // bytes of text in it
 };
 
 // Freshly built content, waiting to be moved over pages [first, first + length / 2 MiB).
@@ -43,24 +43,24 @@ struct Aside {
 
 struct Region {
     Object object;
-    bool seen = true;               // the dynamic linker still lists it
-    bool candidate = true;          // large enough to be worth planning
-    bool fresh = true;              // no pass has decided about it yet
-    bool half_restored = false;     // an mremap failed in the middle
-    bool missing = false;           // waits for a store entry to be built
+    bool seen = true;            // the dynamic linker still lists it
+    bool candidate = true;       // large enough to be worth planning
+    bool fresh = true;           // no pass has decided about it yet
+    bool half_restored = false;  // an mremap failed in the middle
+    bool missing = false;        // waits for a store entry to be built
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;
-    sys::FileIdentity file;         // when it was copied; size 0 where it could not be opened
-    Array<char> path;               // as the kernel names the mapped file; NUL-terminated
-    Array<Piece> pieces;            // sorted, from_file and gaps
-    u64 base = 0;                   // address of pages[0]
+    sys::FileIdentity file;  // when it was copied; size 0 where it could not be opened
+    Array<char> path;        // as the kernel names the mapped file; NUL-terminated
+    Array<Piece> pieces;     // sorted, from_file and gaps
+    u64 base = 0;            // address of pages[0]
     Array<HugePage> pages;
-    Array<Aside> asides;            // between prepare and commit
-    u64 text_bytes = 0;             // executable file text
-    u64 coverable_bytes = 0;        // of it, inside planned pages
+    Array<Aside> asides;      // between prepare and commit
+    u64 text_bytes = 0;       // executable file text
+    u64 coverable_bytes = 0;  // of it, inside planned pages
     Backing backing = Backing::none;
     Outcome outcome;
-    Outcome tried[kBackings];       // by backing: why that one was not taken
+    Outcome tried[kBackings];  // by backing: why that one was not taken
     u64 elapsed_ns = 0;
 
     Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }

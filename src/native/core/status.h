@@ -15,38 +15,39 @@ constexpr bool is_private(Backing backing) {
 }
 
 enum class Status : u8 {
-    pending,       // not looked at yet
-    huge,          // all its coverable text was swapped
-    partial,       // some of it
-    restored,      // was swapped, and put back
-    too_small,     // no 2 MiB page of its read-only run holds text
-    below_minimum, // less text than the settings ask for
-    excluded,      // by a pattern
-    not_included,  // by a pattern
-    budget,        // the limit for private memory
-    own_code,      // holds the code that does the swapping, or the dynamic linker
-    modified,      // changed in memory: a breakpoint, a probe, a hook
-    refused,       // the kernel said no; the outcome names the call
-    unsupported,   // the backing cannot represent this layout
-    unreadable,    // /proc did not tell what has to be known
-    map_count,     // too near to vm.max_map_count
-    no_huge_page,  // every call succeeded, and the kernel gave small pages
-    file_gone,     // the original file was deleted or replaced
-    no_store,      // no such directory
-    untrusted,     // somebody else could have written it
-    no_entry,      // the store has nothing for this file as it is
-    stale,         // the entry was never known to be on disk, and the machine was started since
-    damaged,       // the entry is not what was written
-    unbuildable,   // the store remembers that an entry could not be made
-    no_memory,     // own tables could not grow
+    pending,        // not looked at yet
+    huge,           // all its coverable text was swapped
+    partial,        // some of it
+    restored,       // was swapped, and put back
+    too_small,      // no 2 MiB page of its read-only run holds text
+    below_minimum,  // less text than the settings ask for
+    excluded,       // by a pattern
+    not_included,   // by a pattern
+    budget,         // the limit for private memory
+    own_code,       // holds the code that does the swapping, or the dynamic linker
+    modified,       // changed in memory: a breakpoint, a probe, a hook
+    refused,        // the kernel said no; the outcome names the call
+    unsupported,    // the backing cannot represent this layout
+    unreadable,     // /proc did not tell what has to be known
+    map_count,      // too near to vm.max_map_count
+    no_huge_page,   // every call succeeded, and the kernel gave small pages
+    file_gone,      // the original file was deleted or replaced
+    no_store,       // no such directory
+    untrusted,      // somebody else could have written it
+    no_entry,       // the store has nothing for this file as it is
+    stale,          // the entry was never known to be on disk, and the machine was started since
+    damaged,        // the entry is not what was written
+    unbuildable,    // the store remembers that an entry could not be made
+    no_memory,      // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
-    "pending",      "huge",       "partial",    "restored",     "too_small", "below_minimum",
-    "excluded",     "not_included", "budget",   "own_code",     "modified",  "refused",
-    "unsupported",  "unreadable", "map_count",  "no_huge_page", "file_gone", "no_store",
-    "untrusted", "no_entry", "stale", "damaged", "unbuildable", "no_memory",
+    "pending",     "huge",         "partial",   "restored",     "too_small",   "below_minimum",
+    "excluded",    "not_included", "budget",    "own_code",     "modified",    "refused",
+    "unsupported", "unreadable",   "map_count", "no_huge_page", "file_gone",   "no_store",
+    "untrusted",   "no_entry",     "stale",     "damaged",      "unbuildable", "no_memory",
 };
-static_assert(sizeof kStatusNames / sizeof *kStatusNames == static_cast<int>(Status::no_memory) + 1);
+static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
+              static_cast<int>(Status::no_memory) + 1);
 
 // The call that failed, for messages.
 enum class Call : u8 {
@@ -93,7 +94,7 @@ static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::a
 struct Outcome {
     Status status = Status::pending;
     Call call = Call::none;
-    u16 error = 0;  // errno of that call, 0 where it did not fail
+    u16 error = 0;           // errno of that call, 0 where it did not fail
     bool buildable = false;  // of a store: writing the entry (anew) would help, and may succeed
 
     bool ok() const { return status == Status::huge; }

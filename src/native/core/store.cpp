@@ -21,8 +21,8 @@ constexpr Outcome bad_entry(Status status) {
 constexpr Outcome damaged = bad_entry(Status::damaged);
 
 struct CrcTable {
-    u32 of[256];
-    constexpr CrcTable() : of() {
+    u32 of[256] = {};
+    constexpr CrcTable() {
         for (u32 i = 0; i < 256; ++i) {
             u32 value = i;
             for (int bit = 0; bit < 8; ++bit)
@@ -109,8 +109,8 @@ Outcome check_real_way(int directory) {
 }
 
 int open_directory(int parent, const char *name, Outcome *outcome) {
-    const long fd = sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory |
-                                                   sys::kOpenNoFollow);
+    const long fd =
+        sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory | sys::kOpenNoFollow);
     if (failed(fd)) {
         *outcome = missing_directory(parent, ".", fd);
         // A link, or no directory at all: nothing of ours.
@@ -129,8 +129,9 @@ int open_directory(int parent, const char *name, Outcome *outcome) {
 // danger, owner and mode being the file's own; and perf record links what it saw into ~/.debug.
 int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
-    const long fd = sys::open_at(parent, name, sys::kOpenReadOnly | sys::kOpenNoFollow |
-                                                   sys::kOpenNonBlock | sys::kOpenCloexec);
+    const long fd = sys::open_at(
+        parent, name,
+        sys::kOpenReadOnly | sys::kOpenNoFollow | sys::kOpenNonBlock | sys::kOpenCloexec);
     if (failed(fd)) {
         *outcome = refused(Call::open, fd);
         if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);
@@ -152,7 +153,7 @@ int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *ou
 bool read_boot_id(u8 *out) {
     const long fd = sys::open("/proc/sys/kernel/random/boot_id");
     if (failed(fd)) return false;
-    char text[40];
+    char text[40] = {};
     const long got = sys::read(static_cast<int>(fd), text, sizeof text);
     sys::close(static_cast<int>(fd));
     if (got < 36) return false;
@@ -181,7 +182,7 @@ using KeyText = Buffer<192>;
 
 KeyText key_of(const sys::FileIdentity &file, u64 bias) {
     KeyText key;
-    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size,    file.mtime,
+    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size, file.mtime,
                          file.mtime_ns,  file.ctime,     file.ctime_ns, bias};
     for (const u64 part : parts) {
         if (key.size) key.add("-");
@@ -218,8 +219,8 @@ bool view_record(const u8 *data, size_t size, RecordView *out) {
     constexpr size_t kCovered = offsetof(Record, crc) + sizeof head->crc;
     if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
     if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
-    if (size != sizeof(Record) + head->range_count * sizeof(Range) + head->path_size +
-                    head->header_size)
+    if (size !=
+        sizeof(Record) + head->range_count * sizeof(Range) + head->path_size + head->header_size)
         return false;
     out->head = head;
     out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
@@ -366,7 +367,7 @@ const Range *find_range(const RecordView &record, u64 address, u64 length) {
     return nullptr;
 }
 
-constexpr u64 kDay = 24 * 60 * 60;
+constexpr u64 kDay = 24ul * 60 * 60;
 
 bool is_recent(const sys::FileIdentity &file) {
     const u64 today = sys::wall_seconds();
@@ -506,7 +507,8 @@ Outcome Store::map_entry(const Region &region, const Pagemap &pagemap, u64 targe
     // which works while nobody has them mapped, and read again.
     if (outcome.ok() && !pagemap.all_huge(address, kHugeSize)) {
         sys::mmap(address, length, sys::kProtNone,
-                  sys::kMapPrivate | sys::kMapFixed | sys::kMapAnonymous | sys::kMapNoReserve, -1, 0);
+                  sys::kMapPrivate | sys::kMapFixed | sys::kMapAnonymous | sys::kMapNoReserve, -1,
+                  0);
         sys::drop_cached(copy, offset, length);
         outcome = map_copy(region, copy, offset, length, address);
     }

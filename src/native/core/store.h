@@ -14,16 +14,16 @@ namespace pht {
 
 // The fixed part of a record; the Python side writes the same with struct "<8sII..." (record.py).
 struct Record {
-    char magic[8];       // kRecordMagic
-    u32 size, crc;       // of the whole record; CRC-32 of all behind this field
+    char magic[8];  // kRecordMagic
+    u32 size, crc;  // of the whole record; CRC-32 of all behind this field
     u32 dev_major, dev_minor;
     u64 inode, file_size;
-    u64 mtime, ctime;    // seconds, as two's complement
+    u64 mtime, ctime;  // seconds, as two's complement
     u32 mtime_ns, ctime_ns;
-    u64 bias;            // load bias modulo 2 MiB
-    u8 boot_id[16];      // zero: the copy is on disk; else: valid during that boot only
+    u64 bias;        // load bias modulo 2 MiB
+    u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
     u64 object_size;
-    u64 build_id_at;     // file offset of the build-id's bytes in the copy; 0: has none
+    u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
     u32 range_count, path_size;
     // Behind it: range_count x Range, path_size bytes of path relative to v1, header_size bytes,
@@ -37,7 +37,7 @@ struct Range {
 // ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
 inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '1', '\n'};
-inline constexpr size_t kRecordLimit = 16 * 1024;
+inline constexpr size_t kRecordLimit = 16ul * 1024;
 
 // One store, opened at most once per pass.
 class Store {

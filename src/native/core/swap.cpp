@@ -33,10 +33,10 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
     u64 reserved_to = from;
     each_hole(region, from, to, [&](u64 start, u64 end) {
         if (!outcome.ok()) return;
-        const long got = sys::mmap(start, end - start, sys::kProtNone,
-                                   sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve |
-                                       sys::kMapFixedNoReplace,
-                                   -1, 0);
+        const long got = sys::mmap(
+            start, end - start, sys::kProtNone,
+            sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve | sys::kMapFixedNoReplace,
+            -1, 0);
         if (sys::failed(got)) {
             outcome = refused(Call::mmap_reserve, got);
         } else if (static_cast<u64>(got) != start) {
@@ -47,7 +47,8 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
         }
     });
     if (!outcome.ok())
-        each_hole(region, from, reserved_to, [](u64 start, u64 end) { discard(start, end - start); });
+        each_hole(region, from, reserved_to,
+                  [](u64 start, u64 end) { discard(start, end - start); });
     return outcome;
 }
 
@@ -74,11 +75,10 @@ public:
             if (piece.kind == Piece::Kind::text) protection = region.text_protection();
             if (piece.kind == Piece::Kind::readonly) protection = sys::kProtRead;
             const bool anonymous = piece.kind == Piece::Kind::guard;
-            const long got =
-                anonymous ? sys::mmap(0, end - start, protection,
-                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
-                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
-                                      piece.offset + (start - piece.start));
+            const long got = anonymous ? sys::mmap(0, end - start, protection,
+                                                   sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
+                                       : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
+                                                   piece.offset + (start - piece.start));
             if (sys::failed(got)) return refused(Call::mmap, got);
             if (!list_.push({static_cast<u64>(got), start, end, piece.kind})) {
                 sys::munmap(static_cast<u64>(got), end - start);

@@ -221,11 +221,16 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
     const long result = raw(nr::statx, fd, reinterpret_cast<long>(path), flags, kBasicStats,
                             reinterpret_cast<long>(&info));
     if (failed(result)) return result;
-    *out = {info.dev_major,         info.dev_minor,
-            info.ino,               info.size,
-            info.mtime.seconds,     info.ctime.seconds,
-            info.mtime.nanoseconds, info.ctime.nanoseconds,
-            info.mode,              info.uid};
+    *out = {info.dev_major,
+            info.dev_minor,
+            info.ino,
+            info.size,
+            info.mtime.seconds,
+            info.ctime.seconds,
+            info.mtime.nanoseconds,
+            info.ctime.nanoseconds,
+            info.mode,
+            info.uid};
     return 0;
 }
 inline long identify(int fd, FileIdentity *out) {

@@ -21,7 +21,7 @@ constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
 bool read_number(const char *file, u64 *value) {
     const long fd = sys::open(file);
     if (sys::failed(fd)) return false;
-    char text[32];
+    char text[32] = {};
     const long got = sys::read(static_cast<int>(fd), text, sizeof text);
     sys::close(static_cast<int>(fd));
     if (sys::failed(got)) return false;
@@ -133,7 +133,7 @@ void Table::remove(size_t index) {
 // A library that was closed and opened again at the same place has fresh mappings: what we know of
 // its pages is history then. Ours is one executable mapping over the whole run, of another file
 // than the original one unless the backing is that file.
-bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) const {
+bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) {
     if (region.half_restored) return true;  // until restore() comes to its end
     bool ours = true;
     each_run(
@@ -259,7 +259,7 @@ long Table::observe_once(Scope scope, bool *replaced) {
     return 0;
 }
 
-Outcome Table::filter(const Region &region, const Request &request) const {
+Outcome Table::filter(const Region &region, const Request &request) {
     for (const u64 address : request.keep_out)
         if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
     if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
@@ -285,7 +285,8 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         return {Status::budget, Call::none, 0};
 
     const bool refusing = refusal_.status == Status::refused &&
-                          region.dev_major == refusing_major_ && region.dev_minor == refusing_minor_;
+                          region.dev_major == refusing_major_ &&
+                          region.dev_minor == refusing_minor_;
     if (backing == Backing::file && refusing) return refusal_;
 
     Outcome outcome = done();
@@ -349,9 +350,9 @@ void Table::prepare(const Request &request, Scope scope) {
         if (!in_scope(*region, scope) || !region->candidate) continue;
         // Of a swapped region only the rest, and on the backing it has.
         const bool rest = region->any_huge();
-        const bool wanted = scope != Scope::fresh && region->any_small() &&
-                            (request.backing == Backing::automatic ||
-                             request.backing == region->backing);
+        const bool wanted =
+            scope != Scope::fresh && region->any_small() &&
+            (request.backing == Backing::automatic || request.backing == region->backing);
         if (rest && !wanted) continue;
         region->missing = region->fresh = false;
         const u64 began = sys::now();

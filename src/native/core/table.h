@@ -58,14 +58,15 @@ public:
 private:
     Region *find(u64 low, u64 headers) const;
     void remove(size_t index);
-    bool still_ours(const Region &region, const Array<struct PlainMapping> &around) const;
-    Outcome filter(const Region &region, const Request &request) const;
+    static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
+    static Outcome filter(const Region &region, const Request &request);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
-    void finish(Region &region, Backing backing);
+    static void finish(Region &region, Backing backing);
     long observe_once(Scope scope, bool *replaced);
     long observe_fresh();
-    Outcome plan_again(Region &region, const Array<struct PlainMapping> &around, bool *replaced);
+    static Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
+                              bool *replaced);
 
     Array<Region *> regions_;
     Pagemap pagemap_;  // open from prepare() to commit(), and while restoring

@@ -18,7 +18,7 @@ struct Str {
 };
 
 inline constexpr u64 kPageSize = 4096;
-inline constexpr u64 kHugeSize = 2 * 1024 * 1024;
+inline constexpr u64 kHugeSize = 2ul * 1024 * 1024;
 
 constexpr u64 round_down(u64 value, u64 unit) {
     return value & ~(unit - 1);

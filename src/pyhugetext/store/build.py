@@ -23,7 +23,7 @@ WRITTEN, EVICTED, NEVER = "written", "evicted", "never"
 _spent = 0  # bytes this process has built
 
 
-def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-def]
+def build_missing(settings: _settings.Settings, backing: int) -> None:
     """Builds entries for the regions that wait for one, in the stores that `backing` (the core's
     number) draws on; `reasons` says why others were not."""
     import resource
@@ -62,7 +62,9 @@ def build_missing(settings, backing: int) -> None:  # type: ignore[no-untyped-de
             return
 
 
-def _build_into(store, wanted, limit, always):  # type: ignore[no-untyped-def]
+def _build_into(
+    store: "Catalogue", wanted: "list[tuple[str, int]]", limit: int, always: bool
+) -> "list[tuple[str, int]]":
     """Builds into one store; returns what it could not take."""
     store.prepare()
     lock = store.lock(wait=always)
@@ -78,7 +80,7 @@ def _build_into(store, wanted, limit, always):  # type: ignore[no-untyped-def]
         store.unlock(lock)
 
 
-def _unfit(store) -> "str | None":  # type: ignore[no-untyped-def]
+def _unfit(store: "Catalogue") -> "str | None":
     """Why nothing built into this store would run from huge pages, or None."""
     if os.statvfs(store.base).f_flag & os.ST_NOEXEC:
         return "this file system is mounted noexec"
@@ -91,7 +93,7 @@ def _unfit(store) -> "str | None":  # type: ignore[no-untyped-def]
     return f"this file system gives no huge pages to new files{again}"
 
 
-def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-untyped-def]
+def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
     """Builds one entry; whether nobody else needs to try."""
     from pyhugetext.store import catalogue, elf, record
 
@@ -121,7 +123,7 @@ def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-
     return False
 
 
-def _forbidden(store, path: str, limit: int) -> "str | None":  # type: ignore[no-untyped-def]
+def _forbidden(store: "Catalogue", path: str, limit: int) -> "str | None":
     """Why this file is not built now, or None."""
     import resource
 
@@ -140,7 +142,7 @@ def _forbidden(store, path: str, limit: int) -> "str | None":  # type: ignore[no
 MOST_BIASES = 4
 
 
-def _too_many(store, path: str) -> bool:  # type: ignore[no-untyped-def]
+def _too_many(store: "Catalogue", path: str) -> bool:
     """Whether this file, as it is, has entries for several load addresses already: each is a
     whole copy."""
     from pyhugetext.store import record
@@ -188,7 +190,7 @@ def _collapse(path: str) -> bool:
         os.close(fd)
 
 
-def judge(store) -> str:  # type: ignore[no-untyped-def]
+def judge(store: "Catalogue") -> str:
     """What the store's file system does with a file written in steps of 2 MiB: tried once with a
     small file, then remembered for this kernel and file system. The lock must be held."""
     here = f"{os.stat(store.base).st_dev:x} {os.uname().release}"

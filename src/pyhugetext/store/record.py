@@ -67,7 +67,18 @@ class Record:
         "ranges",
     )
 
-    def __init__(self, identity, bias, boot, object_size, build_id_at, build_id_size, ranges, path, header):  # type: ignore[no-untyped-def]  # fmt: skip
+    def __init__(
+        self,
+        identity: "tuple[int, ...]",
+        bias: int,
+        boot: bytes,
+        object_size: int,
+        build_id_at: int,
+        build_id_size: int,
+        ranges: "list[tuple[int, ...]] | list[tuple[int, int, int]]",
+        path: str,
+        header: bytes,
+    ) -> None:
         self.identity = identity  # major, minor, inode, size, mtime, ctime, mtime_ns, ctime_ns
         self.bias = bias
         self.boot_id = boot
@@ -84,7 +95,13 @@ class Record:
 
     @classmethod
     def make(
-        cls, status: os.stat_result, bias: int, layout: Layout, path: str, header: bytes, durable: bool
+        cls,
+        status: os.stat_result,
+        bias: int,
+        layout: Layout,
+        path: str,
+        header: bytes,
+        durable: bool,
     ) -> "Record":
         """The record of the copy at `path` (relative to v1) of the file that `status` tells of."""
         mtime, mtime_ns = divmod(status.st_mtime_ns, 10**9)
