@@ -88,11 +88,9 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
     ]
     program = tmp_path / "proof"
     sources = sorted((ROOT / "src/native/core").glob("*.cpp"))
-    subprocess.run(
-        [compiler, *flags, "-static", "-nostdlib", "-no-pie", "-fno-pie", "-o", program]
-        + [ROOT / "tests/native/proof.cpp", *sources],
-        check=True,
-    )
+    sources = [ROOT / "tests/native/proof.cpp", *sources]
+    linking = ["-static", "-nostdlib", "-no-pie", "-fno-pie"]
+    subprocess.run([compiler, *flags, *linking, "-o", program, *sources], check=True)
     result = subprocess.run([emulator, program, "auto"], capture_output=True, text=True, timeout=60)
     # User-mode emulation has no pages of its own to be huge: swapped or politely refused (2) are
     # both right, a wrong result (1) or a signal is not.

@@ -9,6 +9,10 @@ import os
 from pyhugetext import _boot, _settings
 from pyhugetext.store import places
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyhugetext.store.catalogue import Catalogue
+
 OVERLAYFS, TMPFS = 0x794C7630, 0x01021994
 HUGE = 2 << 20
 SMALL_FILES = 8 << 20  # what trying a file system and writing records takes at most
@@ -148,7 +152,8 @@ def _too_many(store: "Catalogue", path: str) -> bool:
     from pyhugetext.store import record
 
     same_file = record.key(os.stat(path), 0).rsplit("-", 1)[0] + "-"
-    return sum(name.startswith(same_file) for name in os.listdir(store.index)) >= MOST_BIASES
+    entries = sum(name.startswith(same_file) for name in os.listdir(store.index))
+    return entries >= MOST_BIASES
 
 
 def _on_overlay(path: str) -> bool:
