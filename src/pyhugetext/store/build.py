@@ -82,7 +82,7 @@ def _build(store, path: str, bias: int, limit: int) -> bool:  # type: ignore[no-
             where, written = store.add(path, bias, durable=False)
             _spent += written
             if store.shared_memory:
-                _collapse(os.path.join(store.base, where))
+                collapse(os.path.join(store.base, where))
             return True
     except elf.Refused as error:
         store.note(path, bias, str(error))
@@ -108,7 +108,7 @@ def _forbidden(store, path: str, limit: int) -> "str | None":  # type: ignore[no
     ceiling = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if ceiling != resource.RLIM_INFINITY and size + (16 << 20) > ceiling:
         return f"RLIMIT_FSIZE of {ceiling} bytes is too small for its copy"
-    if not store.shared_memory and _too_many(store, path):
+    if not store.shared_memory and too_many(store, path):
         return "it is loaded at ever other addresses; its entries are bounded"
     return None
 
@@ -116,7 +116,7 @@ def _forbidden(store, path: str, limit: int) -> "str | None":  # type: ignore[no
 MOST_BIASES = 4
 
 
-def _too_many(store, path: str) -> bool:  # type: ignore[no-untyped-def]
+def too_many(store, path: str) -> bool:  # type: ignore[no-untyped-def]
     """Whether this file has entries for several load addresses already: each is a whole copy."""
     status = os.stat(path)
     prefix = f"{os.major(status.st_dev):x}-{os.minor(status.st_dev):x}-{status.st_ino:x}-"
@@ -133,7 +133,8 @@ def _on_overlay(path: str) -> bool:
         os.close(fd)
 
 
-def _collapse(path: str) -> None:
+def collapse(path: str) -> None:
+    """Puts a copy in shared memory on 2 MiB pages, as far as the kernel does it."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size & -HUGE
@@ -145,24 +146,32 @@ def _collapse(path: str) -> None:
 def judge(store) -> str:  # type: ignore[no-untyped-def]
     """What the store's file system does with a file written in steps of 2 MiB: tried once with a
     small file, then remembered for this kernel and file system."""
-    here = f"{os.stat(store.base).st_dev:x} {os.uname().release}"
     try:
         with open(store.verdict_file) as file:
             known, _, verdict = file.read().strip().rpartition(" ")
-        if known == here and verdict in (WRITTEN, EVICTED, NEVER):
+        if known == _here(store) and verdict in (WRITTEN, EVICTED, NEVER):
             return verdict
     except OSError:
         pass
     lock = store.lock(wait=False)
     try:
         verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
-        temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
-        with open(temporary, "w") as file:
-            file.write(f"{here} {verdict}\n")
-        os.rename(temporary, store.verdict_file)
+        remember(store, verdict)
         return verdict
     finally:
         os.close(lock)
+
+
+def _here(store) -> str:  # type: ignore[no-untyped-def]
+    return f"{os.stat(store.base).st_dev:x} {os.uname().release}"
+
+
+def remember(store, verdict: str) -> None:  # type: ignore[no-untyped-def]
+    """Writes down what judge() is to answer on this kernel and file system."""
+    temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
+    with open(temporary, "w") as file:
+        file.write(f"{_here(store)} {verdict}\n")
+    os.rename(temporary, store.verdict_file)
 
 
 def _try(path: str) -> str:

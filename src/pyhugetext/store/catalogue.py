@@ -42,6 +42,7 @@ class Catalogue:
         self.objects = os.path.join(self.base, "objects")
         self.tmp = os.path.join(self.base, "tmp")
         self.verdict_file = os.path.join(self.base, "verdict")
+        self.keep = set()  # type: set[str]  # records that are not evicted to make room
 
     def prepare(self) -> None:
         """Makes the directories and checks whom they belong to. OSError, places.Untrusted."""
@@ -50,8 +51,9 @@ class Catalogue:
         for path in (self.index, self.objects, self.tmp):
             places.check_trust(path)
 
-    def lock(self, wait: bool) -> int:
-        """Takes the writer's lock; the descriptor to close. Busy unless `wait`."""
+    def lock(self, wait: bool, sweep: bool = True) -> int:
+        """Takes the writer's lock, and clears what killed builders left; the descriptor to close.
+        Busy unless `wait`."""
         fd = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -60,20 +62,33 @@ class Catalogue:
             if isinstance(error, BlockingIOError):
                 raise Busy(f"{self.root} is being written by another process") from None
             raise
-        for name in os.listdir(self.tmp):
-            remove(os.path.join(self.tmp, name))
+        if sweep:
+            self.sweep()
         return fd
 
-    def records(self) -> "list[tuple[str, record.Record | None]]":
-        """All (name, record) of the index; None for what is no record."""
-        out = []  # type: list[tuple[str, record.Record | None]]
-        for name in sorted(os.listdir(self.index)):
-            try:
-                with open(os.path.join(self.index, name), "rb", opener=_plain) as file:
-                    out.append((name, record.Record.unpack(file.read(record.LIMIT + 1))))
-            except (OSError, record.Damaged):
-                out.append((name, None))
+    def sweep(self) -> "list[tuple[str, int]]":
+        """Removes what killed builders left: (path, bytes freed). The lock must be held."""
+        out = []
+        for name in os.listdir(self.tmp):
+            path = os.path.join(self.tmp, name)
+            out.append((path, _disk_bytes(path)))
+            remove(path)
         return out
+
+    def read(self, name: str) -> "record.Record | record.Note | None":
+        """What the index has under that name; None where it is neither record nor note."""
+        try:
+            with open(os.path.join(self.index, name), "rb", opener=_plain) as file:
+                data = file.read(record.LIMIT + 1)
+            if data.startswith(record.NOTE_MAGIC):
+                return record.Note.unpack(data)
+            return record.Record.unpack(data)
+        except (OSError, record.Damaged):
+            return None
+
+    def records(self) -> "list[tuple[str, record.Record | record.Note | None]]":
+        """All of the index: (name, what read() says)."""
+        return [(name, self.read(name)) for name in sorted(os.listdir(self.index))]
 
     def used_bytes(self) -> int:
         """Disk (or memory) the copies take."""
@@ -98,6 +113,8 @@ class Catalogue:
         for _, name in sorted(self._by_use()):
             if used + size <= self.limit and free - size >= 0:
                 break
+            if name in self.keep:
+                continue
             gone = self.drop_record(name)
             used -= gone
             free += gone
@@ -124,7 +141,7 @@ class Catalogue:
 
     def drop_record(self, name: str) -> int:
         """Removes a record, and its copy when no other record has it. Returns the bytes freed."""
-        paths = {n: r.path for n, r in self.records() if r is not None}
+        paths = {n: r.path for n, r in self.records() if isinstance(r, record.Record)}
         remove(os.path.join(self.index, name))
         path = paths.pop(name, None)
         if path is None or path in paths.values():
@@ -145,6 +162,8 @@ class Catalogue:
         freed = 0
         used = set()
         for name, entry in self.records():
+            if isinstance(entry, record.Note):
+                continue
             if entry is None or not os.path.isfile(os.path.join(self.base, entry.path)):
                 remove(os.path.join(self.index, name))
             else:
@@ -175,30 +194,43 @@ class Catalogue:
                 where = self._write_object(name, base, layout, source, durable)
                 written = layout.size
             elif durable:
-                _sync(os.path.join(self.base, where))
+                self._sync_copy(where)
             after = os.fstat(source)
             if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-                self._drop_object(where)
+                if written:
+                    self._drop_object(where)
                 raise elf.Refused("was changed while it was copied")
         finally:
             os.close(source)
         header = b""
         with open(os.path.join(self.base, where), "rb") as file:
             header = file.read(layout.header_size)
-        entry = record.Record.make(before, bias, layout, where, header, durable)
+        origin = os.path.abspath(path)
+        entry = record.Record.make(before, bias, layout, where, header, durable, origin)
         self._write_record(record.key(before, bias), entry.pack(), durable)
         if self.public and durable and layout.build_id:
             name = record.image_key(before, bias, layout.build_id)
             self._write_record(name, entry.of_image().pack(), durable)
         return where, written
 
+    def promote(self, name: str, entry: record.Record) -> None:
+        """Makes an entry of this boot durable: its copy goes to disk first, then its record says
+        so. The lock must be held. OSError as fsync(2)."""
+        self._sync_copy(entry.path)
+        entry.boot_id = bytes(16)
+        self._write_record(name, entry.pack(), True)
+
+    def _sync_copy(self, where: str) -> None:
+        target = os.path.join(self.base, where)
+        for path in (target, os.path.dirname(target), self.objects):
+            _sync(path)
+
     def note(self, path: str, bias: int, reason: str) -> None:
         """Remembers that an entry could not be made, so that the next start does not try. Silent
         when even that cannot be written. The lock must be held."""
-        text = f"{os.uname().release}\n{reason}\n"
+        note = record.Note(os.uname().release, reason, os.path.abspath(path))
         try:
-            name = record.key(os.stat(path), bias)
-            self._write_record(name, record.NOTE_MAGIC + text.encode(), False)
+            self._write_record(record.key(os.stat(path), bias), note.pack(), False)
         except OSError:
             pass
 
@@ -284,6 +316,14 @@ def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
     if not content:
         content = f"{binascii.crc32(repr(layout.ranges).encode()):08x}"
     return f"{content[:40]}-{status.st_size:x}-{bias:x}"
+
+
+def _disk_bytes(path: str) -> int:
+    """What a file, or the files of a directory, take."""
+    names = os.listdir(path) if os.path.isdir(path) and not os.path.islink(path) else None
+    if names is not None:
+        return sum(_disk_bytes(os.path.join(path, name)) for name in names)
+    return os.lstat(path).st_blocks * 512
 
 
 def _sync(path: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 
+from pyhugetext import _boot
 from pyhugetext.store.elf import HUGE, Layout
 
 
@@ -62,11 +63,21 @@ def write_copy(layout: Layout, source: int, target: int) -> None:
     os.ftruncate(target, layout.size)
 
 
+def _bring_back(fd: int, size: int) -> None:
+    """Reads an evicted copy back on 2 MiB pages: read(2) would do so in small folios, and whoever
+    maps it afterwards would get small pages."""
+    try:
+        _boot.probe(fd, 0, size & -HUGE, False)
+    except OSError:
+        return  # noexec, or no such memory: it is compared all the same
+
+
 def same_copy(layout: Layout, source: int, target: int) -> "int | None":
     """Compares a copy with what would be written now: None when every byte is the same, else the
     offset of the 2 MiB step that differs. OSError as read(2)."""
     if os.fstat(target).st_size != layout.size:
         return 0
+    _bring_back(target, layout.size)
     there = bytearray(HUGE)
     view = memoryview(there)
     for start, data in _chunks(layout, source):

@@ -32,7 +32,10 @@ class Segment:
 
     __slots__ = ("align", "filesz", "flags", "memsz", "offset", "paddr", "type", "vaddr")
 
-    def __init__(self, type, flags, offset, vaddr, paddr, filesz, memsz, align):  # type: ignore[no-untyped-def]
+    def __init__(
+        self, type: int, flags: int, offset: int, vaddr: int, paddr: int, filesz: int, memsz: int,
+        align: int,
+    ) -> None:  # fmt: skip
         self.type = type
         self.flags = flags
         self.offset = offset
