@@ -87,9 +87,12 @@ def what_is_wrong(case: dict[str, Any], normal: dict[str, Any]) -> list[str]:
     final = report["stats"]
     if isinstance(final, dict) and not final["mapped_bytes"] and call != "munmap":
         for name in ("new", "gone"):
-            if report[name]:
+            # A mmap(MAP_FIXED) that fails may leave a hole in the address space reserved for it, and
+            # another thread's memory in that: so what is left of the reservation stays.
+            odd = [m for m in report[name] if call != "mmap" or m[2:5] != ["---p", 0, 0]]
+            if odd:
                 found.append(f"stats() tells of nothing swapped, but mappings are {name}: "
-                             f"{report[name]}")  # fmt: skip
+                             f"{odd}")  # fmt: skip
     return found
 
 
@@ -116,8 +119,7 @@ def names(stats: dict[str, Any], call: str, error: str) -> bool:
         ("thp", "5.10", ["ENOMEM"], []),
         ("hugetlb", "this", ["ENOMEM", "EPERM"], []),
         ("file", "this", ["ENOMEM", "EPERM"], []),
-        ("store", "this", ["ENOMEM", "EACCES", "EINTR"], ["EIO"]),
-        ("shm", "this", ["ENOMEM"], []),
+        ("store", "this", ["ENOMEM", "EMFILE", "EINTR"], ["EIO"]),
         ("auto", "this", ["EPERM"], []),
     ],
 )
@@ -131,7 +133,7 @@ def test_a_call_that_fails_harms_nothing_and_is_named(
         "PYHUGETEXT_BUILD": "never",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    if backing in ("store", "shm"):
+    if backing == "store":
         code = """
             import ctypes, sys, pyhugetext
             library = ctypes.CDLL(sys.argv[1])

@@ -107,8 +107,7 @@ def regions():
 def remap_rounds(wanted):
     done = covered = 0
     until = time.monotonic() + {SECONDS}
-    pattern = _settings.encode_patterns((path,))
-    request = _settings.BACKINGS[backing], 0, 1 << 40, pattern, b""
+    request = _settings.current().request(_settings.BACKINGS[backing], (path,), ())
     while done < wanted and time.monotonic() < until:
         if done % 50:
             _native.remap(*request)

@@ -26,15 +26,15 @@ struct Record {
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
     u32 range_count, path_size;
-    // Behind it: range_count x Range, path_size bytes of path relative to v1, header_size bytes,
-    // the first of the copy.
+    // Behind it: range_count x Range; path_size bytes: the path relative to v1, a NUL and, for
+    // people, the original's path and another NUL; header_size bytes, the first of the copy.
 };
 struct Range {
     u64 address;  // virtual address in the ELF file, less the load bias
     u64 length, offset;
 };
-// In place of a record: an entry could not be made on this kernel. The kernel's release follows,
-// ended by a newline. Believed for a day.
+// In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
+// and the original's path follow, each ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
 inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '1', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;

@@ -110,7 +110,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         if not reason:
             where, written = store.add(path, bias, durable=False)
             _spent += written
-            if not store.shared_memory or _collapse(os.path.join(store.base, where)):
+            if not store.shared_memory or collapse(os.path.join(store.base, where)):
                 return True
             # Of no use, and paid for in memory.
             store.drop_record(record.key(os.stat(path), bias))
@@ -138,7 +138,7 @@ def _forbidden(store: "Catalogue", path: str, limit: int) -> "str | None":
     ceiling = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if ceiling != resource.RLIM_INFINITY and size + (16 << 20) > ceiling:
         return f"RLIMIT_FSIZE of {ceiling} bytes is too small for its copy"
-    if not store.shared_memory and _too_many(store, path):
+    if not store.shared_memory and too_many(store, path):
         return "it is loaded at ever other addresses; its entries are bounded"
     return None
 
@@ -146,7 +146,7 @@ def _forbidden(store: "Catalogue", path: str, limit: int) -> "str | None":
 MOST_BIASES = 4
 
 
-def _too_many(store: "Catalogue", path: str) -> bool:
+def too_many(store: "Catalogue", path: str) -> bool:
     """Whether this file, as it is, has entries for several load addresses already: each is a
     whole copy."""
     from pyhugetext.store import record
@@ -184,7 +184,7 @@ def _filesystem(path: str) -> int:
         os.close(fd)
 
 
-def _collapse(path: str) -> bool:
+def collapse(path: str) -> bool:
     """Makes a copy in shared memory huge; whether it is, if only in part."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -198,25 +198,33 @@ def _collapse(path: str) -> bool:
 def judge(store: "Catalogue") -> str:
     """What the store's file system does with a file written in steps of 2 MiB: tried once with a
     small file, then remembered for this kernel and file system. The lock must be held."""
-    here = f"{os.stat(store.base).st_dev:x} {os.uname().release}"
     try:
         with open(store.verdict_file) as file:
             known, _, verdict = file.read().strip().rpartition(" ")
-        if known == here and verdict in (WRITTEN, EVICTED, NEVER):
+        if known == _here(store) and verdict in (WRITTEN, EVICTED, NEVER):
             return verdict
     except OSError:
         pass
     verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
+    remember(store, verdict)
+    return verdict
+
+
+def _here(store: "Catalogue") -> str:
+    return f"{os.stat(store.base).st_dev:x} {os.uname().release}"
+
+
+def remember(store: "Catalogue", verdict: str) -> None:
+    """Writes down what judge() is to answer on this kernel and file system."""
     temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600)
     try:
         os.fchmod(fd, 0o600)  # whatever the umask
-        os.write(fd, f"{here} {verdict}\n".encode())
+        os.write(fd, f"{_here(store)} {verdict}\n".encode())
     finally:
         os.close(fd)
     os.rename(temporary, store.verdict_file)
-    return verdict
 
 
 def _try(path: str) -> str:

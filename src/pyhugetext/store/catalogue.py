@@ -42,6 +42,7 @@ class Catalogue:
         self.objects = os.path.join(self.base, "objects")
         self.tmp = os.path.join(self.base, "tmp")
         self.verdict_file = os.path.join(self.base, "verdict")
+        self.keep = set()  # type: set[str]  # records that are not evicted to make room
 
     def prepare(self) -> None:
         """Makes the directories and checks whom they belong to. OSError, places.Untrusted."""
@@ -52,8 +53,9 @@ class Catalogue:
         for path in (self.base, self.index, self.objects, self.tmp):
             places.check_own(path)
 
-    def lock(self, wait: bool) -> int:
-        """Takes the writer's lock; the descriptor to close. Busy unless `wait`."""
+    def lock(self, wait: bool, sweep: bool = True) -> int:
+        """Takes the writer's lock, and clears what killed builders left; the descriptor to close.
+        Busy unless `wait`."""
         fd = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -62,8 +64,8 @@ class Catalogue:
             if isinstance(error, BlockingIOError):
                 raise Busy(f"{self.root} is being written by another process") from None
             raise
-        for name in os.listdir(self.tmp):
-            remove(os.path.join(self.tmp, name))
+        if sweep:
+            self.sweep()
         return fd
 
     def unlock(self, fd: int) -> None:
@@ -71,19 +73,29 @@ class Catalogue:
         fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
-    def records(self) -> "list[tuple[str, record.Record | None]]":
-        """All (name, record) of the index; None for what is no record."""
-        out = []  # type: list[tuple[str, record.Record | None]]
-        for name in sorted(os.listdir(self.index)):
-            try:
-                out.append((name, self._read_record(name)))
-            except (OSError, places.Untrusted, record.Damaged):
-                out.append((name, None))
+    def sweep(self) -> "list[tuple[str, int]]":
+        """Removes what killed builders left: (path, bytes freed). The lock must be held."""
+        out = []
+        for name in os.listdir(self.tmp):
+            path = os.path.join(self.tmp, name)
+            out.append((path, _disk_bytes(path)))
+            remove(path)
         return out
 
-    def _read_record(self, name: str) -> record.Record:
-        with os.fdopen(places.open_trusted(os.path.join(self.index, name)), "rb") as file:
-            return record.Record.unpack(file.read(record.LIMIT + 1))
+    def read(self, name: str) -> "record.Record | record.Note | None":
+        """What the index has under that name; None where it is neither record nor note."""
+        try:
+            with os.fdopen(places.open_trusted(os.path.join(self.index, name)), "rb") as file:
+                data = file.read(record.LIMIT + 1)
+            if data.startswith(record.NOTE_MAGIC):
+                return record.Note.unpack(data)
+            return record.Record.unpack(data)
+        except (OSError, places.Untrusted, record.Damaged):
+            return None
+
+    def records(self) -> "list[tuple[str, record.Record | record.Note | None]]":
+        """All of the index: (name, what read() says)."""
+        return [(name, self.read(name)) for name in sorted(os.listdir(self.index))]
 
     def used_bytes(self) -> int:
         """Disk (or memory) the copies take."""
@@ -113,6 +125,8 @@ class Catalogue:
         for _, name in sorted(self._by_use()):
             if used + size <= self.limit and free - size >= 0:
                 break
+            if name in self.keep:
+                continue
             gone = self.drop_record(name)
             used -= gone
             free += gone
@@ -139,7 +153,7 @@ class Catalogue:
 
     def drop_record(self, name: str) -> int:
         """Removes a record, and its copy when no other record has it. Returns the bytes freed."""
-        paths = {n: r.path for n, r in self.records() if r is not None}
+        paths = {n: r.path for n, r in self.records() if isinstance(r, record.Record)}
         remove(os.path.join(self.index, name))
         path = paths.pop(name, None)
         if path is None or path in paths.values():
@@ -158,6 +172,8 @@ class Catalogue:
     def drop_orphans(self) -> int:
         """Removes copies without a record and records without a copy. Returns the bytes freed."""
         for name, entry in self.records():
+            if isinstance(entry, record.Note):
+                continue
             if entry is None or not os.path.isfile(os.path.join(self.base, entry.path)):
                 remove(os.path.join(self.index, name))
         return self.drop_orphan_copies()
@@ -177,7 +193,11 @@ class Catalogue:
 
     def _paths_in_use(self, but: str = "") -> "set[str]":
         """The copies that have a record, other than that of the name `but`."""
-        return {entry.path for name, entry in self.records() if entry is not None and name != but}
+        return {
+            entry.path
+            for name, entry in self.records()
+            if isinstance(entry, record.Record) and name != but
+        }
 
     def _drop_superseded(self, name: str) -> None:
         """Removes the records of the file of this key from before it was changed in place."""
@@ -205,9 +225,7 @@ class Catalogue:
                 where = self._write_object(name, base, layout, source, durable)
                 written = layout.size
             elif durable:
-                copied = os.path.join(self.base, where)
-                for step in (copied, os.path.dirname(copied), self.objects):
-                    _sync(step)
+                self._sync_copy(where)
             after = os.fstat(source)
             if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
                 if written:
@@ -221,7 +239,8 @@ class Catalogue:
             if not written:
                 # Comparing read it into small folios; the next fault reads 2 MiB.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        entry = record.Record.make(before, bias, layout, where, header, durable)
+        origin = os.path.abspath(path)
+        entry = record.Record.make(before, bias, layout, where, header, durable, origin)
         self._write_record(key, entry.pack(), durable)
         if self.public and durable and layout.build_id:
             name = record.image_key(before, bias, layout.build_id)
@@ -229,24 +248,35 @@ class Catalogue:
         self._drop_superseded(key)
         return where, written
 
+    def promote(self, name: str, entry: record.Record) -> None:
+        """Makes an entry of this boot durable: its copy goes to disk first, then its record says
+        so. The lock must be held. OSError as fsync(2)."""
+        self._sync_copy(entry.path)
+        entry.boot_id = bytes(16)
+        self._write_record(name, entry.pack(), True)
+
+    def _sync_copy(self, where: str) -> None:
+        target = os.path.join(self.base, where)
+        for path in (target, os.path.dirname(target), self.objects):
+            _sync(path)
+
     def note(self, path: str, bias: int, reason: str) -> None:
         """Remembers that an entry could not be made, so that the next start does not try. Silent
         when even that cannot be written. The lock must be held."""
-        text = f"{os.uname().release}\n{reason}\n"
+        note = record.Note(os.uname().release, reason, os.path.abspath(path))
         try:
             name = record.key(os.stat(path), bias)
             if not self._is_current(name):
-                self._write_record(name, record.NOTE_MAGIC + text.encode(), False)
+                self._write_record(name, note.pack(), False)
         except OSError:
             pass
 
     def _is_current(self, name: str) -> bool:
         """Whether there is a record that the core would believe."""
-        try:
-            entry = self._read_record(name)
-        except (OSError, places.Untrusted, record.Damaged):
-            return False
-        return entry.durable or entry.boot_id == record.boot_id()
+        entry = self.read(name)
+        return isinstance(entry, record.Record) and (
+            entry.durable or entry.boot_id == record.boot_id()
+        )
 
     def _same_object(
         self, key: str, name: str, base: str, layout: elf.Layout, source: int
@@ -335,6 +365,14 @@ def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
     if not content:
         content = f"{binascii.crc32(repr(layout.ranges).encode()):08x}"
     return f"{content[:40]}-{status.st_size:x}-{bias:x}"
+
+
+def _disk_bytes(path: str) -> int:
+    """What a file, or the files of a directory, take."""
+    names = os.listdir(path) if os.path.isdir(path) and not os.path.islink(path) else None
+    if names is not None:
+        return sum(_disk_bytes(os.path.join(path, name)) for name in names)
+    return os.lstat(path).st_blocks * 512
 
 
 def _sync(path: str) -> None:

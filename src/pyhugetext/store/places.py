@@ -84,6 +84,17 @@ def open_trusted(path: str) -> int:
     return fd
 
 
+def is_trusted_file(status: os.stat_result) -> bool:
+    """Whether lstat(2) tells of a plain file that nobody but this user or root can write, under
+    no other name; the core maps no other."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid in (0, os.geteuid())
+        and not status.st_mode & 0o022
+        and status.st_nlink == 1
+    )
+
+
 def make_directory(path: str, mode: int) -> None:
     """Makes a directory, its parents too, with exactly this mode where it is new. OSError as
     mkdir(2)."""

@@ -1,0 +1,11 @@
+"""The commands, one file each; the file's name is the command's. To add one, add a file with
+
+- `SUMMARY`: a line for `pyhugetext --help`;
+- `MANUAL`: what follows the options in `pyhugetext COMMAND --help` (a template: `%%` is a `%`);
+- `add_arguments(parser)`: its options, an argparse parser's; `--json` and the like are its own;
+- `run(options) -> int`: does it, and returns the exit status. Raises outcome.Failure with one
+  sentence where it cannot; OSError and KeyboardInterrupt are dealt with by main;
+- `TAKES_COMMAND = True` where a program may follow `--`: `options.command` has it, or None.
+
+All are imported for every call, so what only one needs is imported inside its functions.
+"""

@@ -1,0 +1,326 @@
+"""Looks after the store: the copies of shared objects and interpreters, laid out for 2 MiB pages,
+from which processes map their machine code. Removing entries never disturbs a running process, and
+costs no more than building them again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyhugetext.cli import stores, text
+from pyhugetext.cli.outcome import FAILED, OK, Failure
+from pyhugetext.cli.progress import Progress
+from pyhugetext.cli.stores import Place
+
+if TYPE_CHECKING:
+    from pyhugetext.store.upkeep import Entry, Note, Removed
+
+SUMMARY = "list, verify, prune, clear the store, or tell where it is"
+
+MANUAL = """\
+actions:
+  list    the entries with size, age, last use, and what is known of them, and the notes on objects
+          that have no entry, with the reason
+  verify  compares every entry with its original, byte for byte, and removes the damaged ones; exit
+          status 1 when there was one
+  prune   removes what no process can use any more: entries whose original was changed or is gone,
+          entries that were never known to be on disk and of another boot of the machine, copies
+          without a record, notes out of date, what killed builders left; then, above the size
+          limit, what was least recently used
+  clear   removes everything
+  path    the directories of the stores in use
+
+stores:
+  Without --system the user's store on disk and the one in shared memory (with
+  PYHUGETEXT_BACKING=store or shm only that one), with it the system's.
+  Whoever may not write to the system's store can still list and verify it.
+
+states of an entry:
+  ready    a process will map it (the content is compared by verify only)
+  stale    its original was changed or is gone
+  expired  it was never known to be on disk, and the machine was started since
+  damaged  it is not what was written, or somebody else could have written it
+
+  Kept is "durable" for what survives a restart of the machine, "this boot" for what a program has
+  built at its first start (pyhugetext warm makes it durable). "+image" is added where the entry is
+  found in a container image as well.
+
+keys of --json:
+  list, verify  {stores: [{path, kind, exists, limit, bytes, entries, notes}]}; kind is system, user
+                or shm, bytes are allocated ones; an entry is {name, original, copy, bias, bytes,
+                disk_bytes, age_seconds, unused_seconds, durable, image, state, reason}, with verify
+                also removed (true or false); a note is {name, original, reason, kernel,
+                age_seconds, state}
+  prune, clear  {stores: [{path, kind, removed: [{path, reason, bytes}], freed}]}
+  path          {stores: [{path, kind, exists}]}
+
+examples:
+  pyhugetext store list
+  pyhugetext store verify --system             as a nightly job: exit status 1 tells of damage
+  pyhugetext store prune && pyhugetext store list --json
+  rm -rf VENV && pyhugetext store prune        after a virtual environment is gone
+  sudo pyhugetext store clear --system
+
+exit status:
+  0 done; 1 something failed, or verify found damage; 2 wrong usage; 130 interrupted
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "pyhugetext store [-h] [--json] [--system] list | verify | prune | clear | path"
+    parser.add_argument("action", choices=sorted(_ACTIONS), metavar="ACTION", help="see below")
+    parser.add_argument("--system", action="store_true", help="the system's store")
+    parser.add_argument("--json", action="store_true", help="print JSON; keys below")
+
+
+def run(options: argparse.Namespace) -> int:
+    return _ACTIONS[options.action](options)
+
+
+def _each(options: argparse.Namespace, write: bool = False) -> list[tuple[Place, bool]]:
+    """The stores addressed and whether they are there. Failure where one is not to be used."""
+    if write and options.system:
+        stores.need_root()
+    return [(place, stores.exists(place.store)) for place in stores.addressed(options.system)]
+
+
+def _list(options: argparse.Namespace) -> int:
+    from pyhugetext.store import upkeep
+
+    documents = []
+    for place, exists in _each(options):
+        entries: list[Entry] = []
+        notes: list[Note] = []
+        if exists:
+            with stores.told(place.store):
+                entries, notes = upkeep.contents(place.store)
+        documents.append(_document(place, exists, entries, notes))
+        if not options.json:
+            _print_store(place, exists, entries, notes)
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pyhugetext.store import upkeep
+
+    documents = []
+    damaged = 0
+    for place, exists in _each(options):
+        checked: list[tuple[Entry, bool]] = []
+        notes: list[Note] = []
+        if exists:
+            with stores.told(place.store):
+                entries, notes = upkeep.contents(place.store)
+            progress = Progress()
+            progress.begin("", sum(entry.size for entry in entries))
+            try:
+                for entry in entries:
+                    progress.label(os.path.basename(entry.copy))
+                    with stores.told(place.store):
+                        found, removed = upkeep.verify(place.store, entry)
+                    if found is not None:
+                        checked.append((found, removed is not None))
+                    progress.advance(entry.size)
+            finally:
+                progress.stop()
+        bad = [entry for entry, _ in checked if entry.state == upkeep.DAMAGED]
+        damaged += len(bad)
+        document = _document(place, exists, [entry for entry, _ in checked], notes)
+        for described, (_, gone) in zip(document["entries"], checked):
+            described["removed"] = gone
+        documents.append(document)
+        if not options.json:
+            _print_store(place, exists, [entry for entry, _ in checked], [])
+        for entry, gone in checked:
+            if entry.state == upkeep.DAMAGED:
+                what = "damaged and was removed" if gone else "damaged"
+                text.say(f"{entry.original or entry.name} is {what}: {entry.reason}", "store")
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return FAILED if damaged else OK
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from pyhugetext.store import upkeep
+
+    documents = []
+    for place, exists in _each(options, write=True):
+        removed: list[Removed] = []
+        try:
+            if exists:
+                with stores.told(place.store):
+                    removed.extend(upkeep.prune(place.store))
+        finally:
+            documents.append(_tell_removed(options, place, removed))
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return OK
+
+
+def _clear(options: argparse.Namespace) -> int:
+    from pyhugetext.store import upkeep
+
+    documents = []
+    for place, there in _stores_to_clear(options):
+        removed = []
+        if there:
+            with stores.told(place.store):
+                freed = upkeep.clear(place.store)
+            removed.append(upkeep.Removed(place.store.root, "the whole store", freed))
+        documents.append(_tell_removed(options, place, removed))
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return OK
+
+
+def _stores_to_clear(options: argparse.Namespace) -> list[tuple[Place, bool]]:
+    """As _each(), but a store of which parts are missing is there, too."""
+    return [
+        (place, exists or os.path.isdir(place.store.base))
+        for place, exists in _each(options, write=True)
+    ]
+
+
+def _path(options: argparse.Namespace) -> int:
+    found = stores.settings()
+    places = [stores.system(found.store_limit), *stores.addressed(False)]
+    rows, documents = [], []
+    for place in places:
+        if options.system and place.kind != "system":
+            continue
+        state = "ready"
+        try:
+            exists = stores.exists(place.store)
+            state = "ready" if exists else "not there"
+        except Failure as failure:
+            exists, state = False, str(failure)
+        documents.append({"path": place.store.root, "kind": place.kind, "exists": exists})
+        rows.append((place.kind, place.store.root, state))
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    else:
+        print("\n".join(text.table(("store", "path", "state"), rows, "lll")))
+    return OK
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": _list,
+    "verify": _verify,
+    "prune": _prune,
+    "clear": _clear,
+    "path": _path,
+}
+
+
+def _document(
+    place: Place, exists: bool, entries: list[Entry], notes: list[Note]
+) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "path": place.store.root,
+        "kind": place.kind,
+        "exists": exists,
+        "limit": place.store.limit,
+        "bytes": _allocated(entries),
+        "entries": [
+            {
+                "name": entry.name,
+                "original": entry.original or None,
+                "copy": entry.copy or None,
+                "bias": entry.bias,
+                "bytes": entry.size,
+                "disk_bytes": entry.disk,
+                "age_seconds": max(int(now - entry.built), 0),
+                "unused_seconds": max(int(now - entry.used), 0),
+                "durable": entry.durable,
+                "image": entry.image,
+                "state": entry.state,
+                "reason": entry.reason,
+            }
+            for entry in entries
+        ],
+        "notes": [
+            {
+                "name": note.name,
+                "original": note.original or None,
+                "reason": note.reason,
+                "kernel": note.kernel,
+                "age_seconds": max(int(now - note.noted), 0),
+                "state": note.state,
+            }
+            for note in notes
+        ],
+    }
+
+
+def _allocated(entries: list[Entry]) -> int:
+    """Bytes of all copies, each once: entries of the same content share one."""
+    return sum({entry.copy: entry.disk for entry in entries}.values())
+
+
+def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[Note]) -> None:
+    if not exists:
+        print(f"{place.kind} store {text.printable(place.store.root)}: not there")
+        return
+    used, limit = text.size(_allocated(entries)), text.size(place.store.limit)
+    # An entry that is found in images as well has two records.
+    own = {entry.copy for entry in entries if not entry.image and entry.state == "ready"}
+    image = {entry.copy for entry in entries if entry.image and entry.state == "ready"}
+    shown = [
+        entry
+        for entry in entries
+        if entry.state != "ready" or not entry.image or entry.copy not in own
+    ]
+    number = text.count(len(shown), "entry", "entries")
+    print(f"{place.kind} store {text.printable(place.store.root)}: {number}, {used} of {limit}")
+    now = time.time()
+    rows = [
+        (
+            text.size(entry.size),
+            text.age(now - entry.built),
+            text.age(now - entry.used),
+            ("durable" if entry.durable else "this boot")
+            + ("+image" if entry.copy in image and not entry.image else ""),
+            entry.state,
+            entry.original or entry.copy or entry.name,
+            entry.reason or "",
+        )
+        for entry in shown
+    ]
+    width = text.width_of(sys.stdout)
+    if rows:
+        header = ("size", "built", "used", "kept", "state", "original", "remark")
+        print("\n".join(text.table(header, rows, "rrrllpp", width)))
+    if notes:
+        print("no entry:")
+        lines = [
+            (text.age(now - note.noted), note.original or note.name, note.reason) for note in notes
+        ]
+        print("\n".join(text.table(("noted", "original", "reason"), lines, "rpp", width)))
+
+
+def _tell_removed(
+    options: argparse.Namespace, place: Place, removed: list[Removed]
+) -> dict[str, Any]:
+    freed = sum(one.freed for one in removed)
+    if not options.json:
+        number = text.count(len(removed), "thing")
+        root = text.printable(place.store.root)
+        print(f"{place.kind} store {root}: {number} removed, {text.size(freed)} freed")
+        rows = [(text.size(one.freed), one.path, one.why) for one in removed]
+        if rows:
+            width = text.width_of(sys.stdout)
+            print("\n".join(text.table(("freed", "object", "reason"), rows, "rpp", width)))
+    return {
+        "path": place.store.root,
+        "kind": place.kind,
+        "removed": [{"path": one.path, "reason": one.why, "bytes": one.freed} for one in removed],
+        "freed": freed,
+    }

@@ -1,0 +1,315 @@
+"""Prepares the store ahead of use, so that no program builds its entries at its first start: when
+an image is built, at deployment, after an upgrade. The interpreter's own entry is always prepared;
+MODULEs are imported in a process of their own, a COMMAND is run to its end, and what their Python
+processes would take from the store is put there. The entries are on disk for good when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from pyhugetext.cli import stores, text
+from pyhugetext.cli.outcome import FAILED, OK, USAGE, Failure
+from pyhugetext.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from pyhugetext.cli.recording import Wanted
+    from pyhugetext.store.ahead import Made
+
+SUMMARY = "prepare the store ahead of use"
+TAKES_COMMAND = True
+
+MANUAL = """\
+what is prepared:
+  MODULE         A module as in an import statement, or several. Each is imported by this
+                 interpreter in a process of its own; the current directory is not searched. What
+                 it prints is shown when the import fails.
+  --all-installed
+                 All shared objects of all distributions installed for this interpreter, found by
+                 walking site-packages and not by importing. Entries are built for the load address
+                 that the dynamic linker uses on x86 with kernels 6.1 and later, a multiple of
+                 2 MiB. Where it uses another one each time the object is refused with that reason.
+  -- COMMAND     The command is run with its own input and output, as any other, and to its end.
+                 Every Python process below it that has pyhugetext and keeps the PYHUGETEXT_
+                 variables counts. It runs on small pages meanwhile. Ctrl-C ends the command; what
+                 it used until then is prepared.
+
+Objects with less coverable text than PYHUGETEXT_MIN_TEXT (default 256K), and those that
+PYHUGETEXT_EXCLUDE names, are left out, as a program leaves them out.
+
+where:
+  The user's store on disk ($PYHUGETEXT_STORE, $XDG_CACHE_HOME/pyhugetext or
+  ~/.cache/pyhugetext). Where its file system never gives huge pages to files, the store in shared
+  memory (/dev/shm/pyhugetext-UID) is filled instead; that one is gone after a restart of the
+  machine. With --system /var/cache/pyhugetext, which every user's processes read.
+
+status of an object:
+  built     a copy was written, or tied to one of the same content
+  promoted  it was there, built by a program at its first start, and is now on disk for good
+  present   nothing was to do
+  refused   with the reason; no room and no rights make the exit status 1, an object that cannot be
+            represented does not
+
+keys of --json:
+  stores        [{path, kind, verdict}]: written (this file system gives new files huge pages),
+                evicted (only when it reads them back), never
+  objects       [{path, bias, status, reason, bytes, written, huge, seconds, store}]: the load bias
+                modulo 2 MiB; bytes of the copy, bytes written now, bytes in 2 MiB pages now (null
+                where that was not looked at)
+  total         {built, promoted, present, refused, bytes, written, seconds}
+  problems      sentences, as on stderr
+
+examples:
+  pyhugetext warm                              the interpreter alone
+  pyhugetext warm numpy pandas torch           what these import
+  sudo pyhugetext warm --system --all-installed
+                                               for every user, as in a Dockerfile:
+                                               RUN pip install -r requirements.txt pyhugetext \\
+                                                && pyhugetext warm --system --all-installed
+  pyhugetext warm -- python -m pytest -x tests/smoke
+                                               what the program really loads
+  pyhugetext warm --json numpy | python -m json.tool
+
+exit status:
+  0 done; 1 something was not prepared, and a sentence on stderr says what (the rest was); 2 wrong
+  usage; 130 interrupted (what was done is kept)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "pyhugetext warm [-h] [--json] [--system] [MODULE ... | --all-installed] [-- COMMAND ...]"
+    )
+    parser.add_argument("modules", metavar="MODULE", nargs="*", help="import it and see")
+    parser.add_argument(
+        "--all-installed", action="store_true", help="all that is installed for this interpreter"
+    )
+    parser.add_argument(
+        "--system", action="store_true", help="fill the system's store /var/cache/pyhugetext (root)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON; keys below")
+
+
+class _Run:
+    """One call: what it finds, does, and could not do."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.progress = Progress()
+        self.wanted: dict[Wanted, None] = {}
+        self.unpredictable: list[str] = []  # loaded at another address each time
+        self.present: dict[Wanted, None] = {}  # in the system's store already
+        self.made: list[Made] = []
+        self.places: list[tuple[stores.Place, str]] = []
+        self.problems: list[str] = []
+        self.interrupted = False
+        self.began = time.perf_counter()
+
+    def fail(self, sentence: str) -> None:
+        """Something asked for cannot be done; the rest goes on."""
+        self.progress.stop()
+        self.problems.append(sentence)
+        text.say(sentence, "warm")
+
+
+def run(options: argparse.Namespace) -> int:
+    for module in options.modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise Failure(f"{module!r} is no module's name", USAGE)
+    if options.modules and options.all_installed:
+        raise Failure("name modules or --all-installed, not both", USAGE)
+    if options.system:
+        stores.need_root()
+    call = _Run(options)
+    try:
+        place = _choose(call)
+        _find(call)
+        _prepare(call, place)
+    except KeyboardInterrupt:
+        call.interrupted = True
+    finally:
+        call.progress.stop()
+    _report(call)
+    if call.interrupted:
+        raise KeyboardInterrupt
+    return FAILED if call.problems else OK
+
+
+def _choose(call: _Run) -> stores.Place:
+    """The store to fill. Failure where there is none."""
+    from pyhugetext import _settings
+    from pyhugetext.store import ahead, build
+
+    found = stores.settings()
+    only_disk = call.options.system or found.backing == _settings.BACKINGS["store"]
+    disk = stores.system(found.store_limit) if call.options.system else stores.user(found)
+    if found.backing == _settings.BACKINGS["shm"] and not call.options.system:
+        disk = None
+    elif disk is None:
+        sentence = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
+        if only_disk:
+            raise Failure(sentence)
+        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
+    if disk is not None:
+        stores.make(disk.store)
+        with stores.told(disk.store):
+            verdict = ahead.judge(disk.store)
+        call.places.append((disk, verdict))
+        if verdict != build.NEVER:
+            return disk
+        sentence = f"store {disk.store.root}: this file system never gives files huge pages"
+        if only_disk:
+            raise Failure(f"{sentence}; nothing was built")
+        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
+    shm = stores.shared_memory(found)
+    stores.make(shm.store)
+    call.places.append((shm, build.WRITTEN))
+    return shm
+
+
+def _find(call: _Run) -> None:
+    """What is wanted: from the interpreter, the modules, what is installed, the command."""
+    from pyhugetext.cli import recording
+
+    with recording.recorder() as recorder:
+        # A module's process holds the interpreter too.
+        for module in call.options.modules or [""]:
+            call.progress.begin(f"importing {module}" if module else "starting the interpreter")
+            try:
+                found = recording.import_module(recorder, module)
+                call.present.update(dict.fromkeys(found))
+            except Failure as failure:
+                call.fail(str(failure))
+        call.progress.stop()
+        command = call.options.command
+        if command:
+            before = len(recorder.objects())
+            try:
+                status, call.interrupted = recording.run_command(
+                    recorder, command, call.options.json
+                )
+                if status and not call.interrupted:
+                    call.fail(f"the command {recording.ending(status)}")
+            except Failure as failure:
+                call.fail(str(failure))
+            else:
+                if not status and len(recorder.objects()) == before:
+                    text.say("the command used nothing that is not in the list already", "warm")
+        call.wanted.update(dict.fromkeys(recorder.objects()))
+    if call.options.all_installed:
+        _find_installed(call)
+
+
+def _find_installed(call: _Run) -> None:
+    from fnmatch import fnmatchcase
+
+    from pyhugetext.cli import installed
+    from pyhugetext.cli.recording import Wanted
+
+    found = stores.settings()
+    call.progress.begin("looking through the installed distributions")
+    for item in installed.shared_objects(installed.roots(), found.min_text):
+        excluded = any(fnmatchcase(item.path, pattern) for pattern in found.exclude)
+        included = not found.include or any(fnmatchcase(item.path, p) for p in found.include)
+        if excluded or not included:
+            continue
+        if item.bias is None:
+            call.unpredictable.append(item.path)
+        else:
+            call.wanted[Wanted(item.path, item.bias)] = None
+    call.progress.stop()
+
+
+def _prepare(call: _Run, place: stores.Place) -> None:
+    from pyhugetext import _SYSTEM_STORE
+    from pyhugetext.store import ahead
+
+    objects = list(call.wanted)
+    for wanted in call.present:
+        if wanted in call.wanted:
+            continue
+        if place.kind == "system":
+            objects.append(wanted)
+        else:
+            call.made.append(ahead.unneeded(*wanted, _SYSTEM_STORE))
+    for path in call.unpredictable:
+        reason = "the dynamic linker puts it at another address each time on this file system"
+        call.made.append(ahead.refused(path, 0, reason, place.store.root))
+    sizes = [_file_size(wanted.path) for wanted in objects]
+    call.progress.begin("", sum(sizes))
+    for wanted, size in zip(objects, sizes):
+        call.progress.label(os.path.basename(wanted.path))
+        call.made.append(ahead.prepare(place.store, wanted.path, wanted.bias))
+        call.progress.advance(size)
+    call.progress.stop()
+    failed = [made for made in call.made if made.failed]
+    if failed:
+        rest = f" ({text.count(len(failed), 'object')} of {len(call.made)})" if failed[1:] else ""
+        call.fail(
+            f"store {place.store.root}: {failed[0].path} was not stored{rest}: {failed[0].reason}"
+        )
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _report(call: _Run) -> None:
+    from pyhugetext.store import ahead
+
+    statuses = (ahead.BUILT, ahead.PROMOTED, ahead.PRESENT, ahead.REFUSED)
+    counts = {status: sum(made.status == status for made in call.made) for status in statuses}
+    total = {
+        **counts,
+        "bytes": sum(made.size for made in call.made),
+        "written": sum(made.written for made in call.made),
+        "seconds": round(time.perf_counter() - call.began, 3),
+    }
+    if call.options.json:
+        document = {
+            "stores": [
+                {"path": place.store.root, "kind": place.kind, "verdict": verdict}
+                for place, verdict in call.places
+            ],
+            "objects": [
+                {
+                    "path": made.path,
+                    "bias": made.bias,
+                    "status": made.status,
+                    "reason": made.reason,
+                    "bytes": made.size,
+                    "written": made.written,
+                    "huge": made.huge,
+                    "seconds": round(made.seconds, 3),
+                    "store": made.store,
+                }
+                for made in call.made
+            ],
+            "total": total,
+            "problems": call.problems,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    for line in _lines(call.made):
+        print(line)
+    parts = [f"{number} {status}" for status, number in counts.items() if number]
+    written, seconds = text.size(sum(m.written for m in call.made)), total["seconds"]
+    print(f"total: {', '.join(parts) or 'nothing'}; {written} written in {seconds:.1f} s")
+
+
+def _lines(made: list[Made]) -> list[str]:
+    if not made:
+        return []
+    rows = [
+        (one.status, text.size(one.size), f"{one.seconds:.2f} s", one.path, one.reason or "")
+        for one in made
+    ]
+    width = text.width_of(sys.stdout)
+    return text.table(("status", "size", "time", "object", "reason"), rows, "lrrpp", width)

@@ -1,0 +1,148 @@
+"""Finding the shared objects of all installed distributions, without loading any."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import site
+import struct
+import sys
+import sysconfig
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pyhugetext.store import elf, segments
+
+HUGE = 2 << 20
+
+
+class Head(NamedTuple):
+    """What an ELF file says of itself at its beginning."""
+
+    machine: int
+    loads: list[segments.Segment]
+
+
+class Found(NamedTuple):
+    """A shared object with enough text, and where it would be loaded: the load bias modulo 2 MiB,
+    None where that is another one each time."""
+
+    path: str
+    bias: int | None
+
+
+def roots() -> list[str]:
+    """The directories where this interpreter finds installed extension modules."""
+    found = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    # Missing under an old virtualenv.
+    found += getattr(site, "getsitepackages", list)()
+    if site.ENABLE_USER_SITE:
+        found.append(site.getusersitepackages())
+    found.append(sysconfig.get_config_var("DESTSHARED") or "")
+    out: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in found if path}):
+        if not any(path.startswith(above + "/") for above in out):
+            out.append(path)
+    return out
+
+
+def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]:
+    """The shared objects below the directories with at least so many bytes of coverable text,
+    sorted by path."""
+    machine = _own_machine()
+    seen: set[tuple[int, int]] = set()
+    for path in sorted(_files(directories)):
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if (status.st_dev, status.st_ino) in seen or status.st_size < minimum_text:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                head = read_head(file.fileno())
+                if head is None or head.machine != machine:
+                    continue
+                bias = _aligned_bias(head)
+                if coverable(head, file.fileno(), status.st_size, bias) < max(minimum_text, 1):
+                    continue
+                yield Found(path, bias if _comes_aligned(head, file.fileno()) else None)
+        except OSError:
+            continue
+
+
+def _files(directories: list[str]) -> Iterator[str]:
+    for directory in directories:
+        for where, _, names in os.walk(directory):
+            for name in names:
+                if name.endswith(".so") or ".so." in name:
+                    yield os.path.join(where, name)
+
+
+def read_head(fd: int) -> Head | None:
+    """Reads the program headers of a shared object or executable for this machine's word size;
+    None where it is none. OSError as read(2)."""
+    data = os.pread(fd, 64, 0)
+    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
+        return None
+    kind, machine = struct.unpack_from("<HH", data, 16)
+    (at,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    if kind not in (2, 3) or size != 56 or at >= 1 << 62:
+        return None
+    table = os.pread(fd, count * size, at)
+    if len(table) < count * size:
+        return None
+    headers = [
+        segments.Segment(*struct.unpack_from("<IIQQQQQQ", table, i * 56)) for i in range(count)
+    ]
+    loads = [s for s in headers if s.type == segments.PT_LOAD and s.memsz]
+    return Head(machine, loads) if loads else None
+
+
+def coverable(head: Head, fd: int, size: int, bias: int) -> int:
+    """Bytes of text that the copy of an object would put on 2 MiB pages."""
+    try:
+        layout = elf.lay_out(lambda n, at: os.pread(fd, n, at), size, bias)
+    except elf.Refused:
+        return 0
+    total = 0
+    for s in head.loads:
+        if s.flags & segments.PF_X and not s.flags & segments.PF_W:
+            for start, length, _ in layout.ranges:
+                low = max(start, s.vaddr)
+                high = min(start + length, s.vaddr + s.memsz)
+                total += max(high - low, 0)
+    return total
+
+
+def _own_machine() -> int:
+    with open("/proc/self/exe", "rb") as file:
+        head = read_head(file.fileno())
+    return head.machine if head is not None else -1
+
+
+def _aligned_bias(head: Head) -> int:
+    """The load bias of an object whose first page lands on a multiple of 2 MiB."""
+    first = head.loads[0]
+    bias: int = ((first.offset & -4096) - (first.vaddr & -4096)) % HUGE
+    return bias
+
+
+def _comes_aligned(head: Head, fd: int) -> bool:
+    """Whether the dynamic linker puts this object at a multiple of 2 MiB.
+
+    It does for an object that asks for it (p_align; glibc 2.35). For the others the kernel chooses,
+    and since 6.1 it aligns large mappings of files on ext4, xfs and btrfs, on x86; not on overlayfs
+    and tmpfs. Tried by mapping the file as the dynamic linker does.
+    """
+    if any(s.align >= HUGE for s in head.loads):
+        return True
+    try:
+        import ctypes
+    except ImportError:
+        return sys.platform == "linux"
+    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; ctypes wants it writable
+    with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection) as mapping:
+        byte = ctypes.c_char.from_buffer(mapping)
+        address = ctypes.addressof(byte)
+        del byte
+    return address % HUGE == 0

@@ -1,0 +1,121 @@
+"""Parsing the command line and running a command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import pkgutil
+import sys
+from types import ModuleType
+
+import pyhugetext
+from pyhugetext.cli import commands, text
+from pyhugetext.cli.outcome import FAILED, INTERRUPTED, Failure, reason_of
+
+_DESCRIPTION = """\
+Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
+package is installed; these commands prepare and look after what it draws on."""
+
+_MANUAL = """\
+environment:
+  PYHUGETEXT_STORE        the user's store (an absolute path); else $XDG_CACHE_HOME/pyhugetext or
+                          ~/.cache/pyhugetext
+  PYHUGETEXT_STORE_LIMIT  bytes a store on disk may take (default 4G)
+  PYHUGETEXT_SHM_LIMIT    bytes the store in shared memory may take (default 512M)
+
+exit status:
+  0 done; 1 something failed, and a sentence on stderr says what; 2 wrong usage; 130 interrupted
+  (what was done is kept)
+"""
+
+
+def _load() -> dict[str, ModuleType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    return {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+
+
+def _parsers(
+    modules: dict[str, ModuleType],
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and the one of each command."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="pyhugetext", description=_DESCRIPTION, epilog=_MANUAL, formatter_class=plain
+    )
+    version = f"%(prog)s {pyhugetext.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="subcommand")
+    subparsers.required = True
+    parsers = {}
+    for name, module in modules.items():
+        parsers[name] = sub = subparsers.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            epilog=module.MANUAL,
+            formatter_class=plain,
+        )
+        module.add_arguments(sub)
+    return parser, parsers
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    """What is before the first `--`, and the program behind it."""
+    if "--" not in arguments:
+        return arguments, None
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _run(arguments: list[str]) -> int:
+    modules = _load()
+    parser, parsers = _parsers(modules)
+    own, command = _split(arguments)
+    options = parser.parse_args(own)
+    module = modules[options.subcommand]
+    if command is not None and not getattr(module, "TAKES_COMMAND", False):
+        parsers[options.subcommand].error("it takes no command after --")
+    if command == []:
+        parsers[options.subcommand].error("there is no command after --")
+    options.command = command
+    try:
+        status: int = module.run(options)
+        sys.stdout.flush()
+        return status
+    except Failure as failure:
+        text.say(str(failure), options.subcommand)
+        return failure.status
+    except KeyboardInterrupt:
+        text.say("interrupted; what was done is kept", options.subcommand)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough. Python would complain at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (OSError, ImportError) as error:
+        text.say(reason_of(error), options.subcommand)
+        return FAILED
+    except Exception as error:
+        if os.environ.get("PYHUGETEXT_DEBUG") == "1":
+            raise
+        sentence = f"this should not happen: {type(error).__name__}: {error}"
+        text.say(f"{sentence} (PYHUGETEXT_DEBUG=1 shows where)", options.subcommand)
+        return FAILED
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs `pyhugetext` with these arguments (sys.argv's by default); returns the exit status."""
+    try:
+        # A path may hold bytes that the terminal's encoding has not.
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ImportError as error:
+        text.say(f"no native part: Linux on x86_64 or aarch64 has one ({error})")
+        return FAILED

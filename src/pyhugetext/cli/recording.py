@@ -1,0 +1,210 @@
+"""Finding out what a program would take from a store, by running it.
+
+The program gets a store of its own whose file system is said to give no huge pages. The start-up
+hook then builds nothing and writes a note for each object that it would have built: path and load
+bias of exactly what the hook wants, from every Python process of the program, at the moment of the
+import. Nothing is polled and nothing is missed at exit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from pyhugetext.cli.outcome import Failure, reason_of
+from pyhugetext.store import build, catalogue, places, record
+
+# What of the user's settings decides about which objects are wanted.
+_KEPT = ("PYHUGETEXT_MIN_TEXT", "PYHUGETEXT_INCLUDE", "PYHUGETEXT_EXCLUDE")
+
+_SHOWN = 64 << 10  # bytes of what a failed import printed
+
+
+class Wanted(NamedTuple):
+    """An object to prepare: its path, and its load bias modulo 2 MiB."""
+
+    path: str
+    bias: int
+
+
+class Recorder:
+    """A store that only takes notes, at `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.store = catalogue.Catalogue(os.path.join(root, "store"), 0, False)
+        self.store.prepare()
+        build.remember(self.store, build.NEVER)
+
+    def environment(self) -> dict[str, str]:
+        """The environment for the program."""
+        environ = {
+            k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT") or k in _KEPT
+        }
+        environ["PYHUGETEXT_STORE"] = self.store.root
+        environ["PYHUGETEXT_BACKING"] = "store"
+        # Waits for others that are taking notes.
+        environ["PYHUGETEXT_BUILD"] = "always"
+        return environ
+
+    def objects(self) -> list[Wanted]:
+        """What was wanted so far."""
+        out = []
+        for name, note in self.store.records():
+            if isinstance(note, record.Note) and note.origin:
+                out.append(Wanted(note.origin, int(name.rpartition("-")[2], 16)))
+        return sorted(out)
+
+
+@contextmanager
+def recorder() -> Iterator[Recorder]:
+    """A Recorder in a temporary directory that the hook trusts, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="pyhugetext-") as root:
+        try:
+            places.check_trust(root)
+            yield Recorder(root)
+        except places.Untrusted as error:
+            raise Failure(
+                f"the temporary directory is not safe: {error}; TMPDIR can name another"
+            ) from None
+
+
+# Runs in the child. The current directory is left out of the path, as for an installed script.
+_CHILD = """
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+import json, os
+module, result = sys.argv[1:]
+del sys.argv[1:]
+told = {"error": None, "missing": None, "present": []}
+try:
+    if module:
+        import importlib
+        importlib.import_module(module)
+    import pyhugetext
+    pyhugetext.remap()
+    from pyhugetext import _native
+    store = _native.BACKINGS.index("store")
+    told["present"] = [
+        [r["path"], r["low"]] for r in _native.snapshot()["regions"] if r["backing"] == store
+    ]
+except BaseException as error:
+    told["error"] = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        told["missing"] = error.name
+with open(result, "w") as file:
+    json.dump(told, file)
+for stream in (sys.stdout, sys.stderr):
+    try:
+        stream.flush()
+    except Exception:
+        pass
+os._exit(0)
+"""
+
+
+def import_module(recorder: Recorder, module: str) -> list[Wanted]:
+    """Imports a module (none when it is empty) in a child process, with the interpreter of this
+    one. Returns what is in the system's store already; the rest is in recorder.objects(). Failure
+    where the import fails, with what it printed on stderr."""
+    if not sys.executable:
+        raise Failure("this interpreter does not know its own path (sys.executable is empty)")
+    output = os.path.join(recorder.root, "output")
+    result = os.path.join(recorder.root, "result")
+    catalogue.remove(result)
+    with open(output, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, module, result],
+            env=recorder.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+        try:
+            process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    told: dict[str, Any] | None = None
+    try:
+        with open(result) as text:
+            told = json.load(text)
+    except (OSError, ValueError):
+        pass
+    what = f"importing {module}" if module else "starting the interpreter"
+    if told is None:
+        _show(output)
+        raise Failure(f"{what} failed: it {ending(process.returncode)}")
+    missing = told["missing"]
+    if missing and (module == missing or module.startswith(missing + ".")):
+        raise Failure(f"no module named {missing!r} for {sys.executable}")
+    if told["error"]:
+        _show(output)
+        raise Failure(f"{what} failed: {told['error']}")
+    return [Wanted(path, bias) for path, low in told["present"] for bias in _bias(path, low)]
+
+
+def _bias(path: str, low: int) -> Iterator[int]:
+    """The load bias modulo 2 MiB of an object whose first page is at `low`; none where the file
+    does not tell."""
+    from pyhugetext.cli import installed
+
+    try:
+        with open(path, "rb") as file:
+            head = installed.read_head(file.fileno())
+    except OSError:
+        return
+    if head is not None:
+        yield (low - (head.loads[0].vaddr & -4096)) % build.HUGE
+
+
+def _show(output: str) -> None:
+    """What the child printed, on stderr."""
+    if sys.stderr is None:
+        return
+    with open(output, "rb") as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - _SHOWN, 0))
+        shown = file.read().decode("utf-8", "backslashreplace")
+    if shown:
+        sys.stderr.write(shown if shown.endswith("\n") else shown + "\n")
+
+
+def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tuple[int, bool]:
+    """Runs a command to its end; `quiet` sends its output to stderr. Returns its exit status, as
+    subprocess does, and whether Ctrl-C came meanwhile (it is the command's to end then). Failure
+    where it cannot be started."""
+    out = sys.stderr.fileno() if quiet and sys.stderr is not None else None
+    try:
+        process = subprocess.Popen(command, env=recorder.environment(), stdout=out)
+    except OSError as error:
+        raise Failure(f"the command cannot be run: {reason_of(error)}") from None
+    interrupted = False
+    while True:
+        try:
+            return process.wait(), interrupted
+        except KeyboardInterrupt:
+            if interrupted:
+                process.kill()
+                process.wait()
+                raise
+            interrupted = True
+
+
+def ending(status: int) -> str:
+    """How a process ended, from subprocess's status: `ended with exit status 3`."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was ended by {name}"

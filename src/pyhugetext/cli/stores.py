@@ -1,0 +1,128 @@
+"""The stores that a command addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pyhugetext import _SYSTEM_STORE, _settings
+from pyhugetext._settings import Settings
+from pyhugetext.cli.outcome import USAGE, Failure, reason_of
+from pyhugetext.store import places
+from pyhugetext.store.catalogue import Catalogue
+
+# What a wrong value of would let a command work on another store than was meant.
+_DECISIVE = (
+    "PYHUGETEXT_STORE",
+    "PYHUGETEXT_STORE_LIMIT",
+    "PYHUGETEXT_SHM_LIMIT",
+    "PYHUGETEXT_BACKING",
+    "PYHUGETEXT_MIN_TEXT",
+)
+
+
+class Place(NamedTuple):
+    """A store and what it is for: `system`, `user` or `shm`."""
+
+    kind: str
+    store: Catalogue
+
+
+def settings() -> Settings:
+    """The environment's settings. Failure where one that decides about the store is malformed."""
+    found = _settings.current()
+    for problem in found.problems:
+        if problem.partition("=")[0] in _DECISIVE:
+            raise Failure(problem.replace("the default is used", "nothing was done"), USAGE)
+    return found
+
+
+def system(limit: int) -> Place:
+    """The system's store."""
+    root = _SYSTEM_STORE
+    return Place("system", Catalogue(root, limit, False, public=True))
+
+
+def user(found: Settings) -> Place | None:
+    """The user's store on disk; None where nothing says where that is."""
+    if not found.store:
+        return None
+    return Place("user", Catalogue(found.store, found.store_limit, False))
+
+
+def shared_memory(found: Settings) -> Place:
+    """The user's store in shared memory."""
+    return Place("shm", Catalogue(found.shm_store, found.shm_limit, True))
+
+
+def addressed(use_system: bool) -> list[Place]:
+    """The system's store, or the user's on disk and in shared memory; of these only the one that
+    PYHUGETEXT_BACKING asks for."""
+    found = settings()
+    if use_system:
+        return [system(found.store_limit)]
+    own = user(found) if found.backing != _settings.BACKINGS["shm"] else None
+    shm = shared_memory(found) if found.backing != _settings.BACKINGS["store"] else None
+    return [place for place in (own, shm) if place is not None]
+
+
+def need_root() -> None:
+    """Failure unless this process may write to the system's store."""
+    if os.geteuid() != 0:
+        raise Failure(f"only root may write to the system's store {_SYSTEM_STORE}")
+
+
+def exists(store: Catalogue) -> bool:
+    """Whether there is such a store. Failure where there is something else, or where somebody else
+    could have written it."""
+    for path in (store.root, store.base, store.index, store.objects, store.tmp):
+        try:
+            os.listdir(path)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            raise Failure(f"store {store.root}: {_file_on_the_way(path)} is a file") from None
+        except OSError as error:
+            raise _failure(store, error) from None
+        try:
+            places.check_trust(path)
+        except (OSError, places.Untrusted) as error:
+            raise _failure(store, error) from None
+    return True
+
+
+def make(store: Catalogue) -> None:
+    """Makes a store that is not there. Failure where that is not possible."""
+    try:
+        store.prepare()
+    except (FileExistsError, NotADirectoryError):
+        path = _file_on_the_way(store.tmp)
+        raise Failure(f"store {store.root}: {path} is a file") from None
+    except (OSError, places.Untrusted) as error:
+        raise _failure(store, error) from None
+
+
+def _file_on_the_way(path: str) -> str:
+    """The first step of a path that is there and no directory."""
+    step = ""
+    for part in path.split("/")[1:]:
+        step = f"{step}/{part}"
+        if os.path.lexists(step) and not os.path.isdir(step):
+            return step
+    return path
+
+
+@contextmanager
+def told(store: Catalogue) -> Iterator[None]:
+    """Turns what the file system refuses into one sentence."""
+    try:
+        yield
+    except (OSError, places.Untrusted) as error:
+        raise _failure(store, error) from error
+
+
+def _failure(store: Catalogue, error: BaseException) -> Failure:
+    reason = reason_of(error)
+    return Failure(f"store {reason}" if store.root in reason else f"store {store.root}: {reason}")
