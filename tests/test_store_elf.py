@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -290,3 +291,35 @@ def test_ranges_are_those_of_a_model(parts: list[Part], bias: int, program: bool
     layout = elf.lay_out(made.read, made.size, bias)
     assert ranges_of(layout) == expected
     check_layout(layout, made.read, made.size, bias)
+
+
+PROBE = """
+import os, sys
+from pyhugetext import _boot
+from pyhugetext.store import copy, elf
+
+source = os.open(sys.argv[1], os.O_RDONLY)
+target = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+size = os.fstat(source).st_size
+layout = elf.lay_out(lambda n, at: os.pread(source, n, at), size, 0)
+copy.write_copy(layout, source, target)
+
+def huge():
+    return [_boot.probe(target, at, n, False) for _, n, at in layout.ranges]
+
+written = huge()
+os.fsync(target)
+os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
+assert copy.same_copy(layout, source, target) is None
+print(written == huge() == [n for _, n, _ in layout.ranges], written)
+"""
+
+
+def test_comparing_an_evicted_copy_leaves_it_in_huge_pages(
+    shop: Workshop, python: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = python(PROBE, str(shop.library()), str(tmp_path / "copy"), env={"PYHUGETEXT": "0"})
+    same, _, written = result.stdout.strip().partition(" ")
+    if written == "[0]":
+        pytest.skip("this file system gives no huge pages to files just written")
+    assert same == "True"
