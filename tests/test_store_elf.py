@@ -8,14 +8,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers_elf import (
     HUGE,
     LIBRARIES,
     LONG_RPATH,
+    PAGE,
+    PF_R,
+    PF_W,
+    PF_X,
     Workshop,
     check_sections,
     check_segments,
@@ -26,6 +33,7 @@ from helpers_elf import (
     readelf_warnings,
     tool,
 )
+from helpers_raw_elf import Part, blank_elf, check_layout
 from pyhugetext.store import elf
 
 
@@ -222,3 +230,96 @@ def test_library_without_a_whole_huge_page_is_refused_with_the_reason(
     tiny = compile_library("int f(void) { return 1; }")
     with pytest.raises(elf.Refused, match="no 2 MiB page"):
         lay_out(tiny)
+
+
+def model(parts: list[Part], bias: int, program: bool) -> list[tuple[int, int]]:
+    """The 2 MiB pages that the core would plan, page by 4 KiB page: as the dynamic linker maps the
+    segments, where nothing else is near."""
+    kinds = {}
+    for part in parts:
+        start, end = part.address // PAGE, -(-(part.address + part.memsz) // PAGE)
+        file_end = -(-(part.address + part.filesz) // PAGE)
+        for page in range(start, end):
+            if part.flags & PF_W or page >= file_end:
+                kinds[page] = "other"
+            elif part.flags & PF_R:
+                kinds[page] = "text" if part.flags & PF_X else "readonly"
+            else:
+                kinds[page] = "other" if part.flags & PF_X else "readonly"
+    low, high = min(kinds) * PAGE, (max(kinds) + 1) * PAGE
+    out: list[tuple[int, int]] = []
+    for start in range((low + bias) // HUGE * HUGE - bias, high, HUGE):
+        here = [kinds.get(page) for page in range(start // PAGE, (start + HUGE) // PAGE)]
+        outside = not program and (start < low or start + HUGE > high)
+        if outside or "other" in here or "text" not in here:
+            continue
+        end = start + HUGE
+        if out and out[-1][1] == start:
+            start, _ = out.pop()
+        out.append((start, end))
+    return out
+
+
+SIZES = st.integers(1, 900).map(lambda pages: pages * PAGE)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> list[Part]:
+    parts = []
+    address = draw(st.sampled_from([0, 0, PAGE, 0x110000, 2 * HUGE]))
+    for _ in range(draw(st.integers(1, 7))):
+        flags = draw(st.sampled_from([4, 5, 5, 4, 6, 7, 1, 0]))
+        filesz = draw(SIZES) - draw(st.integers(0, PAGE - 1))
+        memsz = filesz + draw(st.sampled_from([0, 0, 0, 8, PAGE, 700 * PAGE]))
+        parts.append(Part(address, filesz, memsz, flags))
+        address = -(-(address + memsz) // PAGE) * PAGE
+        address += draw(st.sampled_from([0, 0, 0, PAGE, 16 * PAGE])) + draw(
+            st.sampled_from([0, 0, 3 * HUGE])
+        )
+    return parts
+
+
+@given(layouts(), st.sampled_from([0, PAGE, 0x155000, HUGE - PAGE]), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_ranges_are_those_of_a_model(parts: list[Part], bias: int, program: bool) -> None:
+    expected = model(parts, bias, program)
+    made = blank_elf(parts, program)
+    if not expected:
+        with pytest.raises(elf.Refused, match="no 2 MiB page"):
+            elf.lay_out(made.read, made.size, bias)
+        return
+    layout = elf.lay_out(made.read, made.size, bias)
+    assert ranges_of(layout) == expected
+    check_layout(layout, made.read, made.size, bias)
+
+
+PROBE = """
+import os, sys
+from pyhugetext import _boot
+from pyhugetext.store import copy, elf
+
+source = os.open(sys.argv[1], os.O_RDONLY)
+target = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+size = os.fstat(source).st_size
+layout = elf.lay_out(lambda n, at: os.pread(source, n, at), size, 0)
+copy.write_copy(layout, source, target)
+
+def huge():
+    return [_boot.probe(target, at, n, False) for _, n, at in layout.ranges]
+
+written = huge()
+os.fsync(target)
+os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
+assert copy.same_copy(layout, source, target) is None
+print(written == huge() == [n for _, n, _ in layout.ranges], written)
+"""
+
+
+def test_comparing_an_evicted_copy_leaves_it_in_huge_pages(
+    shop: Workshop, python: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = python(PROBE, str(shop.library()), str(tmp_path / "copy"), env={"PYHUGETEXT": "0"})
+    same, _, written = result.stdout.strip().partition(" ")
+    if written == "[0]":
+        pytest.skip("this file system gives no huge pages to files just written")
+    assert same == "True"

@@ -1,11 +1,14 @@
-"""Copies of ELF objects in use: under the debugger, swapped into a process, next to the core's plan
-and to a model of it, and the large objects of this machine."""
+"""Copies of ELF objects in use: under the debugger, swapped into a process, next to the core's
+plan; and those of the large objects of this machine."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,18 @@ from helpers_elf import (
     LIBRARIES,
     LONG_RPATH,
     NATIVE,
+    PAGE,
     Workshop,
+    check_sections,
+    check_segments,
+    check_tools,
     lay_out,
     loads,
     patchelf,
     ranges_of,
     tool,
 )
+from pyhugetext.store import elf
 
 
 @pytest.fixture
@@ -212,3 +220,141 @@ def test_debugger_finds_its_way_through_a_swapped_library(
     assert "sample_far (x=5)" in result.stdout, result.stdout + result.stderr
     assert "sample_far in section .text.zfar" in result.stdout or "sample_far" in result.stdout
     assert "exited normally" in result.stdout
+
+
+EMBEDDING = """
+#include <dlfcn.h>
+int sample_check(int);
+int main(int argc, char **argv) {
+    void *library = dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL);
+    if (!library || sample_check(17)) return 99;
+    int (*run)(int, char **) = (int (*)(int, char **))dlsym(library, "Py_BytesMain");
+    return run ? run(argc - 2, argv + 2) : 98;
+}
+"""
+
+
+@pytest.mark.parametrize("flags", [("-pie",), ("-no-pie",)], ids=["pie", "no-pie"])
+def test_text_of_an_embedding_program_comes_from_the_store(
+    flags: tuple[str, ...], shop: Workshop, python: Callable[..., Any], tmp_path: Path
+) -> None:
+    library = Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME"))
+    multiarch = Path(library.parent, sysconfig.get_config_var("MULTIARCH") or "", library.name)
+    found = next((p for p in (library, multiarch) if ".so" in p.name and p.is_file()), None)
+    if found is None:
+        # Debian's interpreter is static and has the shared library besides.
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        found = next(iter(Path("/usr/lib").glob(f"*-linux-*/libpython{version}.so.1.0")), None)
+    if found is None:
+        pytest.skip("this interpreter has no shared libpython to embed")
+    source = tmp_path / "embedding.c"
+    source.write_text(EMBEDDING)
+    program = shop.link("bfd", *flags, "-x", "c", source, "-ldl", name="embedding")
+    code = (
+        "import json, pyhugetext; from pyhugetext import _native\n"
+        "pyhugetext.remap()\n"
+        "regions = _native.snapshot()['regions']\n"
+        "print(json.dumps(next(r for r in regions if r['is_main']), default=str))\n"
+    )
+    settings = {
+        "PYHUGETEXT_STORE": str(tmp_path / "store"),
+        "PYHUGETEXT_BACKING": "store",
+        "PYHUGETEXT_BUILD": "always",
+        "PYHUGETEXT_INCLUDE": str(program),
+    }
+    result = python(code, env=settings, prefix=(str(program), str(found)))
+    main = json.loads(result.stdout)
+    with open(program, "rb") as file:
+        headers = loads(ELFFile(file))
+    bias = main["low"] - headers[0].p_vaddr // PAGE * PAGE
+    spans = ranges_of(lay_out(program, bias % HUGE))
+    assert main["pages"]
+    for start, end, *_ in main["pages"]:
+        assert any(a <= start - bias and end - bias <= b for a, b in spans)
+    if main["backing"] != _native_backing("store"):
+        pytest.skip("no store here")
+    assert all(swapped for _, _, swapped, _ in main["pages"])
+
+
+def _native_backing(name: str) -> int:
+    return ("none", "file", "store", "shm", "memfd", "thp", "hugetlb").index(name)
+
+
+PLANS = """
+import importlib, json, sys
+import pyhugetext
+from pyhugetext import _native
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+pyhugetext.remap()
+print(json.dumps([(r["path"], r["low"], [page[:2] for page in r["pages"]])
+                  for r in _native.snapshot()["regions"] if r["pages"]]))
+"""
+
+
+def check_plans(python: Callable[..., Any], *modules: str) -> int:
+    """Holds the ranges of every object of a process against the core's plan."""
+    result = python(
+        PLANS, *modules, env={"PYHUGETEXT_BUILD": "never", "PYHUGETEXT_BACKING": "store"}
+    )
+    plans = json.loads(result.stdout.splitlines()[-1])
+    for name, low, pages in plans:
+        path = Path(name)
+        with open(path, "rb") as file:
+            bias = low - loads(ELFFile(file))[0].p_vaddr // PAGE * PAGE
+        spans = ranges_of(lay_out(path, bias % HUGE))
+        for start, end in pages:
+            assert any(a <= start - bias and end - bias <= b for a, b in spans), name
+    return len(plans)
+
+
+def test_ranges_hold_all_that_the_core_plans(python: Callable[..., Any]) -> None:
+    assert check_plans(python, "ssl", "sqlite3", "numpy", "unicodedata")
+
+
+@pytest.mark.heavy
+def test_ranges_hold_all_that_the_core_plans_of_large_wheels(python: Callable[..., Any]) -> None:
+    pytest.importorskip("pyarrow", reason="the heavy wheels are not installed")
+    modules = ("torch", "pyarrow", "pandas", "duckdb", "polars", "scipy.linalg", "sqlalchemy")
+    assert check_plans(python, *modules) > 3
+
+
+def objects_here() -> list[Path]:
+    """The interpreter, and the largest libraries next to the C library, of those that differ."""
+    found = [Path(os.path.realpath(sys.executable))]
+    libc = subprocess.run(
+        [sys.executable, "-c", "print(open('/proc/self/maps').read())"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYHUGETEXT": "0"},
+    ).stdout  # fmt: skip
+    directories = {Path(line.split()[-1]).parent for line in libc.splitlines() if "/" in line}
+    for directory in sorted(directories):
+        libraries = [p for p in directory.glob("*.so*") if p.is_file() and not p.is_symlink()]
+        sized = [(p.stat().st_size, p) for p in libraries]
+        found += [p for size, p in sorted(sized) if HUGE < size < 12 * HUGE][-8:]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("path", objects_here(), ids=lambda path: path.name)
+@pytest.mark.parametrize("bias", [0, 0x1FF000], ids=hex)
+def test_copies_of_objects_of_this_machine(path: Path, bias: int, shop: Workshop) -> None:
+    try:
+        copied = shop.copy(path, bias)
+    except elf.Refused as error:
+        pytest.skip(f"it {error}")
+    check_segments(copied)
+    check_sections(copied)
+    check_tools(copied)
+
+
+def test_interpreter_s_copy_runs(shop: Workshop) -> None:
+    copied = shop.copy(Path(os.path.realpath(sys.executable)))
+    copied.path.chmod(0o755)
+    result = subprocess.run(
+        [copied.path, "-I", "-S", "-c", "print(6 * 7)"],
+        capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "PYTHONHOME": sys.base_prefix},
+    )  # fmt: skip
+    assert result.stdout == "42\n"

@@ -29,10 +29,18 @@ def _fill(fd: int, view: memoryview, offset: int) -> None:
         offset += got
 
 
+def _is_hole(fd: int, offset: int, length: int) -> bool:
+    """Whether nothing was ever written there."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        # No data up to the end; or the file ends earlier by now, which reading will tell.
+        return error.errno == errno.ENXIO and os.fstat(fd).st_size >= offset + length
+
+
 def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, bool]]":
-    """Yields (offset, bytes, whether they can be mapped huge) of the copy in 2 MiB steps; what
-    lies between the parts is zero. The bytes are a view of one buffer that the next step reuses.
-    """
+    """Yields (offset, bytes, whether they come from holes) of the copy in 2 MiB steps; what lies
+    between the parts is blank. The bytes are a view of one buffer that the next step reuses."""
     pieces = sorted(layout.pieces)
     starts = [piece[0] for piece in pieces]
     view = memoryview(bytearray(HUGE))
@@ -43,27 +51,28 @@ def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, boo
         for i in range(max(bisect_right(starts, start) - 1, 0), bisect_right(starts, end - 1)):
             at, origin, length = pieces[i]
             a, b = max(at, start), min(at + length, end)
-            if a < b:
+            if a < b and not _is_hole(source, origin + a - at, b - a):
                 parts.append((a, b, origin + a - at))
                 covered += b - a
         if covered < end - start:
             view[:] = _BLANK
         for a, b, origin in parts:
             _fill(source, view[a - start : b - start], origin)
+        hole = not parts
         for at, data in layout.patches:
             a, b = max(at, start), min(at + len(data), end)
             if a < b:
                 view[a - start : b - start] = data[a - at : b - at]
-        huge = any(offset < end and offset + n > start for _, n, offset in layout.ranges)
-        yield start, view[: end - start], huge
+                hole = False
+        yield start, view[: end - start], hole
 
 
 def write_copy(layout: Layout, source: int, target: int) -> None:
     """Writes the copy of the open file `source` to the open and empty file `target`, in aligned
-    writes of 2 MiB: what makes a file system use 2 MiB folios. Blank steps that are never mapped
-    huge become holes. OSError as write(2)."""
-    for start, data, huge in _chunks(layout, source):
-        if not huge and not any(data[::512]) and data.tobytes() == _BLANK[: len(data)]:
+    writes of 2 MiB: what makes a file system use 2 MiB folios. Holes stay holes where nothing can
+    be mapped huge. OSError as write(2)."""
+    for start, data, hole in _chunks(layout, source):
+        if hole and not any(at <= start < at + n for _, n, at in layout.ranges):
             continue
         while data:
             done = os.pwrite(target, data, start)
@@ -85,7 +94,9 @@ def same_copy(layout: Layout, source: int, target: int) -> "int | None":
         return 0
     with mmap.mmap(target, layout.size, mmap.MAP_SHARED, mmap.PROT_READ) as there:
         _advise(there, MADV_HUGEPAGE, 0, layout.size)
-        for start, data, _ in _chunks(layout, source):
+        for start, data, hole in _chunks(layout, source):
+            if hole and _is_hole(target, start, len(data)):
+                continue
             # Answers with an error where touching would raise SIGBUS.
             _advise(there, MADV_POPULATE_READ, start, len(data))
             # Not as memoryviews: those compare byte by byte.
