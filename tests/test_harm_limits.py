@@ -82,8 +82,12 @@ def test_huge_pages_disabled_for_the_process(python, tmp_path, backing):
         env={"PYHUGETEXT_BACKING": backing},
         preexec_fn=set_process(PR_SET_THP_DISABLE, 1),
     )
-    assert stats["huge_bytes"] == stats["mapped_bytes"] == 0
-    assert "MADV_COLLAPSE) failed with EINVAL" in told_causes(stats)
+    assert stats["huge_bytes"] == 0
+    assert not stats["active"]
+    if stats["mapped_bytes"]:  # from the store, where the kernel decides at the first touch
+        assert "the kernel holds 0 of" in stats["reason"]
+    else:
+        assert "MADV_COLLAPSE) failed with EINVAL" in told_causes(stats)
 
 
 def test_limits_of_one_process_do_not_spoil_the_store_for_others(python, stats_of, tmp_path):
@@ -420,7 +424,8 @@ def test_locked_memory(python, backing, flags):
         before = locked()
         stats = pyhugetext.remap(backing=sys.argv[1])
         assert stats.mapped_bytes == stats.coverable_bytes > 0, str(stats)
-        assert stats.huge_bytes >= stats.mapped_bytes, str(stats)
+        # A mapping of the store is filled with what the page cache has when it is locked.
+        assert stats.huge_bytes >= stats.mapped_bytes or stats.backing == "store", str(stats)
         kept = locked() - before
         after = pyhugetext.restore()
         assert not after.mapped_bytes, str(after)

@@ -27,7 +27,7 @@ const pht::Snapshot *api_take_snapshot() {
 }
 
 void api_free_snapshot(const pht::Snapshot *snapshot) {
-    Engine::get().free_snapshot(snapshot);
+    Engine::free_snapshot(snapshot);
 }
 
 const pht::EngineApi api = {api_remap, api_restore, api_take_snapshot, api_free_snapshot};
@@ -108,7 +108,7 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     pht::u64 bytes = 0;
     long result;
     Py_BEGIN_ALLOW_THREADS;
-    result = Engine::get().probe(fd, offset, size, collapse != 0, &bytes);
+    result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
     Py_END_ALLOW_THREADS;
     if (result < 0) {
         errno = static_cast<int>(-result);

@@ -59,14 +59,14 @@ public:
     // Calls visit for every region that waits; it must not allocate from the core.
     void each_missing(void (*visit)(void *context, const Region &region), void *context);
     // As probe_huge() of the core.
-    long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
+    static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // True when there may be something new; cheap enough for every import.
     bool stale();
     // Looks at libraries loaded since the last pass. Returns whether anything was decided.
     bool poll(size_t *missing);
     void restore();
     const Snapshot *take_snapshot();  // nullptr when memory ran out
-    void free_snapshot(const Snapshot *snapshot);
+    static void free_snapshot(const Snapshot *snapshot);
     bool started() const;
 
 private:

@@ -335,18 +335,14 @@ int open_original(const Region &region, Outcome *outcome) {
     sys::FileIdentity file;
     const long result = sys::identify(static_cast<int>(fd), &file);
     const sys::FileIdentity &known = region.file;
-    if (sys::failed(result)) {
-        *outcome = refused(Call::statx, result);
-    } else if (known.size && (file.size != known.size || file.mtime != known.mtime ||
-                              file.mtime_ns != known.mtime_ns)) {
-        *outcome = {Status::file_gone, Call::none, 0};
-    } else if ((file.inode == region.inode && file.dev_major == region.dev_major &&
-                file.dev_minor == region.dev_minor) ||
-               is_mapped_file(region, static_cast<int>(fd))) {
+    const bool unchanged = !known.size || (file.size == known.size && file.mtime == known.mtime &&
+                                           file.mtime_ns == known.mtime_ns);
+    const bool same = file.inode == region.inode && file.dev_major == region.dev_major &&
+                      file.dev_minor == region.dev_minor;
+    *outcome = {Status::file_gone, Call::none, 0};
+    if (sys::failed(result)) *outcome = refused(Call::statx, result);
+    if (!sys::failed(result) && unchanged && (same || is_mapped_file(region, static_cast<int>(fd))))
         return static_cast<int>(fd);
-    } else {
-        *outcome = {Status::file_gone, Call::none, 0};
-    }
     sys::close(static_cast<int>(fd));
     return -1;
 }

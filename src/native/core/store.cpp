@@ -358,7 +358,8 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
 
 // Where in the copy a stretch lies: nullptr unless one range holds all of it.
 const Range *find_range(const RecordView &record, u64 address, u64 length) {
-    for (u32 i = 0; i < record.head->range_count; ++i) {
+    const u32 count = record.head ? record.head->range_count : 0;
+    for (u32 i = 0; i < count; ++i) {
         const Range &range = record.ranges[i];
         // Modulo 2^64: the first page of a program may begin below its address 0.
         const u64 at = address - range.address;
@@ -435,14 +436,18 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
     sys::FileIdentity file;
     const int fd = open_file(index, name, &file, &outcome);
     if (fd < 0) return outcome;
-    outcome = file.size > kRecordLimit ? damaged : read_exactly(fd, buffer, file.size, 0);
+    if (!buffer || file.size > kRecordLimit) {
+        sys::close(fd);
+        return damaged;
+    }
+    outcome = read_exactly(fd, buffer, file.size, 0);
     if (outcome.ok() && is_note(buffer, file.size)) {
         outcome = note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
                                            : bad_entry(Status::no_entry);
     }
     if (outcome.ok() && (!view_record(buffer, file.size, record) || !check(*record->head)))
         outcome = damaged;
-    if (outcome.ok() && !zero(record->head->boot_id, 16)) {
+    if (outcome.ok() && record->head && !zero(record->head->boot_id, 16)) {
         // Not known to be on disk: whatever a power cut left of it must not be executed.
         u8 boot_id[16];
         if (!read_boot_id(boot_id) || compare(boot_id, record->head->boot_id, 16) != 0)
