@@ -146,7 +146,8 @@ def _too_many(store, path: str) -> bool:  # type: ignore[no-untyped-def]
     from pyhugetext.store import record
 
     same_file = record.key(os.stat(path), 0).rsplit("-", 1)[0] + "-"
-    return sum(name.startswith(same_file) for name in os.listdir(store.index)) >= MOST_BIASES
+    known = [name for name in os.listdir(store.index) if name.startswith(same_file)]
+    return len(known) >= MOST_BIASES
 
 
 def _on_overlay(path: str) -> bool:
