@@ -286,6 +286,7 @@ def as_user(uid: int) -> tuple[str, ...]:
 @contextlib.contextmanager
 def home_of(uid: int) -> Iterator[Path]:
     """A home of that user's that the user can reach, unlike pytest's temporary directories."""
+    require_root()
     place = Path(tempfile.mkdtemp(prefix="pyhugetext-test-", dir="/tmp"))
     try:
         os.chown(place, uid, uid)

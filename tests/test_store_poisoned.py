@@ -256,6 +256,37 @@ def forge_boot(data: bytearray) -> None:
     sign(data)
 
 
+COMPARE = """
+import os, sys
+from pyhugetext.store import copy, elf
+bias = int(os.path.basename(sys.argv[1]).rsplit("-", 1)[1], 16)
+with open(sys.argv[2], "rb") as source, open(sys.argv[3], "rb") as target:
+    read = lambda size, at: os.pread(source.fileno(), size, at)
+    layout = elf.lay_out(read, os.fstat(source.fileno()).st_size, bias)
+    print(copy.same_copy(layout, source.fileno(), target.fileno()))
+"""
+
+
+def test_flipped_bit_in_the_content_is_found_by_comparing(store: Store) -> None:
+    """Each start compares headers and build-id only; `store verify` compares all. The flipped
+    copy is not executed here."""
+    original = store.start().interpreter["path"]
+
+    def compare() -> str:
+        paths = [str(store.root / p.relative_to(store.base.parent)) for p in (record, store.copy)]
+        return store.run(COMPARE, paths[0], original, paths[1], PYHUGETEXT="0").stdout
+
+    record = store.record
+    assert compare() == "None\n"
+    at = (2 << 20) + 12345
+    rewrite(store.copy, lambda data: data.__setitem__(at, data[at] ^ 1))
+    assert compare() == f"{2 << 20}\n"
+    record.unlink()
+    store.recovers()
+    assert compare() == "None\n"
+    assert len(store.copies) == 1
+
+
 @pytest.mark.parametrize("way", ["objects/../../..", "/tmp", "../objects/x", "objects//x"])
 def test_record_whose_path_leads_out_of_the_store_is_not_followed(
     disk_store: Store, tmp_path: Path, way: str

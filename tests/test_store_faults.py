@@ -1,0 +1,99 @@
+"""The builder with every one of its system calls failing, or being its last: the program runs on,
+and the next start has a good entry."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers_store import REPORT, Store, parse_report, require_huge_disk
+
+CHANGING = (
+    "mkdir,mkdirat,rename,renameat,renameat2,unlink,rmdir,unlinkat,chmod,fchmod,fchmodat,pwrite64,"
+    "ftruncate,flock,statfs,fstatfs,preadv,fdatasync,fadvise64,getdents64"
+)
+
+
+def calls_of_a_build(store: Store, log: Path) -> list[tuple[str, int]]:
+    """The changing system calls of a cold start, each with its number among its like."""
+    prefix = ("strace", "-f", "-o", str(log), "-e", f"trace={CHANGING}")
+    if not shutil.which("strace") or store.run("pass", prefix=("strace", "-o", "/dev/null")).stderr:
+        pytest.skip("strace is not installed, or may not trace here")
+    shutil.rmtree(store.root, ignore_errors=True)
+    store.start(prefix=prefix)
+    counts: dict[str, int] = {}
+    calls = []
+    for line in log.read_text().splitlines():
+        found = re.match(r"\d+ +(\w+)\(", line)
+        if found:
+            name = found[1]
+            counts[name] = counts.get(name, 0) + 1
+            calls.append((name, counts[name], line))
+    # Before the store's first directory is made, it is Python's own start.
+    first = next(i for i, call in enumerate(calls) if call[0].startswith("mkdir"))
+    last = max(i for i, call in enumerate(calls) if call[0].startswith(("rename", "flock")))
+    return [(name, number) for name, number, _ in calls[first : last + 1]]
+
+
+def inject(name: str, number: int, what: str) -> tuple[str, ...]:
+    fault = f"inject={name}:{what}:when={number}"
+    return ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", fault)
+
+
+# Together they fail every call; STEP=1 in the environment lets each of them fail every call.
+STEP = int(os.environ.get("STEP", "0"))
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EACCES")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_program_does_not_notice_a_failing_call_of_the_builder(tmp_path: Path, error: str) -> None:
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    calls = calls_of_a_build(store, tmp_path / "log")
+    assert len(calls) > 10
+    for name, number in calls[ERRORS.index(error) :: STEP or len(ERRORS)]:
+        shutil.rmtree(store.root, ignore_errors=True)
+        report = store.start(prefix=inject(name, number, f"error={error}"))
+        if report.interpreter["backing"] != "store":
+            assert report.reasons, (name, number)
+        report = store.start()
+        forget_notes(store)
+        store.recovers()
+        assert len(store.copies) == len(store.records) == 1, (name, number)
+
+
+def forget_notes(store: Store) -> None:
+    """An entry that could not be made is tried again the next day: that is now."""
+    for record in store.records:
+        if record.read_bytes().startswith(b"PHTNONE"):
+            os.utime(record, (1, 1))
+
+
+def test_builder_may_be_killed_at_any_call(tmp_path: Path) -> None:
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    calls = calls_of_a_build(store, tmp_path / "log")
+    assert len(calls) > 10
+    for name, number in calls[:: STEP or 2]:
+        shutil.rmtree(store.root, ignore_errors=True)
+        subprocess.run(
+            [*inject(name, number, "signal=KILL"), sys.executable, "-c", REPORT],
+            env=store.environment(),
+            capture_output=True,
+            check=False,
+        )
+        store.start(PYHUGETEXT_BUILD="never")
+        store.recovers()
+        assert len(store.copies) == len(store.records) == 1, (name, number)
+
+
+def test_report_is_read_from_a_plain_run(tmp_path: Path) -> None:
+    """That these tests would see a wrong answer."""
+    with pytest.raises(AssertionError):
+        parse_report('{"answer": 1, "wrong": [], "maps": [], "modules": [], "stats": {}}')
