@@ -140,7 +140,7 @@ def wait_for_processor_time(pid: int) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Desk:
+def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Iterator[Desk]:
     # Aligned so that tools which compare a mapping's start with a segment's address see the same.
     library = compile_library(SOURCE, "-g", f"-Wl,-z,max-page-size={HUGE}")
     (tmp_path / "home").mkdir()
@@ -150,7 +150,10 @@ def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Desk:
         "PYHUGETEXT_BACKING": "store",
         "DEBUGINFOD_URLS": "",
     }
-    return Desk(tmp_path, library, environ)
+    yield Desk(tmp_path, library, environ)
+    # pytest keeps the directories of its last runs; perf links what it saw into its home.
+    for name in ("home", "cache"):
+        shutil.rmtree(tmp_path / name)
 
 
 # --- perf ---
