@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The order of the ladder, to tell why the better rungs were not taken.
 _LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
+_OFF = "turned off by PYHUGETEXT=0"
 _PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
 
 
@@ -44,9 +45,11 @@ def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int,
     return runs
 
 
-def _reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | None:
+def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -> str | None:
     name = _words.status_name(raw["outcome"])
     parts = []
+    if name == "pending" and off:
+        return _OFF
     if name not in ("huge", "partial"):
         parts.append(_words.sentence(raw["outcome"]))
     seen = set()
@@ -74,7 +77,7 @@ def _fallbacks(raw: RawRegion) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _region(raw: RawRegion, mappings: _Mappings) -> Region:
+def _region(raw: RawRegion, mappings: _Mappings, off: bool) -> Region:
     runs = _runs(raw["pages"])
     backing = _native.BACKINGS[raw["backing"]]
     ours = [m for start, end in runs for m in mappings.within(start, end)]
@@ -101,7 +104,7 @@ def _region(raw: RawRegion, mappings: _Mappings) -> Region:
         private_bytes=private,
         backing=backing,
         status="small" if not swapped else "huge" if whole else "partial",
-        reason=_reason(raw, swapped, resident, huge),
+        reason=_reason(raw, swapped, resident, huge, off),
         fallbacks=_fallbacks(raw),
         elapsed_ns=raw["elapsed_ns"],
     )
@@ -169,7 +172,9 @@ def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
         return "put back by restore()"
     for region in regions:
         if region.coverable_bytes and region.reason:
-            return f"{region.path}: {'; '.join((region.reason, *region.fallbacks))}"
+            # The reason is that of the last backing tried, which the list ends with.
+            rest = [text for text in region.fallbacks if not text.endswith(region.reason)]
+            return f"{region.path}: {'; '.join((region.reason, *rest))}"
     return "no mapped object is large enough"
 
 
@@ -187,14 +192,14 @@ def collect(
     except OSError as error:
         mappings = _Mappings([])
         found.append(f"/proc/self/smaps cannot be read ({error}): huge_bytes is not known")
-    regions = [_region(r, mappings) for r in raw["regions"] if r["text_bytes"]]
+    regions = [_region(r, mappings, off) for r in raw["regions"] if r["text_bytes"]]
     regions += _foreign(raw["regions"], mappings)
     found += _unmatched("include", include, regions)
     found += _unmatched("exclude", exclude, regions)
     active = any(region.swapped_bytes for region in regions)
     reason = None
     if not active:
-        reason = "turned off by PYHUGETEXT=0" if off else _why_inactive(raw, regions)
+        reason = _OFF if off else _why_inactive(raw, regions)
     elif _words.status_name(raw["last"]) != "huge":
         found.append(f"the last look at this process failed: {_words.sentence(raw['last'])}")
     backings = sorted({r.backing for r in regions} - {"none"})

@@ -95,9 +95,10 @@ def format_stats(stats: Stats) -> str:
         lines.append("  ".join(cells).rstrip())
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
     lines += [f"problem: {problem}" for problem in stats.problems]
-    share = 100 * stats.mapped_bytes / stats.coverable_bytes if stats.coverable_bytes else 0
+    # Rounded down: 100 % is all of it.
+    share = 100 * stats.mapped_bytes // stats.coverable_bytes if stats.coverable_bytes else 0
     lines.append(
-        f"{share:.0f} % of the coverable text swapped in {stats.elapsed_ns / 1e6:.2f} ms; "
+        f"{share} % of the coverable text swapped in {stats.elapsed_ns / 1e6:.2f} ms; "
         f"Linux {stats.kernel.release}, THP {stats.kernel.thp_enabled}"
     )
     return "\n".join(lines)

@@ -340,6 +340,30 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     return outcome;
 }
 
+// Tries the backing that was asked for, or one after the other, and records what came of each.
+void Table::choose(Region &region, const Request &request, const Sources &sources) {
+    for (Outcome &tried : region.tried) tried = {};
+    region.backing = Backing::none;
+    const auto attempt = [&](Backing backing) {
+        region.outcome = build_region(region, backing, request, sources);
+        region.tried[static_cast<int>(backing)] = region.outcome;
+        if (region.outcome.ok()) region.backing = backing;
+        const bool stored = backing == Backing::store || backing == Backing::shm;
+        region.missing = region.missing || (stored && region.outcome.buildable);
+        return region.outcome.ok();
+    };
+    if (request.backing != Backing::automatic) {
+        attempt(request.backing);
+    } else {
+        for (const Backing backing : kLadder) {
+            if (attempt(backing)) break;
+            // Building the entry comes before a private copy, if somebody is to do it.
+            if (!request.fall_back && backing == Backing::shm && region.missing) break;
+        }
+    }
+    region.missing = region.missing && region.backing == Backing::none;
+}
+
 void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request.stores, request.shm_stores);
     const Sources sources = {pagemap_, stores};
@@ -371,33 +395,10 @@ void Table::prepare(const Request &request, Scope scope) {
             region->elapsed_ns += sys::since(began);
             continue;
         }
-        for (Outcome &tried : region->tried) tried = {};
         identify_original(*region);
-        Backing chosen = Backing::none;
-        const auto attempt = [&](Backing backing) {
-            outcome = build_region(*region, backing, request, sources);
-            region->tried[static_cast<int>(backing)] = outcome;
-            if (outcome.ok()) chosen = backing;
-            return outcome.ok();
-        };
-        if (request.backing != Backing::automatic) {
-            attempt(request.backing);
-        } else {
-            for (const Backing backing : kLadder) {
-                if (attempt(backing)) break;
-                // Building the entry comes before a private copy, if somebody is to do it.
-                if (backing == Backing::store || backing == Backing::shm)
-                    region->missing = region->missing || outcome.buildable;
-                if (!request.fall_back && backing == Backing::shm && region->missing) break;
-            }
-        }
-        if (request.backing == Backing::store || request.backing == Backing::shm)
-            region->missing = outcome.buildable;
-        region->missing = region->missing && chosen == Backing::none;
-        region->backing = chosen;
-        region->outcome = outcome;
+        choose(*region, request, sources);
         region->elapsed_ns = sys::since(began);
-        if (chosen != Backing::none) mapping_count_ += kMapsPerRegion;
+        if (region->backing != Backing::none) mapping_count_ += kMapsPerRegion;
     }
 }
 

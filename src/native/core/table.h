@@ -62,6 +62,7 @@ private:
     static Outcome filter(const Region &region, const Request &request);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
+    void choose(Region &region, const Request &request, const Sources &sources);
     static void finish(Region &region, Backing backing);
     long observe_once(Scope scope, bool *replaced);
     long observe_fresh();
