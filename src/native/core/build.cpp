@@ -315,9 +315,12 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
         scratch.lose(done());
         return got;
     }
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    // What a filter on this process refuses says nothing about the file system.
+    const long advised = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    if (sys::failed(advised)) return advised;
     if (collapse_first) collapse(scratch.address(), length);
-    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    const long touched = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    if (sys::failed(touched)) return touched;
     Array<u8> huge;
     if (!huge.resize(length / kHugeSize)) return -sys::kEnomem;
     const long result = pagemap.find_huge(scratch.address(), huge.size(), huge.data());

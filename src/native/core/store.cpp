@@ -150,26 +150,29 @@ int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *ou
     return -1;
 }
 
-bool read_boot_id(u8 *out) {
+// Reads the 16 bytes that name this boot; see random(4).
+Outcome read_boot_id(u8 *out) {
     const long fd = sys::open("/proc/sys/kernel/random/boot_id");
-    if (failed(fd)) return false;
+    if (failed(fd)) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
     char text[40] = {};
     const long got = sys::read(static_cast<int>(fd), text, sizeof text);
     sys::close(static_cast<int>(fd));
-    if (got < 36) return false;
+    if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
+    constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
+    if (got < 36) return malformed;
     size_t digits = 0;
     for (int i = 0; i < 36 && digits < 32; ++i) {
         if (text[i] == '-') continue;
         Cursor cursor{text + i, text + i + 1};
         const u64 value = cursor.number(16);
-        if (!cursor.ok) return false;
+        if (!cursor.ok) return malformed;
         if (digits % 2 == 0)
             out[digits / 2] = static_cast<u8>(value << 4);
         else
             out[digits / 2] = static_cast<u8>(out[digits / 2] | value);
         ++digits;
     }
-    return digits == 32;
+    return digits == 32 ? done() : malformed;
 }
 
 bool zero(const u8 *data, size_t size) {
@@ -450,7 +453,8 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
     if (outcome.ok() && record->head && !zero(record->head->boot_id, 16)) {
         // Not known to be on disk: whatever a power cut left of it must not be executed.
         u8 boot_id[16];
-        if (!read_boot_id(boot_id) || compare(boot_id, record->head->boot_id, 16) != 0)
+        outcome = read_boot_id(boot_id);
+        if (outcome.ok() && compare(boot_id, record->head->boot_id, 16) != 0)
             outcome = bad_entry(Status::stale);
     }
     if (outcome.ok()) note_use(fd, file);

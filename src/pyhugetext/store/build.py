@@ -4,6 +4,7 @@ Synchronously, as .pyc files are written; no thread, no process, no fsync. What 
 is found out once and remembered in the store's `verdict`.
 """
 
+import errno
 import os
 
 from pyhugetext import _boot, _settings
@@ -205,6 +206,10 @@ def judge(store: "Catalogue") -> str:
             return verdict
     except OSError:
         pass
+    with open("/proc/self/status") as file:
+        if "\nTHP_enabled:\t0" in file.read():
+            # The verdict is for every process, and this one cannot tell.
+            raise OSError(errno.EPERM, "huge pages are disabled for this process (prctl)")
     verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
     remember(store, verdict)
     return verdict
