@@ -349,12 +349,18 @@ def test_copies_of_objects_of_this_machine(path: Path, bias: int, shop: Workshop
     check_tools(copied)
 
 
-def test_interpreter_s_copy_runs(shop: Workshop) -> None:
-    copied = shop.copy(Path(os.path.realpath(sys.executable)))
-    copied.path.chmod(0o755)
+def test_interpreter_runs_from_a_copy(shop: Workshop) -> None:
+    program = Path(os.path.realpath(sys.executable))
+    library = Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME"))
+    environ = {**os.environ, "PYTHONHOME": sys.base_prefix, "PYHUGETEXT": "0"}
+    if ".so" in library.name and library.is_file():
+        environ["LD_PRELOAD"] = str(shop.copy(library).path)
+    else:
+        program = shop.copy(program).path
+        program.chmod(0o755)
+    code = "print(6 * 7, any('/copy-0/' in line for line in open('/proc/self/maps')))"
     result = subprocess.run(
-        [copied.path, "-I", "-S", "-c", "print(6 * 7)"],
-        capture_output=True, text=True, check=True, timeout=60,
-        env={**os.environ, "PYTHONHOME": sys.base_prefix},
+        [program, "-I", "-S", "-c", code],
+        capture_output=True, text=True, check=True, timeout=60, env=environ,
     )  # fmt: skip
-    assert result.stdout == "42\n"
+    assert result.stdout == "42 True\n"
