@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import site
+import stat
 import struct
 import sys
 import sysconfig
@@ -53,9 +54,11 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]
     seen: set[tuple[int, int]] = set()
     for path in sorted(_files(directories)):
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=_no_wait) as file:
                 status = os.fstat(file.fileno())
-                if (status.st_dev, status.st_ino) in seen or status.st_size < minimum_text:
+                if not stat.S_ISREG(status.st_mode) or status.st_size < minimum_text:
+                    continue
+                if (status.st_dev, status.st_ino) in seen:
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 head = read_head(file.fileno())
@@ -67,6 +70,11 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]
                 yield Found(path, bias if _comes_aligned(head, file.fileno()) else None)
         except OSError:
             continue
+
+
+def _no_wait(path: str, flags: int) -> int:
+    """Opens without waiting for a FIFO's writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _files(directories: list[str]) -> Iterator[str]:
