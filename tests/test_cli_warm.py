@@ -303,7 +303,7 @@ def test_store_that_is_a_file_is_one_sentence(cli: Cli) -> None:
     for path in (cli.store, cli.store / "below"):
         result = cli("warm", PYHUGETEXT_STORE=str(path))
         assert result.returncode == 1
-        assert_one_sentence(result, f"{cli.store} is a file")
+        assert_one_sentence(result, f"{cli.store} is no directory")
     assert cli.store.is_file()
 
 

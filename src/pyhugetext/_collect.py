@@ -196,7 +196,7 @@ def collect(
     regions += _foreign(raw["regions"], mappings)
     found += _unmatched("include", include, regions)
     found += _unmatched("exclude", exclude, regions)
-    active = any(region.swapped_bytes for region in regions)
+    active = any(region.huge_bytes for region in regions)
     reason = None
     if not active:
         reason = _OFF if off else _why_inactive(raw, regions)

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from pyhugetext import _boot
-from pyhugetext.store import build, catalogue, elf, places, record
+from pyhugetext.store import build, catalogue, copy, elf, places, record
 from pyhugetext.store.catalogue import Catalogue
 
 HUGE = 2 << 20
@@ -43,11 +43,11 @@ def unneeded(path: str, bias: int, root: str) -> Made:
 
 def judge(store: Catalogue) -> str:
     """As build.judge(), and waits for whoever is writing to the store."""
-    while True:
-        try:
-            return build.judge(store)
-        except catalogue.Busy:
-            os.close(store.lock(wait=True))
+    lock = store.lock(wait=True)
+    try:
+        return build.judge(store)
+    finally:
+        store.unlock(lock)
 
 
 def prepare(store: Catalogue, path: str, bias: int) -> Made:
@@ -105,7 +105,7 @@ def _prepare(store: Catalogue, path: str, bias: int) -> Made:
                 reason = "the kernel gave it small pages"
         return Made(path, bias, what, reason, size, written, huge, 0.0, store.root, False)
     finally:
-        os.close(lock)
+        store.unlock(lock)
 
 
 def usable(store: Catalogue, name: str, entry: record.Record) -> bool:
@@ -128,9 +128,12 @@ def why_not_mapped(store: Catalogue, entry: record.Record) -> str | None:
             return "its copy could have been written by somebody else"
         if status.st_size != entry.object_size:
             return f"its copy has {status.st_size} bytes instead of {entry.object_size}"
-        with open(path, "rb") as file:
-            if file.read(len(entry.header)) != entry.header:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if copy.read_copy(fd, len(entry.header)) != entry.header:
                 return "its copy begins with other headers"
+        finally:
+            os.close(fd)
     except places.Untrusted as error:
         return str(error)
     except OSError as error:
@@ -142,9 +145,11 @@ def _has_image(store: Catalogue, status: os.stat_result, entry: record.Record) -
     """Whether an entry of the system's store can be found from a container image as well."""
     if not store.public or not entry.build_id_size:
         return True
-    with open(os.path.join(store.base, entry.path), "rb") as file:
-        file.seek(entry.build_id_at)
-        build_id = file.read(entry.build_id_size)
+    fd = os.open(os.path.join(store.base, entry.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        build_id = copy.read_copy(fd, entry.build_id_size, entry.build_id_at)
+    finally:
+        os.close(fd)
     return store.read(record.image_key(status, entry.bias, build_id)) is not None
 
 

@@ -105,6 +105,20 @@ def same_copy(layout: Layout, source: int, target: int) -> "int | None":
     return None
 
 
+def read_copy(fd: int, length: int, at: int = 0) -> bytes:
+    """A few bytes of a copy, read through a mapping for the same reason. OSError as read(2)."""
+    import mmap
+
+    size = os.fstat(fd).st_size
+    if not 0 <= at <= at + length <= size or not length:
+        return b""
+    with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as there:
+        _advise(there, MADV_HUGEPAGE, 0, size)
+        start = at & -mmap.PAGESIZE
+        _advise(there, MADV_POPULATE_READ, start, at + length - start)
+        return there[at : at + length]
+
+
 def _advise(there: "mmap", advice: int, start: int, length: int) -> None:
     try:
         there.madvise(advice, start, length)

@@ -149,7 +149,7 @@ def verify(store: Catalogue, entry: Entry) -> tuple[Entry | None, Removed | None
                 return checked, None
             return checked, _remove(store, checked)
         finally:
-            os.close(lock)
+            store.unlock(lock)
     except OSError as error:
         reason = f"{checked.reason if checked else ''}; it cannot be removed: {error.strerror}"
         return (checked or entry)._replace(reason=reason), None
@@ -215,7 +215,7 @@ def prune(store: Catalogue) -> Iterator[Removed]:
             yield Removed(store.objects, "copies that no record tells of", freed)
         yield from _evict(store)
     finally:
-        os.close(lock)
+        store.unlock(lock)
 
 
 def _evict(store: Catalogue) -> Iterator[Removed]:
@@ -242,5 +242,5 @@ def clear(store: Catalogue) -> int:
         with contextlib.suppress(OSError):
             os.rmdir(store.root)
     finally:
-        os.close(lock)
+        store.unlock(lock)
     return freed
