@@ -190,7 +190,7 @@ def run(backing: str, code: str, counts: list[int], store: Path) -> list[Cell]:
         print(f"{backing}: {count} processes", file=sys.stderr)
         try:
             cell = measure(backing, code, count, store)
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
             cell = Cell(backing, count, skipped=str(error))
         cells.append(cell)
         # What is not shared grows with the group; before any is known, that of one process.

@@ -153,7 +153,7 @@ def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Iterator[Desk]
     yield Desk(tmp_path, library, environ)
     # pytest keeps the directories of its last runs; perf links what it saw into its home.
     for name in ("home", "cache"):
-        shutil.rmtree(tmp_path / name)
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
 
 
 # --- perf ---
