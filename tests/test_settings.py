@@ -28,7 +28,8 @@ STATS = "import json, pyhugetext; print(json.dumps(pyhugetext.stats().as_dict())
 
 
 def main_region(stats: dict[str, Any]) -> dict[str, Any]:
-    region: dict[str, Any] = next(r for r in stats["regions"] if r["coverable_bytes"])
+    # Not simply the first: with luck a 20 KiB executable lies in a 2 MiB page of free space.
+    region: dict[str, Any] = max(stats["regions"], key=lambda region: region["coverable_bytes"])
     return region
 
 
@@ -63,7 +64,7 @@ def test_a_size_is_its_number_times_its_unit(number, suffix, space):
 @example("M1")
 def test_any_other_text_is_no_size(text):
     got = parse_size(text)
-    if re.fullmatch(r"\s*([0-9]+[KMG]?|unlimited)\s*", text, re.IGNORECASE | re.ASCII):
+    if re.fullmatch(r"[0-9]+[KMG]?|unlimited", text.strip(), re.IGNORECASE | re.ASCII):
         assert got is None or 0 <= got <= NO_LIMIT
     else:
         assert got is None
@@ -91,7 +92,9 @@ def test_switched_off(stats_of, value):
 def test_switched_off_loads_nothing_native(python):
     code = """
         import sys
-        assert not any(name.startswith("pyhugetext") for name in sys.modules)
+        # A .start file names its callable: from 3.15 on the package itself is imported to find it.
+        names = {name for name in sys.modules if name.startswith("pyhugetext")}
+        assert names <= ({"pyhugetext"} if sys.version_info >= (3, 15) else set()), names
         assert "pyhugetext" not in open("/proc/self/maps").read()
     """
     python(code, env={"PYHUGETEXT": "0"})
