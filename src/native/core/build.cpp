@@ -318,7 +318,7 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     // What a filter on this process refuses says nothing about the file system.
     const long advised = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     if (sys::failed(advised)) return advised;
-    if (collapse_first) collapse(scratch.address(), length);
+    const long collapsed = collapse_first ? collapse(scratch.address(), length) : 0;
     const long touched = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
     if (sys::failed(touched)) return touched;
     Array<u8> huge;
@@ -326,7 +326,8 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     const long result = pagemap.find_huge(scratch.address(), huge.size(), huge.data());
     if (result) return result;
     for (const u8 mark : huge) *bytes += mark ? kHugeSize : 0;
-    return 0;
+    // A part is better than nothing; of nothing the reason counts.
+    return *bytes ? 0 : collapsed;
 }
 
 int open_original(const Region &region, Outcome *outcome) {
