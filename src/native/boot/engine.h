@@ -79,6 +79,10 @@ private:
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
     u64 seen_adds_ = 0, seen_subs_ = 0;
+    u64 listed_subs_ = 0;  // of the last complete listing, if listed_
+    bool listed_ = false;
+    size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
+    const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
     bool started_ = false, enabled_ = false;
 };
 
