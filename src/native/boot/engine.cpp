@@ -156,7 +156,7 @@ void Engine::put_back(Backing keep) {
     last_ = {Status::pending, Call::none, 0};
 }
 
-long Engine::remap(const PlainRequest &plain) {
+long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     const Locked locked;
     const u64 began = sys::now();
     Request request;
@@ -175,8 +175,9 @@ long Engine::remap(const PlainRequest &plain) {
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
-        if (request_.backing != Backing::automatic) put_back(request_.backing);
-        pass(Table::Scope::candidates);
+        if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
+            put_back(request_.backing);
+        pass(scope);
     }
     elapsed_ns_ += sys::since(began);
     return static_cast<long>(table_.missing());

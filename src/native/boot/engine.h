@@ -51,8 +51,9 @@ public:
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first. Returns how many regions wait for
-    // a store entry to be built, or -1 when memory ran out and nothing was done.
-    long remap(const PlainRequest &plain);
+    // a store entry to be built, or -1 when memory ran out and nothing was done. `scope` is fresh
+    // when nothing was ever swapped: then only what is around the objects is read.
+    long remap(const PlainRequest &plain, Table::Scope scope);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
     size_t retry(bool fall_back);

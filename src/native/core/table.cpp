@@ -17,8 +17,10 @@ namespace {
 constexpr Backing kLadder[] = {Backing::store, Backing::file, Backing::shm, Backing::memfd,
                                Backing::thp};
 
-// How far from vm.max_map_count a program is left alone, and what one region may add.
-constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
+// How far from vm.max_map_count a program is left alone, what one region may add, and from which
+// limit on a program cannot be near it where only the mappings around new objects are looked at:
+// at start and after imports. (65,530 by default.)
+constexpr u64 kMapMargin = 64, kMapsPerRegion = 8, kAmpleMaps = 16384;
 
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
@@ -387,6 +389,10 @@ void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request.stores, request.shm_stores, pagemap_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
+    if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
+        mapping_count_ = 0;
+        each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
+    }
     prepared_private_ = 0;
     for (Region *region : regions_) {
         if (!in_scope(*region, scope) || !region->candidate) continue;
