@@ -48,8 +48,8 @@ DefaultRequest::DefaultRequest() {
               kMinimumText,
               kPrivateLimit,
               secure,  // nothing will be built, so nothing waits for it
-              {},
-              {},
+              {"", 0},
+              {"", 0},
               {stores_.data, stores_.size},
               {shm_store_.data, shm_store_.size}};
 }
