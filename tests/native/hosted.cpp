@@ -41,8 +41,8 @@ Seen look(const char *name) {
 int prove(const char *directory, Backing backing) {
     char path[4096];
     snprintf(path, sizeof path, "%s/libbig.so", directory);
-    const pht::PlainRequest request = {
-        backing, 0, 1ull << 40, true, {"", 0}, {"", 0}, {"", 0}, {"", 0}};
+    const pht::PlainRequest request = {backing, 0,       1ull << 40, true,
+                                       {"", 0}, {"", 0}, {"", 0},    {"", 0}};
     if (Engine::get().remap(request, Table::Scope::fresh) != 0) return 1;
     if (look("libbig.so").swapped) return 2;
     for (int round = 0; round < 3; ++round) {
@@ -51,7 +51,8 @@ int prove(const char *directory, Backing backing) {
         if (!sum) return 3;
         const long before = sum(7);
         size_t missing;
-        if (round == 0 && (!Engine::get().stale() || !Engine::get().poll(&missing))) return 4;
+        const bool stale = Engine::get().stale();  // later only where dlclose unmapped it
+        if (stale ? !Engine::get().poll(&missing) : round == 0) return 4;
         if (!look("libbig.so").swapped || sum(7) != before) return 5;
         const pid_t child = fork();
         if (child == 0) _exit(look("libbig.so").swapped && sum(7) == before ? 0 : 1);
