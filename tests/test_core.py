@@ -145,7 +145,8 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
         subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)
     subprocess.run([compiler, "-o", place / "hosted", *objects, "-ldl"], check=True)
-    (place / "big.c").write_text(big_source(2500))
+    # Long enough to hold a whole 2 MiB page wherever it is loaded.
+    (place / "big.c").write_text(big_source(5000))
     library = ["-O1", "-shared", "-fPIC", "-o", place / "libbig.so", place / "big.c"]
     subprocess.run([c_compiler, *library], check=True)
     return place / "hosted"
