@@ -51,8 +51,9 @@ int prove(const char *directory, Backing backing) {
         if (!sum) return 3;
         const long before = sum(7);
         size_t missing;
-        const bool stale = Engine::get().stale();  // later only where dlclose unmapped it
-        if (stale ? !Engine::get().poll(&missing) : round == 0) return 4;
+        // In later rounds only where dlclose unmapped it.
+        const bool found = Engine::get().stale() && Engine::get().poll(&missing);
+        if (round == 0 && !found) return 4;
         if (!look("libbig.so").swapped || sum(7) != before) return 5;
         const pid_t child = fork();
         if (child == 0) _exit(look("libbig.so").swapped && sum(7) == before ? 0 : 1);
