@@ -200,6 +200,23 @@ def test_rest_of_a_removed_or_broken_package_is_silent(python, make_venv, packag
         assert stats["reason"].startswith("no native part")
 
 
+def test_binding_of_another_version_is_not_used(python):
+    code = """
+        import ctypes, pyhugetext._boot as boot
+        new = ctypes.pythonapi.PyCapsule_New
+        new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        new.restype = ctypes.py_object
+        name = b"pyhugetext._boot.engine of 0.0.1"
+        boot.engine = new(1, name, None)
+        import pyhugetext
+        stats = pyhugetext.remap()
+        print(stats.active, stats.reason)
+    """
+    result = python(code, env={"PYHUGETEXT": "0"})
+    assert result.stdout.startswith("False no native part")
+    assert result.stderr == ""
+
+
 def test_pth_line_works_wherever_it_is_run(python, package_files):
     """site has the directory in a variable; whoever else runs the line need not."""
     line = next(file for file in package_files if file.suffix == ".pth").read_text()

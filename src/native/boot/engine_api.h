@@ -14,6 +14,8 @@ struct EngineApi {
     void (*free_snapshot)(const Snapshot *snapshot);
 };
 
-inline constexpr const char *kCapsule = "pyhugetext._boot.engine";
+// With the version: the module may have been loaded at start from one installation, and the binding
+// come from another one that is earlier on sys.path.
+inline constexpr const char *kCapsule = "pyhugetext._boot.engine of " PYHUGETEXT_VERSION;
 
 }  // namespace pht
