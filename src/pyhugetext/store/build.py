@@ -117,7 +117,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
             # Of no use, and paid for in memory.
             store.drop_record(record.key(os.stat(path), bias))
             reason = f"the kernel does not collapse shared memory: {os.strerror(error)}"
-            lasting, brief = True, error in _PASSING
+            lasting, brief = True, error in _PASSING or _is_restricted()
     except elf.Refused as error:
         store.note(path, bias, str(error))
         _tell(f"{path}: {error}")
@@ -230,13 +230,26 @@ def judge(store: "Catalogue") -> str:
             return verdict
     except OSError:
         pass
-    with open("/proc/self/status") as file:
-        if "\nTHP_enabled:\t0" in file.read():
-            # The verdict is for every process, and this one cannot tell.
-            raise OSError(errno.EPERM, "huge pages are disabled for this process (prctl)")
+    if _has_huge_pages_disabled():
+        # The verdict is for every process, and this one cannot tell.
+        raise OSError(errno.EPERM, "huge pages are disabled for this process (prctl)")
     verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
     remember(store, verdict)
     return verdict
+
+
+def _has_huge_pages_disabled() -> bool:
+    """Whether prctl(PR_SET_THP_DISABLE) was called; see proc_pid_status(5)."""
+    with open("/proc/self/status") as file:
+        return "\nTHP_enabled:\t0" in file.read()
+
+
+def _is_restricted() -> bool:
+    """Whether the kernel may have refused this process what it grants to others: its answer is not
+    the machine's. A seccomp filter answers with whatever errno it likes."""
+    with open("/proc/self/status") as file:
+        status = file.read()
+    return "\nTHP_enabled:\t0" in status or "\nSeccomp:\t0" not in status
 
 
 def _here(store: "Catalogue") -> str:
