@@ -49,6 +49,13 @@ class Cell(NamedTuple):
     kind: str  # huge: a 2 MiB page, or one at the first touch; small; mixed: swapped, yet small
 
 
+class Examined(NamedTuple):
+    """A process's statistics, and whether it runs Python."""
+
+    stats: Stats
+    python: bool
+
+
 class _Look(NamedTuple):
     """What was seen of a process at one time."""
 
@@ -66,8 +73,13 @@ def inspect(pid: int) -> Stats:
     and not that it runs Python. Raises NotInspectable, with a sentence that says why.
     """
     with Process(pid) as process:
-        look = _look(process)
-        return _stats(process, look)
+        return examine(process).stats
+
+
+def examine(process: Process) -> Examined:
+    """What inspect() says of an open process, and whether it runs Python."""
+    look = _look(process)
+    return Examined(_stats(look), runs_python(look.mappings.all))
 
 
 def _look(process: Process) -> _Look:
@@ -129,7 +141,7 @@ def _is_main(one: Object, state: State) -> bool:
     return one.low <= state.start_code < one.high
 
 
-def _stats(process: Process, look: _Look) -> Stats:
+def _stats(look: _Look) -> Stats:
     regions = [
         region_of(raw, look.mappings, _reason)
         for one, raw in sorted(look.planned, key=lambda pair: not _is_main(pair[0], look.state))
@@ -187,7 +199,7 @@ def _why_inactive(look: _Look) -> str:
         return f"nothing was swapped; {_ASK}"
     return (
         "pyhugetext is not loaded in it (not installed for that Python, or PYHUGETEXT=0)"
-        if _python_of(look.mappings.all)
+        if runs_python(look.mappings.all)
         else "it does not run Python"
     )
 
@@ -195,10 +207,6 @@ def _why_inactive(look: _Look) -> str:
 def runs_python(mappings: Iterable[Mapping]) -> bool:
     """Whether mappings look like those of a CPython process, by the names of the files: the
     interpreter's, libpython's, or an extension module's."""
-    return _python_of(mappings)
-
-
-def _python_of(mappings: Iterable[Mapping]) -> bool:
     return any(_PYTHON.search(m.path) for m in mappings if "x" in m.permissions)
 
 

@@ -24,7 +24,11 @@ class Gone(NotInspectable):
 
 
 class Refused(NotInspectable):
-    """The kernel does not let this user read it."""
+    """The kernel does not let this user read it; `cause` says why, without naming the process."""
+
+    def __init__(self, sentence: str, cause: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
 
 
 class NoMemory(NotInspectable):
@@ -57,7 +61,7 @@ class Process:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 raise Gone(f"there is no process {pid}") from None
-            raise Refused(f"process {pid} cannot be read: {error.strerror}") from None
+            raise Refused(f"process {pid} cannot be read: {error.strerror}", str(error)) from None
         try:
             self._read_status()
         except BaseException:
@@ -136,14 +140,17 @@ class Process:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return Gone(f"process {self.pid} is gone")
         if error.errno not in (errno.EACCES, errno.EPERM):
-            return Refused(f"process {self.pid} cannot be read: {error.strerror}")
+            why = error.strerror or str(error)
+            return Refused(f"process {self.pid} cannot be read: {why}", why)
         state = self.state()
         if state.kernel_thread or state.letter in "ZX":
             return self._nothing_mapped()
         if os.geteuid() == 0:
-            why = "it has rights that this one has not (CAP_SYS_PTRACE is missing)"
+            why = cause = "it has rights that this one has not (CAP_SYS_PTRACE is missing)"
         elif self.owner != os.geteuid():
             why = f"it belongs to user {self.owner}; root may read it"
+            cause = "another user's; root may read it"
         else:
-            why = "it has more rights than its user, or made itself undumpable; root may read it"
-        return Refused(f"process {self.pid} ({state.name}) cannot be read: {why}")
+            cause = "more rights than its user, or made undumpable by itself; root may read it"
+            why = f"it has {cause}"
+        return Refused(f"process {self.pid} ({state.name}) cannot be read: {why}", cause)
