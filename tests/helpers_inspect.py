@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -110,9 +109,3 @@ def assert_agreement(target: Target, code: str = "") -> dict[str, Any]:
 def region(stats: dict[str, Any], path: Path | str) -> dict[str, Any]:
     (found,) = [r for r in stats["regions"] if r["path"] == str(path)]
     return dict(found)
-
-
-def skip_unless_readable_by_others(path: str) -> None:
-    for step in (Path(path), *Path(path).parents):
-        if not os.stat(step).st_mode & 0o001 and step.is_dir():
-            pytest.skip(f"an ordinary user cannot enter {step}")

@@ -126,7 +126,7 @@ def test_all_has_a_line_for_each_process(cli: Cli, target: Target) -> None:
 def test_all_tells_what_could_not_be_read(cli: Cli, target: Target) -> None:
     need_root()
     need_tool("setpriv")
-    need_for_others()
+    need_for_others(os.path.realpath(sys.executable))
     cli.prefix = AS_NOBODY
     result = cli("status", "--all")
     assert result.returncode == 0, result.stderr

@@ -141,7 +141,7 @@ def test_process_of_an_ordinary_user(compile_library, tmp_path: Path, python: Ru
 
     with cli_tools.public_directory() as directory:
         library = shutil.copy(make_library(compile_library), directory / "libf.so")
-        need_for_others(library)
+        need_for_others(library, os.path.realpath(sys.executable))
         skip_unless_huge("memfd")
         env = {"PYHUGETEXT_BACKING": "memfd"}
         code = "import sys, json; from pyhugetext import _inspect\n"
@@ -376,7 +376,7 @@ def test_what_is_no_process_to_look_at() -> None:
 def test_process_of_somebody_else(python: Run) -> None:
     need_root()
     need_tool("setpriv")
-    need_for_others()
+    need_for_others(os.path.realpath(sys.executable))
     code = """
         import sys
         from pyhugetext import _inspect
@@ -393,7 +393,7 @@ def test_process_of_somebody_else(python: Run) -> None:
 def test_process_that_made_itself_undumpable(python: Run) -> None:
     need_root()
     need_tool("setpriv")
-    need_for_others()
+    need_for_others(os.path.realpath(sys.executable))
     hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)"
     code = "import sys; from pyhugetext import _inspect; _inspect.inspect(int(sys.argv[1]))"
     with running(hide, prefix=AS_NOBODY, PYHUGETEXT="0") as target:

@@ -131,7 +131,7 @@ def _plan(one: Object, mappings: Mappings, state: State) -> RawRegion:
         one.head.build_id,
         [
             (m.start, m.end, m.offset, m.inode, *device_numbers(m.device), m.permissions, s)
-            for m in mappings.within(max(one.low - HUGE, 0), one.high + HUGE)
+            for m in mappings.within(one.low // HUGE * HUGE, -(-one.high // HUGE) * HUGE)
             for s in (m.start in swapped,)
         ],
     )

@@ -233,8 +233,8 @@ def _object(
 
 def _count(mappings: list[Mapping], low: int, high: int) -> int:
     """How many mappings planning such an object looks at."""
-    first = bisect.bisect_left(mappings, (low - HUGE,))
-    return bisect.bisect_left(mappings, (high + HUGE,)) - first
+    first = bisect.bisect_left(mappings, (low // HUGE * HUGE,))
+    return bisect.bisect_left(mappings, (-(-high // HUGE) * HUGE,)) - first
 
 
 def _between(mappings: list[Mapping], low: int, high: int) -> list[Mapping]:
