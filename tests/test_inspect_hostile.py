@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from cli_tools import (
     need_tool,
     public_directory,
 )
-from conftest import HUGE, Run, clean_environment
+from conftest import HUGE, clean_environment
 from helpers_inspect import Target, running
 from helpers_layouts import skip_unless_huge
 from pyhugetext import _inspect
@@ -187,9 +188,7 @@ def test_names_like_ours_are_not_taken_for_ours(target: Target, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_file_system_that_stops_answering(
-    compile_library: Library, python: Run, links: bool
-) -> None:
+def test_file_system_that_stops_answering(compile_library: Library, links: bool) -> None:
     # FUSE: a process of the same user as the one looked at decides when, and whether.
     need_root()
     need_tool("setpriv", "umount")
@@ -229,13 +228,22 @@ def test_file_system_that_stops_answering(
                 server.stdin.write("be silent\n")
                 server.stdin.flush()
                 assert server.stdout.readline() == "silent\n"
-                off = {"PYHUGETEXT": "0"}
-                told = python(code, str(target.pid), str(links), env=off, timeout=30).stdout
+                looker = subprocess.Popen(
+                    [sys.executable, "-c", textwrap.dedent(code), str(target.pid), str(links)],
+                    env=clean_environment(PYHUGETEXT="0"),
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                try:
+                    told = looker.communicate(timeout=30)[0]
+                finally:
+                    # Its end answers whoever waits, and cannot be killed while it does.
+                    server.kill()
+                    looker.kill()
                 (line,) = [one for one in told.splitlines() if one.startswith(str(point))]
                 assert "might make us wait" in line
                 assert all("wait" not in one for one in told.splitlines() if one != line)
         finally:
-            # Its end answers whoever waits.
             server.kill()
             asked = server.communicate()[0]
             subprocess.run(["umount", "--lazy", point], check=False)
