@@ -370,6 +370,8 @@ def test_narrow_terminal(cli: Cli, target: Target, columns: int) -> None:
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", seen).replace("\r", "")
     assert all(len(line) <= columns for line in text.split("\n"))
     assert "libf.so" in text
+    if columns >= 80:
+        assert re.search("libf.so .* memfd .*###.* 100 %", text)
 
 
 def test_bar_shows_what_is_huge_now_and_what_will_be() -> None:

@@ -44,6 +44,36 @@ def test_figures_are_the_process_s_own(library: Path, tmp_path: Path, backing: s
         assert restored["mapped_bytes"] == 0
 
 
+def test_copy_that_was_removed_from_the_store(library: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    env = {"PYHUGETEXT_BACKING": "store", "PYHUGETEXT_STORE": str(store)}
+    with running(LOAD, str(library), **env) as target:
+        own = target.ask("import pyhugetext; pyhugetext.remap()")
+        if not region(own, library)["mapped_bytes"]:
+            pytest.skip(f"no store here: {region(own, library)['reason']}")
+        shutil.rmtree(store)
+        own = assert_agreement(target)
+        assert region(own, library)["backing"] == "store"
+
+
+def test_anonymous_memory_on_a_kernel_that_names_none(library: Path) -> None:
+    skip_unless_huge("thp")
+    env = {"PYHUGETEXT_BACKING": "thp", "PYHUGETEXT_INCLUDE": str(library)}
+    unname = """
+        import pyhugetext
+        (region,) = [r for r in pyhugetext.remap().regions if r.swapped_bytes]
+        size = ctypes.c_ulong(region.end - region.start)
+        set_vma, anon_name = ctypes.c_ulong(0x53564D41), ctypes.c_ulong(0)
+        arguments = set_vma, anon_name, ctypes.c_ulong(region.start), size, None
+        ctypes.CDLL(None).prctl(*arguments)
+    """
+    with running(LOAD, str(library), PYHUGETEXT="0", **env) as target:
+        own = assert_agreement(target, unname)
+        maps = Path(f"/proc/{target.pid}/maps").read_text(errors="replace")
+        assert "[anon:pyhugetext" not in maps
+        assert region(own, library)["mapped_bytes"] > HUGE
+
+
 def test_reserved_huge_pages(library: Path) -> None:
     need_root()
     free = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")

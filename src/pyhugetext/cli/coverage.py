@@ -14,10 +14,12 @@ from pyhugetext._stats import Region, Stats
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
-LEGEND = "bar: of the coverable text, # on huge pages, = huge at its first use, - on small pages"
+LEGEND = "of the coverable text: # huge now, = huge at its first use, - on small pages"
 
 _HEADER = ("object", "text", "coverable", "mapped", "huge", "private", "backing", "coverage")
 _ALL_HEADER = ("pid", "user", "command", *_HEADER[1:])
+# What a narrow terminal has no room for.
+_NARROW, _ALL_NARROW = {"text", "mapped"}, {"user", "text", "coverable", "mapped"}
 _COVERAGE = re.compile(r"(?<= )([#=-]+)(?= +[0-9]+ %$)")
 _WIDE, _MEDIUM = 110, 90  # columns of a terminal from which the bar has its full or half width
 
@@ -56,7 +58,25 @@ def _bar_of(stats: Stats, width: int) -> str:
 def _bar_width(width: int | None) -> int:
     if width is None or width >= _WIDE:
         return 20
-    return 10 if width >= _MEDIUM else 0
+    return 10 if width >= _MEDIUM else 8
+
+
+def _table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    align: str,
+    width: int | None,
+    drop: set[str],
+) -> list[str]:
+    kept = [
+        i for i, name in enumerate(header) if width is None or width >= _MEDIUM or name not in drop
+    ]
+    return text.table(
+        [header[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        "".join(align[i] for i in kept),
+        width,
+    )
 
 
 def process_lines(seen: Seen, width: int | None) -> list[str]:
@@ -77,7 +97,7 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
         size = text.size(sum(r.text_bytes for r in small))
         rows.append((f"({len(small)} too small)", size, *("0 B",) * 4, "none", ""))
     rows.append(("total", *sizes(stats), stats.backing, _bar_of(stats, cells)))
-    lines += text.table(_HEADER, rows, "prrrrrlr", width)
+    lines += _table(_HEADER, rows, "prrrrrlr", width, _NARROW)
     lines += _reasons(stats, shown, small)
     lines += [f"problem: {text.printable(problem)}" for problem in stats.problems]
     return lines
@@ -119,7 +139,7 @@ def overview_lines(found: Sequence[Seen], width: int | None) -> list[str]:
     ]
     longest = 60 if width is None else width  # else one long command line widens all others
     rows = [(*row[:2], text.shorten(text.printable(row[2]), longest), *row[3:]) for row in rows]
-    return text.table(_ALL_HEADER, rows, "rlprrrrrlr", width)
+    return _table(_ALL_HEADER, rows, "rlprrrrrlr", width, _ALL_NARROW)
 
 
 def total_of(found: Iterable[Seen]) -> dict[str, int]:

@@ -38,6 +38,7 @@ columns (sizes in bytes are in --json):
   backing    what the pages come from: file, store, shm, memfd, thp, hugetlb; none
   coverage   a bar for the coverable text: # on huge pages now, = moved and huge at its first use,
              - on small pages; and the share that was moved
+  A terminal of less than 90 columns gets fewer of them.
 
   The figures are those of pyhugetext.stats() in that process, to the byte. What only that process
   knows is left out: the time it took (elapsed_ns is 0) and why better backings were not taken
