@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HUGE
+from conftest import HUGE, big_source
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,3 +112,50 @@ def test_wheel_s_module_of_the_start_up_path_exports_its_init_function_only(pyth
     ).stdout
     assert "libstdc++" not in needed
     assert os.path.getsize(path) < 200_000
+
+
+def include_directories(compiler: str) -> list[str]:
+    """Where a compiler finds the headers of C++ itself."""
+    told = subprocess.run(
+        [compiler, "-E", "-v", "-x", "c++", os.devnull], check=True, capture_output=True, text=True
+    ).stderr
+    listed = told.partition("#include <...> search starts here:")[2].partition("End of search")[0]
+    return [line.strip() for line in listed.splitlines() if "/c++/" in line]
+
+
+@pytest.fixture(scope="module", params=["the system's", "musl"])
+def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine's program and its library, built with one C library."""
+    place = tmp_path_factory.mktemp("hosted")
+    compiler, c_compiler = tool("g++", "c++"), tool("gcc", "cc")
+    options = ["-std=c++20", "-O2", "-fPIC", "-fno-exceptions", "-fno-rtti"]
+    options += ["-fno-threadsafe-statics", "-fvisibility=hidden"]
+    if request.param == "musl":
+        # The C++ headers here were made for glibc, and ask for its version.
+        options += ["-D__GLIBC_PREREQ(major,minor)=0"]
+        options += [f"-isystem{directory}" for directory in include_directories(compiler)]
+        compiler = c_compiler = tool("musl-gcc")
+    freestanding = ["-ffreestanding", "-fno-builtin", "-fno-stack-protector"]
+    freestanding += ["-fno-tree-loop-distribute-patterns"]
+    options += [f"-I{ROOT / 'src/native' / directory}" for directory in ("core", "boot")]
+    objects = []
+    hosted = [ROOT / "src/native/boot/engine.cpp", ROOT / "tests/native/hosted.cpp"]
+    for source in (*sorted((ROOT / "src/native/core").glob("*.cpp")), *hosted):
+        objects.append(place / f"{source.stem}.o")
+        command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
+        subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)
+    subprocess.run([compiler, "-o", place / "hosted", *objects, "-ldl"], check=True)
+    # Long enough to hold a whole 2 MiB page wherever it is loaded.
+    (place / "big.c").write_text(big_source(5000))
+    library = ["-O1", "-shared", "-fPIC", "-o", place / "libbig.so", place / "big.c"]
+    subprocess.run([c_compiler, *library], check=True)
+    return place / "hosted"
+
+
+@pytest.mark.parametrize("backing", ["memfd", "thp"])
+def test_engine_works_with_another_c_library(hosted: Path, backing: str) -> None:
+    result = subprocess.run(
+        [hosted, hosted.parent, backing], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert re.match(r"objects=\d+ swapped=0", result.stdout)

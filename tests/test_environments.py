@@ -200,6 +200,37 @@ def test_rest_of_a_removed_or_broken_package_is_silent(python, make_venv, packag
         assert stats["reason"].startswith("no native part")
 
 
+def test_binding_of_another_version_is_not_used(python):
+    code = """
+        import ctypes, pyhugetext._boot as boot
+        new = ctypes.pythonapi.PyCapsule_New
+        new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        new.restype = ctypes.py_object
+        name = b"pyhugetext._boot.engine of 0.0.1"
+        boot.engine = new(1, name, None)
+        import pyhugetext
+        stats = pyhugetext.remap()
+        print(stats.active, stats.reason)
+    """
+    result = python(code, env={"PYHUGETEXT": "0"})
+    assert result.stdout.startswith("False no native part")
+    assert result.stderr == ""
+
+
+def test_pth_line_works_wherever_it_is_run(python, package_files):
+    """site has the directory in a variable; whoever else runs the line need not."""
+    line = next(file for file in package_files if file.suffix == ".pth").read_text()
+    code = """
+        import sys
+        exec(sys.argv[1])
+        import pyhugetext
+        print(pyhugetext.stats().active)
+    """
+    env = {"PYTHONPATH": str(package_files[0].parent)}
+    result = python(code, line, flags=("-S",), env=env)
+    assert (result.stdout, result.stderr) == ("True\n", "")
+
+
 def test_start_may_be_called_again(python):
     code = """
         import pyhugetext
@@ -296,7 +327,7 @@ isolated, path = sys.argv[1] == "True", sys.argv[2]
 """
 IN_SUBINTERPRETER = """
 import sys
-assert "pyhugetext" in sys.modules  # its own hook ran
+assert "pyhugetext._boot" in sys.modules  # its own hook ran
 import pyhugetext
 stats = pyhugetext.stats()
 if sys.version_info >= (3, 12):

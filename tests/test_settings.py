@@ -208,8 +208,45 @@ def test_debug_tells_every_decision_on_one_line(python, compile_library):
     assert all(line.startswith("pyhugetext: ") for line in lines)
     assert len(set(lines)) == len(lines)
     assert any(re.fullmatch(r".*/late\S*: huge, \w+, \d+ KiB( \(.*\))?", line) for line in lines)
-    off = python("", env={"PYHUGETEXT_DEBUG": "1", "PYHUGETEXT": "off"})
-    assert "pyhugetext: not active: turned off by PYHUGETEXT=0\n" in off.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "off", "no", "false"])
+def test_nothing_of_ours_is_loaded_where_it_is_off(python, value):
+    if sys.version_info >= (3, 15):
+        pytest.skip("site imports what a .start file names before it can look")
+    code = "import sys; print([name for name in sys.modules if 'pyhugetext' in name])"
+    result = python(code, env={"PYHUGETEXT_DEBUG": "1", "PYHUGETEXT": value})
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+PLACES = ("/", "//a//", "/a b/ü", "relative", "", "/" + "x" * 4090, "/" + "x" * 5000)
+
+
+def test_start_up_asks_for_what_the_settings_default_to(python):
+    """The hook asks without Python; Settings is what stats() and remap() go by."""
+    code = """
+        import os, sys
+        from pyhugetext import _boot, _settings
+        for home in sys.argv[1:]:
+            for cache in (None, *sys.argv[1:]):
+                os.environ["HOME"] = home
+                if cache is None:
+                    os.environ.pop("XDG_CACHE_HOME", None)
+                else:
+                    os.environ["XDG_CACHE_HOME"] = cache
+                defaults = _boot.default_request()
+                assert _settings.Settings(os.environ).request() == defaults, (home, cache)
+                place = cache if (cache or "")[:1] == "/" and len(cache) < 4000 else None
+                below = "pyhugetext" if place else ".cache/pyhugetext"
+                place = place or (home if home[:1] == "/" and len(home) < 4000 else None)
+                roots = [b"/var/cache/pyhugetext"]
+                if place:
+                    roots.append(os.fsencode(place.rstrip("/") + "/" + below))
+                assert defaults[-2] == b"".join(root + b"\\0" for root in roots), (home, cache)
+        assert defaults[:4] == (7, 256 << 10, 64 << 20, False)
+        assert defaults[-1] == b"/dev/shm/pyhugetext-%d\\0" % os.geteuid()
+    """
+    python(code, *PLACES, env={"PYHUGETEXT": "0"})
 
 
 # --- patterns ---

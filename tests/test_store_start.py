@@ -78,7 +78,9 @@ def test_warm_start_runs_no_python_code_of_the_store_s(
     store: Store, default: dict[str, str]
 ) -> None:
     report = store.start(**default)
-    assert report.modules == {"pyhugetext", "pyhugetext._boot"}
+    # A .start file can only name what the import system finds.
+    package = {"pyhugetext"} if sys.version_info >= (3, 15) else set()
+    assert report.modules == {"pyhugetext._boot"} | package
     assert report.mapped_below(store.root)
 
 

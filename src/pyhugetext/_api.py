@@ -142,13 +142,13 @@ def remap(
         return stats()
     _include, _exclude, _called = wanted, unwanted, True
     if _native.remap(*settings.request(number, wanted, unwanted)):
-        from pyhugetext import _after, _boot
+        from pyhugetext import _after
 
         try:
             _after.build_missing(number)
         finally:
             _boot.retry(True)
-    pyhugetext._watch(settings.debug)
+    _boot.watch(settings.debug)
     return stats()
 
 

@@ -2,8 +2,27 @@
 
 import os
 
-from pyhugetext import _AUTO, _MIN_TEXT, _PRIVATE_LIMIT, _SYSTEM_STORE, _default_request
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
 
+    from pyhugetext import _boot
+
+    _T = TypeVar("_T")
+
+    # Backing, minimum text, private limit, fall back, include, exclude, stores, stores in shared
+    # memory.
+    Request = tuple[int, int, int, bool, bytes, bytes, bytes, bytes]
+else:
+    try:
+        from pyhugetext import _boot
+    except ImportError:  # no native part: settings are read to tell what is wrong with them
+        _boot = None
+
+AUTO = 7  # Backing::automatic of the core
+MIN_TEXT = 256 << 10
+PRIVATE_LIMIT = 64 << 20
+SYSTEM_STORE = "/var/cache/pyhugetext"
 NO_LIMIT = (1 << 63) - 1
 BUILD_LIMIT = 512 << 20
 STORE_LIMIT = 4 << 30
@@ -11,7 +30,7 @@ SHM_LIMIT = 512 << 20
 
 # Names a user may ask for, with the core's numbers (Backing in core/status.h).
 BACKINGS = {
-    "auto": _AUTO, "file": 1, "store": 2, "shm": 3, "memfd": 4, "thp": 5, "hugetlb": 6,
+    "auto": AUTO, "file": 1, "store": 2, "shm": 3, "memfd": 4, "thp": 5, "hugetlb": 6,
 }  # fmt: skip
 BUILDS = {"auto": "auto", "always": "always", "never": "never"}
 
@@ -31,15 +50,6 @@ VARIABLES = (
 )
 
 _SUFFIXES = {"K": 10, "M": 20, "G": 30}
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    from pyhugetext import Request
-
-    _T = TypeVar("_T")
 
 
 class Settings:
@@ -67,17 +77,17 @@ class Settings:
         self.off = self._choice(environ, "PYHUGETEXT", _SWITCH, False, "0, 1, auto")
         self.debug = self._choice(environ, "PYHUGETEXT_DEBUG", _FLAG, False, "0, 1")
         self.backing = self._choice(
-            environ, "PYHUGETEXT_BACKING", BACKINGS, _AUTO, ", ".join(BACKINGS)
+            environ, "PYHUGETEXT_BACKING", BACKINGS, AUTO, ", ".join(BACKINGS)
         )
         self.include = split_patterns(environ.get("PYHUGETEXT_INCLUDE", ""))
         self.exclude = split_patterns(environ.get("PYHUGETEXT_EXCLUDE", ""))
-        self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", _MIN_TEXT)
-        self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", _PRIVATE_LIMIT)
+        self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", MIN_TEXT)
+        self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", PRIVATE_LIMIT)
         self.build = self._choice(environ, "PYHUGETEXT_BUILD", BUILDS, "auto", ", ".join(BUILDS))
         self.build_limit = self._size(environ, "PYHUGETEXT_BUILD_LIMIT", BUILD_LIMIT)
         self.store_limit = self._size(environ, "PYHUGETEXT_STORE_LIMIT", STORE_LIMIT)
         self.shm_limit = self._size(environ, "PYHUGETEXT_SHM_LIMIT", SHM_LIMIT)
-        *_, stores, shm = _default_request(environ)
+        *_, stores, shm = _boot.default_request() if _boot else (b"", b"")
         self.shm_store = os.fsdecode(shm.rstrip(b"\0"))  # type: str
         self.store = self._store(environ, stores)
         for name in environ:
@@ -93,10 +103,10 @@ class Settings:
         include: "tuple[str, ...] | None" = None,
         exclude: "tuple[str, ...] | None" = None,
     ) -> "Request":
-        """The settings as the native part takes them (see pyhugetext._default_request), with what
-        remap() was given in their place."""
+        """The settings as the native part takes them, with what remap() was given in their
+        place."""
         backing = self.backing if backing is None else backing
-        stores = [_SYSTEM_STORE] + ([self.store] if self.store else [])
+        stores = [SYSTEM_STORE] + ([self.store] if self.store else [])
         return (
             backing,
             self.min_text,
@@ -117,8 +127,8 @@ class Settings:
             self.problems.append(
                 f"PYHUGETEXT_STORE={value!r} is no absolute path; the default is used"
             )
-        roots = os.fsdecode(default).split("\0")
-        return roots[1] or None
+        _, _, roots = os.fsdecode(default).partition("\0")  # the first is the system's
+        return roots.rstrip("\0") or None
 
     def _choice(
         self,
@@ -186,16 +196,12 @@ _current = None  # type: Settings | None
 
 
 def current() -> Settings:
-    """The settings of this process, read from the environment once."""
+    """The settings of this process, read from the environment once. A process with more rights
+    than its caller takes no settings from it, uses no store of a user's, and builds nothing."""
     global _current
     if _current is None:
-        _current = Settings(os.environ)
+        secure = bool(_boot) and _boot.secure_mode()
+        _current = Settings({} if secure else os.environ)
+        if secure:
+            _current.build = "never"
     return _current
-
-
-def ignore_environment() -> None:
-    """For a process with more rights than its caller: the defaults, no store of a user's, and
-    nothing built."""
-    global _current
-    _current = Settings({})
-    _current.build = "never"

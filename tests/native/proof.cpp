@@ -76,7 +76,7 @@ int prove(Backing backing) {
     const auto *headers = reinterpret_cast<const Elf64_Phdr *>(
         reinterpret_cast<const char *>(&__ehdr_start) + __ehdr_start.e_phoff);
     table.begin_listing();
-    if (!table.list(0, headers, __ehdr_start.e_phnum, true)) return 2;
+    if (!table.list(0, headers, __ehdr_start.e_phnum, true, false)) return 2;
     table.end_listing();
     if (const long error = table.observe(Table::Scope::all)) {
         print("observe_errno=", static_cast<u64>(-error));

@@ -5,9 +5,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
-#include <sys/auxv.h>
 #include <sys/vfs.h>
 
+#include "defaults.h"
 #include "engine_api.h"
 
 namespace {
@@ -15,7 +15,7 @@ namespace {
 using pht::Engine;
 
 long api_remap(const pht::PlainRequest &plain) {
-    return Engine::get().remap(plain);
+    return Engine::get().remap(plain, pht::Table::Scope::candidates);
 }
 
 void api_restore() {
@@ -38,8 +38,62 @@ const pht::EngineApi api = {api_remap,          api_restore,         api_take_sn
                             api_free_snapshot,  pht::open_elsewhere, pht::read_head,
                             api_plan_elsewhere, pht::find_entries};
 
+// A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
+// is not started again. Returns how many regions wait for a store entry; -1 with MemoryError.
+long start_once(const pht::PlainRequest &request) {
+    if (Engine::get().started()) return 0;
+    long missing;
+    Py_BEGIN_ALLOW_THREADS;
+    missing = Engine::get().remap(request, pht::Table::Scope::fresh);
+    Py_END_ALLOW_THREADS;
+    if (missing < 0) PyErr_NoMemory();
+    return missing;
+}
+
+// Calls a function of a module of the package; -1 with an exception.
+int call_python(const char *module_name, const char *function) {
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (!module) return -1;
+    PyObject *result = PyObject_CallMethod(module, function, nullptr);
+    Py_DECREF(module);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+// After a pass that left something to Python: entries to build, decisions to tell.
+int run_after() {
+    return call_python("pyhugetext._after", "run");
+}
+
+int watch_imports(bool report);
+
+// begin(): the start-up hook. As the environment says; Python is asked only where it says
+// something, so that an ordinary start imports nothing but this module.
+PyObject *boot_begin(PyObject *, PyObject *) {
+    if (pht::is_configured()) {
+        if (call_python("pyhugetext._configured", "begin") < 0) return nullptr;
+        Py_RETURN_NONE;
+    }
+    const pht::DefaultRequest request;
+    const long missing = start_once(request.plain());
+    if (missing < 0 || watch_imports(false) < 0 || (missing > 0 && run_after() < 0)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// default_request() -> what begin() starts with, as start() takes it.
+PyObject *boot_default_request(PyObject *, PyObject *) {
+    const pht::DefaultRequest request;
+    const pht::PlainRequest &plain = request.plain();
+    return Py_BuildValue("(iKKOy#y#y#y#)", static_cast<int>(plain.backing), plain.minimum_text,
+                         plain.private_limit, plain.fall_back ? Py_True : Py_False,
+                         plain.include.data, static_cast<Py_ssize_t>(plain.include.size),
+                         plain.exclude.data, static_cast<Py_ssize_t>(plain.exclude.size),
+                         plain.stores.data, static_cast<Py_ssize_t>(plain.stores.size),
+                         plain.shm_stores.data, static_cast<Py_ssize_t>(plain.shm_stores.size));
+}
+
 // start(backing, minimum_text, private_limit, fall_back, include, exclude, stores, shm_stores)
-// -> how many regions wait for a store entry, None when it was called before.
+// -> how many regions wait for a store entry.
 PyObject *boot_start(PyObject *, PyObject *arguments) {
     int backing, fall_back;
     unsigned long long minimum_text, private_limit;
@@ -49,8 +103,6 @@ PyObject *boot_start(PyObject *, PyObject *arguments) {
                           &fall_back, &text[0], &size[0], &text[1], &size[1], &text[2], &size[2],
                           &text[3], &size[3]))
         return nullptr;
-    // A .pth runs twice in a virtual environment, and again in every sub-interpreter.
-    if (Engine::get().started()) Py_RETURN_NONE;
     pht::Str list[4];
     for (int i = 0; i < 4; ++i) list[i] = {text[i], static_cast<size_t>(size[i])};
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
@@ -61,12 +113,8 @@ PyObject *boot_start(PyObject *, PyObject *arguments) {
                                        list[1],
                                        list[2],
                                        list[3]};
-    long missing;
-    Py_BEGIN_ALLOW_THREADS;
-    missing = Engine::get().remap(request);
-    Py_END_ALLOW_THREADS;
-    if (missing < 0) return PyErr_NoMemory();
-    return PyLong_FromLong(missing);
+    const long missing = start_once(request);
+    return missing < 0 ? nullptr : PyLong_FromLong(missing);
 }
 
 // missing() -> [(path, load bias modulo 2 MiB), ...] of the regions that wait for a store entry.
@@ -156,14 +204,12 @@ bool poll(bool report) {
 }
 
 // Stands in for ExtensionFileLoader.create_module. In C so that no frame of ours appears in the
-// traceback of an import that fails. `state` is (the original function, what to call when there is
-// something to do, whether decisions are reported).
+// traceback of an import that fails. `state` is (the original function, whether decisions are
+// reported).
 PyObject *create_module(PyObject *state, PyObject *arguments, PyObject *keywords) {
     PyObject *module = PyObject_Call(PyTuple_GET_ITEM(state, 0), arguments, keywords);
-    if (!module || !poll(PyTuple_GET_ITEM(state, 2) == Py_True)) return module;
-    PyObject *result = PyObject_CallNoArgs(PyTuple_GET_ITEM(state, 1));
-    if (!result) PyErr_Clear();
-    Py_XDECREF(result);
+    if (!module || !poll(PyTuple_GET_ITEM(state, 1) == Py_True)) return module;
+    if (run_after() < 0) PyErr_Clear();
     return module;
 }
 
@@ -171,48 +217,49 @@ PyMethodDef create_module_method = {
     "create_module", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module)),
     METH_VARARGS | METH_KEYWORDS, "Create an uninitialized extension module"};
 
+// An instance method read from its class comes out as the plain function it holds.
 bool is_our_hook(PyObject *method) {
-    if (!PyInstanceMethod_Check(method)) return false;
-    PyObject *function = PyInstanceMethod_GET_FUNCTION(method);
+    PyObject *function =
+        PyInstanceMethod_Check(method) ? PyInstanceMethod_GET_FUNCTION(method) : method;
     return PyCFunction_Check(function) &&
            PyCFunction_GetFunction(function) ==
                reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module));
 }
 
-// watch_imports(loader class, callback, report): look for new libraries after each import by it.
-PyObject *boot_watch_imports(PyObject *, PyObject *arguments) {
-    PyObject *loader, *callback, *report;
-    if (!PyArg_ParseTuple(arguments, "OOO!", &loader, &callback, &PyBool_Type, &report))
-        return nullptr;
-    PyObject *original = PyObject_GetAttrString(loader, "create_module");
-    if (!original) return nullptr;
-    // An instance method read from its class comes out as the plain function it holds.
-    const bool ours = is_our_hook(original) ||
-                      (PyCFunction_Check(original) &&
-                       PyCFunction_GetFunction(original) ==
-                           reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module)));
-    if (ours) {
-        Py_DECREF(original);
-        Py_RETURN_FALSE;
+// Puts create_module() in front of the import system's own, once. -1 with an exception.
+int watch_imports(bool report) {
+    PyObject *modules = PyImport_GetModuleDict();  // borrowed
+    PyObject *external = PyDict_GetItemString(modules, "_frozen_importlib_external");
+    if (!external) return 0;
+    PyObject *loader = PyObject_GetAttrString(external, "ExtensionFileLoader");
+    PyObject *original = loader ? PyObject_GetAttrString(loader, "create_module") : nullptr;
+    int result = original ? 0 : -1;
+    if (original && !is_our_hook(original)) {
+        PyObject *state = PyTuple_Pack(2, original, report ? Py_True : Py_False);
+        PyObject *function =
+            state ? PyCFunction_NewEx(&create_module_method, state, nullptr) : nullptr;
+        PyObject *method = function ? PyInstanceMethod_New(function) : nullptr;
+        result = method ? PyObject_SetAttrString(loader, "create_module", method) : -1;
+        Py_XDECREF(method);
+        Py_XDECREF(function);
+        Py_XDECREF(state);
     }
-    PyObject *state = PyTuple_Pack(3, original, callback, report);
-    Py_DECREF(original);
-    if (!state) return nullptr;
-    PyObject *function = PyCFunction_NewEx(&create_module_method, state, nullptr);
-    Py_DECREF(state);
-    if (!function) return nullptr;
-    PyObject *method = PyInstanceMethod_New(function);
-    Py_DECREF(function);
-    if (!method) return nullptr;
-    const int result = PyObject_SetAttrString(loader, "create_module", method);
-    Py_DECREF(method);
-    if (result < 0) return nullptr;
-    Py_RETURN_TRUE;
+    Py_XDECREF(original);
+    Py_XDECREF(loader);
+    return result;
 }
 
-// secure_mode() -> whether the environment comes from somebody less privileged; getauxval(3).
+// watch(report): look for new libraries after every import of an extension module, in this
+// interpreter.
+PyObject *boot_watch(PyObject *, PyObject *report) {
+    const int wanted = PyObject_IsTrue(report);
+    if (wanted < 0 || watch_imports(wanted != 0) < 0) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// secure_mode() -> whether the environment comes from somebody less privileged.
 PyObject *boot_secure_mode(PyObject *, PyObject *) {
-    return PyBool_FromLong(static_cast<long>(getauxval(AT_SECURE)));
+    return PyBool_FromLong(pht::in_secure_mode());
 }
 
 // is_main_interpreter() -> whether this is the first interpreter of the process.
@@ -221,12 +268,14 @@ PyObject *boot_is_main_interpreter(PyObject *, PyObject *) {
 }
 
 PyMethodDef methods[] = {
+    {"begin", boot_begin, METH_NOARGS, nullptr},
+    {"default_request", boot_default_request, METH_NOARGS, nullptr},
     {"start", boot_start, METH_VARARGS, nullptr},
     {"missing", boot_missing, METH_NOARGS, nullptr},
     {"probe", boot_probe, METH_VARARGS, nullptr},
     {"filesystem", boot_filesystem, METH_O, nullptr},
     {"retry", boot_retry, METH_O, nullptr},
-    {"watch_imports", boot_watch_imports, METH_VARARGS, nullptr},
+    {"watch", boot_watch, METH_O, nullptr},
     {"secure_mode", boot_secure_mode, METH_NOARGS, nullptr},
     {"is_main_interpreter", boot_is_main_interpreter, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},

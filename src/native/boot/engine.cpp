@@ -13,7 +13,11 @@ struct Visit {
     Table *table;
     u64 adds, subs;  // in: last seen; out: now
     bool changed, found, complete;
-    Backing keep;  // what restore leaves
+    Backing keep;         // what restore leaves
+    bool listed = false;  // in: whether objects were listed before, and with which dlpi_subs
+    u64 listed_subs = 0;
+    size_t index = 0, known = 0;       // known: how many objects were there at the last look
+    const Elf64_Phdr *last = nullptr;  // the headers of the last of them
 };
 
 namespace {
@@ -48,14 +52,16 @@ private:
 
 int list_object(dl_phdr_info *info, size_t, void *data) {
     auto *visit = static_cast<Visit *>(data);
+    // Called under one lock: the counters are the same each time.
+    const bool lasting = visit->listed && info->dlpi_subs == visit->listed_subs;
     visit->adds = info->dlpi_adds;
     visit->subs = info->dlpi_subs;
     if (info->dlpi_phnum == 0) return 0;
     // The executable comes first, under an empty name (glibc) or its own (musl).
     const bool main = !visit->found;
     visit->found = true;
-    visit->complete = visit->complete &&
-                      visit->table->list(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum, main);
+    visit->complete = visit->complete && visit->table->list(info->dlpi_addr, info->dlpi_phdr,
+                                                            info->dlpi_phnum, main, lasting);
     return 0;
 }
 
@@ -68,6 +74,15 @@ int look_for_new(dl_phdr_info *info, size_t, void *data) {
         visit->adds = info->dlpi_adds;
         visit->subs = info->dlpi_subs;
     }
+    // New objects are appended, so those of the last look need none, unless the order changed: with
+    // several namespaces (dlmopen) an object may come in between.
+    const size_t index = visit->index++;
+    if (index < visit->known) {
+        const bool last = index + 1 == visit->known;
+        if (last && info->dlpi_phdr != visit->last) visit->found = true;
+        return visit->found;
+    }
+    visit->last = info->dlpi_phdr;
     if (may_be_coverable(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum) &&
         !visit->table->knows(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum))
         visit->found = true;
@@ -101,11 +116,14 @@ Engine &Engine::get() {
 // Brings the table up to date with what is loaded and mapped. Fills in visit->subs, by which a
 // later step knows whether an object was unloaded since.
 Outcome Engine::look(Table::Scope scope, Visit *visit) {
-    *visit = {&table_, 0, 0, false, false, true, Backing::none};
+    *visit = {&table_, 0, 0, false, false, true, Backing::none, listed_, listed_subs_};
+    listed_ = false;
     table_.begin_listing();
     dl_iterate_phdr(list_object, visit);
     table_.end_listing();
     if (!visit->complete) return {Status::no_memory, Call::none, 0};
+    listed_ = true;
+    listed_subs_ = visit->subs;
     if (const long error = table_.observe(scope))
         return {Status::unreadable, Call::read, static_cast<u16>(-error)};
     return done();
@@ -138,7 +156,7 @@ void Engine::put_back(Backing keep) {
     last_ = {Status::pending, Call::none, 0};
 }
 
-long Engine::remap(const PlainRequest &plain) {
+long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     const Locked locked;
     const u64 began = sys::now();
     Request request;
@@ -157,8 +175,9 @@ long Engine::remap(const PlainRequest &plain) {
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
-        if (request_.backing != Backing::automatic) put_back(request_.backing);
-        pass(Table::Scope::candidates);
+        if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
+            put_back(request_.backing);
+        pass(scope);
     }
     elapsed_ns_ += sys::since(began);
     return static_cast<long>(table_.missing());
@@ -207,7 +226,11 @@ bool Engine::poll(size_t *missing) {
     if (!enabled_ || !machine_.ok()) return false;
     const u64 began = sys::now();
     Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
+    visit.known = looked_at_;
+    visit.last = last_looked_at_;
     dl_iterate_phdr(look_for_new, &visit);
+    if (visit.changed) looked_at_ = visit.found ? 0 : visit.index;
+    last_looked_at_ = visit.last;
     // What was unloaded may have taken swapped pages with it, and left its place to another.
     const bool unloaded = visit.subs != seen_subs_;
     if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);

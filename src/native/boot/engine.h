@@ -57,8 +57,9 @@ public:
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first. Returns how many regions wait for
-    // a store entry to be built, or -1 when memory ran out and nothing was done.
-    long remap(const PlainRequest &plain);
+    // a store entry to be built, or -1 when memory ran out and nothing was done. `scope` is fresh
+    // when nothing was ever swapped: then only what is around the objects is read.
+    long remap(const PlainRequest &plain, Table::Scope scope);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
     size_t retry(bool fall_back);
@@ -89,6 +90,10 @@ private:
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
     u64 seen_adds_ = 0, seen_subs_ = 0;
+    u64 listed_subs_ = 0;  // of the last complete listing, if listed_
+    bool listed_ = false;
+    size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
+    const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
     bool started_ = false, enabled_ = false;
 };
 

@@ -20,6 +20,8 @@ struct EngineApi {
     long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
 };
 
-inline constexpr const char *kCapsule = "pyhugetext._boot.engine";
+// With the version: the module may have been loaded at start from one installation, and the binding
+// come from another one that is earlier on sys.path.
+inline constexpr const char *kCapsule = "pyhugetext._boot.engine of " PYHUGETEXT_VERSION;
 
 }  // namespace pht

@@ -206,8 +206,9 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
 
 // The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
 // systems with large folios) and address and offset are congruent. No copy at all.
-Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+Outcome build_file(const Region &region, const Sources &sources, u64 target, u64 length,
                    Aside *aside) {
+    const Pagemap &pagemap = sources.pagemap;
     constexpr Outcome unsupported = {Status::unsupported, Call::none, 0};
     u64 offset = 0;
     bool known = false;
@@ -219,14 +220,12 @@ Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64
         known = true;
     }
     if (!known || offset % kHugeSize != 0 || offset > (1ull << 62)) return unsupported;
-    Outcome outcome;
-    const Descriptor fd(open_original(region, &outcome));
-    if (fd < 0) return outcome;
+    if (!sources.opened.ok()) return sources.opened;
     Scratch scratch(length);
-    outcome = scratch.reserve();
+    Outcome outcome = scratch.reserve();
     if (!outcome.ok()) return outcome;
     long result = sys::mmap(scratch.address(), length, region.text_protection(),
-                            kMapPrivate | kMapFixed, fd, offset);
+                            kMapPrivate | kMapFixed, sources.original.fd(), offset);
     if (sys::failed(result)) return scratch.lose(refused(Call::mmap, result));
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     // Another process may have collapsed it already: one touch tells, and spares this one a
@@ -250,12 +249,13 @@ Outcome build_file(const Region &region, const Pagemap &pagemap, u64 target, u64
 // their first use. In shared memory a copy is huge once somebody collapsed it.
 Outcome build_store(const Region &region, Backing backing, const Sources &sources, u64 target,
                     u64 length, Aside *aside) {
+    if (!sources.opened.ok()) return sources.opened;
     Scratch scratch(length);
-    Outcome outcome = scratch.reserve();
+    u64 address = 0;
+    const Outcome outcome =
+        sources.stores.map(backing, region, sources.original.file(), target, length, &address);
     if (!outcome.ok()) return outcome;
-    outcome =
-        sources.stores.map(backing, region, sources.pagemap, target, length, scratch.address());
-    if (!outcome.ok()) return outcome.call == Call::mmap ? scratch.lose(outcome) : outcome;
+    scratch.adopt(address);
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {
@@ -328,41 +328,32 @@ bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode) {
     return same;
 }
 
-int open_original(const Region &region, Outcome *outcome) {
-    const long fd = sys::open(region.path.data());
-    if (sys::failed(fd)) {
-        *outcome = {Status::file_gone, Call::open, static_cast<u16>(-fd)};
-        return -1;
-    }
-    sys::FileIdentity file;
-    const long result = sys::identify(static_cast<int>(fd), &file);
-    const sys::FileIdentity &known = region.file;
-    const bool unchanged = !known.size || (file.size == known.size && file.mtime == known.mtime &&
-                                           file.mtime_ns == known.mtime_ns);
-    const bool same = file.inode == region.inode && file.dev_major == region.dev_major &&
-                      file.dev_minor == region.dev_minor;
-    *outcome = {Status::file_gone, Call::none, 0};
-    if (sys::failed(result)) *outcome = refused(Call::statx, result);
-    if (!sys::failed(result) && unchanged &&
-        (same ||
-         is_mapped_file(static_cast<int>(fd), region.dev_major, region.dev_minor, region.inode)))
-        return static_cast<int>(fd);
-    sys::close(static_cast<int>(fd));
-    return -1;
+Original::~Original() {
+    if (fd_ >= 0) sys::close(fd_);
 }
 
-void identify_original(Region &region) {
-    region.file = {};
-    Outcome outcome;
-    const Descriptor fd(open_original(region, &outcome));
-    if (fd >= 0) sys::identify(fd, &region.file);
+Outcome Original::open(const Region &region) {
+    const long fd = sys::open(region.path.data());
+    if (sys::failed(fd)) return {Status::file_gone, Call::open, static_cast<u16>(-fd)};
+    fd_ = static_cast<int>(fd);
+    const long result = sys::identify(fd_, &file_);
+    if (sys::failed(result)) return refused(Call::statx, result);
+    const sys::FileIdentity &known = region.file;
+    const bool unchanged = !known.size || (file_.size == known.size && file_.mtime == known.mtime &&
+                                           file_.mtime_ns == known.mtime_ns);
+    const bool same = file_.inode == region.inode && file_.dev_major == region.dev_major &&
+                      file_.dev_minor == region.dev_minor;
+    if (unchanged &&
+        (same || is_mapped_file(fd_, region.dev_major, region.dev_minor, region.inode)))
+        return done();
+    return {Status::file_gone, Call::none, 0};
 }
 
 Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,
               Aside *aside) {
     switch (backing) {
         case Backing::file:
-            return build_file(region, sources.pagemap, target, length, aside);
+            return build_file(region, sources, target, length, aside);
         case Backing::store:
         case Backing::shm:
             return build_store(region, backing, sources, target, length, aside);

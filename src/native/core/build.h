@@ -7,10 +7,32 @@
 
 namespace pht {
 
+// The original file of a region, held open while new content is built.
+class Original {
+public:
+    Original() = default;
+    ~Original();
+    Original(const Original &) = delete;
+    Original &operator=(const Original &) = delete;
+
+    // Opens it and makes sure that it is the very file that was mapped. What changed in place
+    // since it was copied (region.file) is another file.
+    Outcome open(const Region &region);
+
+    int fd() const { return fd_; }
+    const sys::FileIdentity &file() const { return file_; }
+
+private:
+    int fd_ = -1;
+    sys::FileIdentity file_;
+};
+
 // What building draws on besides the region.
 struct Sources {
     const Pagemap &pagemap;
     const Stores &stores;
+    const Original &original;
+    Outcome opened;  // of the original
 };
 
 // Builds [target, target + length) of the region with one backing: readable and executable, at a
@@ -29,16 +51,8 @@ Outcome reserve_scratch(u64 length, u64 *address);
 // counts the bytes the kernel then maps in 2 MiB pages. Returns 0 or -errno.
 long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
 
-// Opens the region's original file, and makes sure that it is the very file that was mapped.
-// What changed in place since it was copied (region.file) is another file. Returns a descriptor, or
-// a negative number with *outcome set.
-int open_original(const Region &region, Outcome *outcome);
-
 // Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
 // have another device there than in maps.
 bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode);
-
-// Takes down what the original file is now, in region.file.
-void identify_original(Region &region);
 
 }  // namespace pht

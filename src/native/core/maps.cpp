@@ -4,10 +4,6 @@ namespace pht {
 
 bool LineReader::next(Str *line) {
     if (error_) return false;
-    if (!window_ && !(window_ = static_cast<char *>(allocate(kWindow)))) {
-        error_ = -sys::kEnomem;
-        return false;
-    }
     for (;;) {
         for (size_t at = from_; at < to_; ++at) {
             if (window_[at] == '\n') {

@@ -261,9 +261,10 @@ Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
 // with small folios, and whoever maps the copy afterwards would get small pages.
 class CopyWindow {
 public:
-    // [offset, offset + length) is mapped at `address` already; what lies outside is mapped here.
-    CopyWindow(int fd, u64 address, u64 offset, u64 length)
-        : fd_(fd), address_(address), offset_(offset), length_(length) {}
+    // [offset, offset + length) is mapped at `address` already, the first `present` bytes of it
+    // by the page table; what lies outside is mapped here.
+    CopyWindow(int fd, u64 address, u64 offset, u64 length, u64 present)
+        : fd_(fd), address_(address), offset_(offset), length_(length), present_(present) {}
     ~CopyWindow() { drop(); }
     CopyWindow(const CopyWindow &) = delete;
     CopyWindow &operator=(const CopyWindow &) = delete;
@@ -277,8 +278,9 @@ public:
         const u64 where = address_ + (at - offset_);
         const u64 page = round_down(where, kPageSize);
         // Answers with an error where touching would raise SIGBUS.
+        const u64 end = round_up(where + size, kPageSize);
         const long result =
-            sys::madvise(page, round_up(where + size, kPageSize) - page, sys::kMadvPopulateRead);
+            end <= address_ + present_ ? 0 : sys::madvise(page, end - page, sys::kMadvPopulateRead);
         if (failed(result)) return refused(Call::read, result);
         return compare(reinterpret_cast<const void *>(where), bytes, size) == 0 ? done() : damaged;
     }
@@ -286,6 +288,7 @@ public:
 private:
     Outcome move_to(u64 at, size_t size) {
         drop();
+        present_ = 0;
         offset_ = round_down(at, kHugeSize);
         length_ = round_up(at + size, kHugeSize) - offset_;
         const Outcome outcome = reserve_scratch(length_, &address_);
@@ -303,7 +306,7 @@ private:
     }
 
     int fd_;
-    u64 address_, offset_, length_;
+    u64 address_, offset_, length_, present_;
     bool ours_ = false;
 };
 
@@ -396,14 +399,6 @@ void note_use(int fd, const sys::FileIdentity &record) {
     if (!is_recent(record)) sys::touch(fd);
 }
 
-struct Buffered {
-    u8 *data = static_cast<u8 *>(allocate(kRecordLimit));
-    Buffered() = default;
-    Buffered(const Buffered &) = delete;
-    Buffered &operator=(const Buffered &) = delete;
-    ~Buffered() { release(data, kRecordLimit); }
-};
-
 }  // namespace
 
 Store::~Store() {
@@ -413,6 +408,10 @@ Store::~Store() {
 
 Outcome Store::open(const char *root, bool system) {
     system_ = system;
+    sys::FileIdentity file;
+    // Most machines have none of the system's, and nobody asks whether it could be made.
+    if (system && sys::identify_path(root, &file) == -sys::kEnoent)
+        return {Status::no_store, Call::open, sys::kEnoent};
     bool links;
     Outcome outcome = check_way(root, &links);
     if (!outcome.ok()) return outcome;
@@ -434,12 +433,13 @@ namespace {
 
 // Reads and checks one record of the index; `check` compares it with the original's identity.
 template <class Check>
-Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record, Check check) {
+Outcome read_record(int index, const char *name, Shared &shared, u8 *buffer, RecordView *record,
+                    Check check) {
     Outcome outcome;
     sys::FileIdentity file;
     const int fd = open_file(index, name, &file, &outcome);
     if (fd < 0) return outcome;
-    if (!buffer || file.size > kRecordLimit) {
+    if (file.size > kRecordLimit) {
         sys::close(fd);
         return damaged;
     }
@@ -452,9 +452,9 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
         outcome = damaged;
     if (outcome.ok() && record->head && !zero(record->head->boot_id, 16)) {
         // Not known to be on disk: whatever a power cut left of it must not be executed.
-        u8 boot_id[16];
-        outcome = read_boot_id(boot_id);
-        if (outcome.ok() && compare(boot_id, record->head->boot_id, 16) != 0)
+        if (!shared.booted) outcome = read_boot_id(shared.boot_id);
+        shared.booted = outcome.ok();
+        if (outcome.ok() && compare(shared.boot_id, record->head->boot_id, 16) != 0)
             outcome = bad_entry(Status::stale);
     }
     if (outcome.ok()) note_use(fd, file);
@@ -462,45 +462,57 @@ Outcome read_record(int index, const char *name, u8 *buffer, RecordView *record,
     return outcome;
 }
 
-// Maps a stretch of a copy as text and touches its first page.
-Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 address) {
-    const long result = sys::mmap(address, length, region.text_protection(),
-                                  sys::kMapPrivate | sys::kMapFixed, copy, offset);
+// Maps a stretch of a copy as text, at a 2 MiB boundary. Most file systems give one by
+// themselves; else a place is reserved.
+Outcome map_aligned(const Region &region, int copy, u64 offset, u64 length, u64 *address) {
+    const int protection = region.text_protection();
+    long result = sys::mmap(0, length, protection, sys::kMapPrivate, copy, offset);
     if (failed(result)) return refused(Call::mmap, result);
+    *address = static_cast<u64>(result);
+    if (*address % kHugeSize == 0) return done();
+    sys::munmap(*address, length);
+    const Outcome outcome = reserve_scratch(length, address);
+    if (!outcome.ok()) return outcome;
+    result =
+        sys::mmap(*address, length, protection, sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is unmapped.
+    return failed(result) ? refused(Call::mmap, result) : done();
+}
+
+// The same, and touches its first page. On failure nothing is left.
+Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at) {
+    const Outcome outcome = map_aligned(region, copy, offset, length, at);
+    if (!outcome.ok()) return outcome;
+    const u64 address = *at;
     // A fault after eviction reads 2 MiB back only under this advice.
     sys::madvise(address, length, sys::kMadvHugepage);
     const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
-    return failed(touched) && touched != -sys::kEinval ? refused(Call::read, touched) : done();
+    if (!failed(touched) || touched == -sys::kEinval) return done();
+    sys::munmap(address, length);
+    return refused(Call::read, touched);
 }
 
 }  // namespace
 
-Outcome Store::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                   u64 address) const {
-    Outcome outcome = map_entry(region, pagemap, target, length, address);
+Outcome Store::map(const Region &region, const sys::FileIdentity &file, Shared &shared, u64 target,
+                   u64 length, u64 *address) const {
+    Outcome outcome = map_entry(region, file, shared, target, length, address);
     outcome.buildable = outcome.buildable && !failed(sys::may_write(index_, "."));
     return outcome;
 }
 
-Outcome Store::map_entry(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                         u64 address) const {
-    Outcome outcome;
-    const int original = open_original(region, &outcome);
-    if (original < 0) return outcome;
-    sys::FileIdentity file;
-    long result = sys::identify(original, &file);
-    sys::close(original);
-    if (failed(result)) return refused(Call::statx, result);
-    const Buffered buffer;
-    if (!buffer.data) return {Status::no_memory, Call::none, 0};
+Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Shared &shared,
+                         u64 target, u64 length, u64 *address) const {
+    alignas(Record) u8 buffer[kRecordLimit];
     const u64 bias = region.object.load_bias % kHugeSize;
     const BuildId &id = region.object.build_id;
 
     RecordView record;
-    outcome = read_record(index_, key_of(file, bias).data, buffer.data, &record,
-                          [&](const Record &head) { return same_identity(head, file, bias); });
+    Outcome outcome =
+        read_record(index_, key_of(file, bias).data, shared, buffer, &record,
+                    [&](const Record &head) { return same_identity(head, file, bias); });
     if (outcome.status == Status::no_entry && system_ && id.size)
-        outcome = read_record(index_, image_key_of(file, id, bias).data, buffer.data, &record,
+        outcome = read_record(index_, image_key_of(file, id, bias).data, shared, buffer, &record,
                               [&](const Record &head) { return same_image(head, file, bias); });
     if (!outcome.ok()) return outcome;
 
@@ -512,24 +524,25 @@ Outcome Store::map_entry(const Region &region, const Pagemap &pagemap, u64 targe
     const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
     outcome = map_copy(region, copy, offset, length, address);
+    bool huge = outcome.ok() && shared.pagemap.all_huge(*address, kHugeSize);
     // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
     // which works while nobody has them mapped, and read again.
-    if (outcome.ok() && !pagemap.all_huge(address, kHugeSize)) {
-        sys::mmap(address, length, sys::kProtNone,
-                  sys::kMapPrivate | sys::kMapFixed | sys::kMapAnonymous | sys::kMapNoReserve, -1,
-                  0);
+    if (outcome.ok() && !huge) {
+        sys::munmap(*address, length);
         sys::drop_cached(copy, offset, length);
         outcome = map_copy(region, copy, offset, length, address);
     }
     if (outcome.ok()) {
-        CopyWindow window(copy, address, offset, length);
+        CopyWindow window(copy, *address, offset, length, huge ? kHugeSize : 0);
         outcome = check_copy(region, record, &window);
+        if (!outcome.ok()) sys::munmap(*address, length);
     }
     sys::close(copy);
     return outcome;
 }
 
-Stores::Stores(const Array<char> &disk, const Array<char> &shm) {
+Stores::Stores(const Array<char> &disk, const Array<char> &shm, const Pagemap &pagemap)
+    : shared_{pagemap} {
     const auto add = [&](const Array<char> &roots, Backing backing) {
         for (size_t at = 0; at < roots.size() && count_ < kMost;) {
             places_[count_].root = roots.data() + at;
@@ -543,8 +556,8 @@ Stores::Stores(const Array<char> &disk, const Array<char> &shm) {
     add(shm, Backing::shm);
 }
 
-Outcome Stores::map(Backing backing, const Region &region, const Pagemap &pagemap, u64 target,
-                    u64 length, u64 address) const {
+Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdentity &file,
+                    u64 target, u64 length, u64 *address) const {
     Outcome result = {Status::no_store, Call::none, 0};
     for (int i = 0; i < count_; ++i) {
         Place &place = places_[i];
@@ -552,7 +565,7 @@ Outcome Stores::map(Backing backing, const Region &region, const Pagemap &pagema
         if (place.opened.status == Status::pending)
             place.opened = place.store.open(place.root, place.system);
         Outcome outcome = place.opened;
-        if (outcome.ok()) outcome = place.store.map(region, pagemap, target, length, address);
+        if (outcome.ok()) outcome = place.store.map(region, file, shared_, target, length, address);
         if (outcome.ok()) return outcome;
         const bool says_little =
             outcome.status == Status::no_store || outcome.status == Status::no_entry;

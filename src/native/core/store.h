@@ -39,6 +39,13 @@ inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
 inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '1', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
 
+// What the stores of a pass have in common.
+struct Shared {
+    const Pagemap &pagemap;
+    bool booted = false;  // whether boot_id was read
+    u8 boot_id[16] = {};
+};
+
 // One store, opened at most once per pass.
 class Store {
 public:
@@ -51,15 +58,15 @@ public:
     // store an entry may also be found by what a container image keeps of a file.
     Outcome open(const char *root, bool system);
 
-    // Maps [target, target + length) of the region from its entry at `address`, a reservation of
-    // ours congruent to the target. Outcome no_entry when there is none for this file as it is;
-    // `buildable` when writing the entry would help and the store can be written.
-    Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                u64 address) const;
+    // Maps [target, target + length) of the region, whose original file is `file`, from its entry:
+    // somewhere congruent to the target, in *address. Outcome no_entry when there is none for this
+    // file as it is; `buildable` when writing the entry would help and the store can be written.
+    Outcome map(const Region &region, const sys::FileIdentity &file, Shared &shared, u64 target,
+                u64 length, u64 *address) const;
 
 private:
-    Outcome map_entry(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                      u64 address) const;
+    Outcome map_entry(const Region &region, const sys::FileIdentity &file, Shared &shared,
+                      u64 target, u64 length, u64 *address) const;
     int version_ = -1, index_ = -1;
     bool system_ = false;
 };
@@ -68,12 +75,12 @@ private:
 // is opened when it is first asked for, and its directories checked then.
 class Stores {
 public:
-    Stores(const Array<char> &disk, const Array<char> &shm);
+    Stores(const Array<char> &disk, const Array<char> &shm, const Pagemap &pagemap);
 
     // As Store::map, from the first store of that kind that has an entry; else the outcome that
     // says most: what was wrong with an entry rather than that there is none.
-    Outcome map(Backing backing, const Region &region, const Pagemap &pagemap, u64 target,
-                u64 length, u64 address) const;
+    Outcome map(Backing backing, const Region &region, const sys::FileIdentity &file, u64 target,
+                u64 length, u64 *address) const;
 
 private:
     static constexpr int kMost = 4;
@@ -85,6 +92,7 @@ private:
         Outcome opened;
     };
     mutable Place places_[kMost];
+    mutable Shared shared_;
     int count_ = 0;
 };
 

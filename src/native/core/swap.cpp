@@ -144,12 +144,10 @@ private:
 // The last resort when an mremap failed and left a hole: never seen, and the kernel checks what
 // makes it fail before it unmaps; but text that is gone kills the program.
 void rescue(Region &region, u64 from, u64 to) {
-    Outcome outcome;
-    const int fd = open_original(region, &outcome);
-    if (fd < 0) return;
+    Original original;
+    if (!original.open(region).ok()) return;
     Spares spares;
-    if (spares.map(region, fd, from, to).ok()) spares.move(from, to);
-    sys::close(fd);
+    if (spares.map(region, original.fd(), from, to).ok()) spares.move(from, to);
 }
 
 void commit_run(Region &region, u64 address, size_t first, size_t count) {
@@ -184,7 +182,7 @@ Outcome leave_hugetlb(Region &region, const Sources &sources, u64 target, u64 le
     return refused(Call::mremap, result);
 }
 
-void restore_run(Region &region, const Sources &sources, int fd, size_t first, size_t count) {
+void restore_run(Region &region, const Sources &sources, size_t first, size_t count) {
     const u64 from = region.address_of(first), to = from + count * kHugeSize;
     const auto fail = [&](Outcome outcome) {
         set_outcome(region, first, count, HugePage::State::huge, outcome);
@@ -192,7 +190,7 @@ void restore_run(Region &region, const Sources &sources, int fd, size_t first, s
     Array<u8> modified;
     if (!modified.resize(count)) return fail({Status::no_memory, Call::none, 0});
     Spares spares;
-    Outcome outcome = spares.map(region, fd, from, to);
+    Outcome outcome = spares.map(region, sources.original.fd(), from, to);
     if (!outcome.ok()) return fail(outcome);
 
     // A breakpoint planted since must survive. File-backed copies tell by the page; anonymous ones
@@ -267,18 +265,15 @@ void commit(Region &region, const Pagemap &pagemap) {
 }
 
 void restore(Region &region, const Sources &sources) {
-    Outcome outcome;
-    const int fd = open_original(region, &outcome);
     region.half_restored = false;
     each_run(
         region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
         [&](size_t first, size_t count) {
-            if (fd < 0)
-                set_outcome(region, first, count, HugePage::State::huge, outcome);
+            if (sources.opened.ok())
+                restore_run(region, sources, first, count);
             else
-                restore_run(region, sources, fd, first, count);
+                set_outcome(region, first, count, HugePage::State::huge, sources.opened);
         });
-    if (fd >= 0) sys::close(fd);
 }
 
 }  // namespace pht

@@ -10,12 +10,17 @@ namespace pht {
 
 namespace {
 
-// The rungs of Backing::automatic, best first.
-constexpr Backing kLadder[] = {Backing::file, Backing::store, Backing::shm, Backing::memfd,
+// The rungs of Backing::automatic, in the order they are tried. The original file itself would be
+// best, but an entry in the store means that it was tried when the entry was built: asking the
+// kernel again at every start costs more than all the rest. Where there is no entry, it is asked
+// before one is built.
+constexpr Backing kLadder[] = {Backing::store, Backing::file, Backing::shm, Backing::memfd,
                                Backing::thp};
 
-// How far from vm.max_map_count a program is left alone, and what one region may add.
-constexpr u64 kMapMargin = 64, kMapsPerRegion = 8;
+// How far from vm.max_map_count a program is left alone, what one region may add, and from which
+// limit on a program cannot be near it where only the mappings around new objects are looked at:
+// at start and after imports. (65,530 by default.)
+constexpr u64 kMapMargin = 64, kMapsPerRegion = 8, kAmpleMaps = 16384;
 
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
@@ -53,18 +58,24 @@ bool matches_any(const Array<char> &patterns, Str path) {
 }
 
 Outcome check_machine(u64 page_size) {
-    u64 huge;
-    if (page_size != kPageSize) return {Status::unsupported, Call::none, 0};
-    // Absent where the kernel has no transparent huge pages; the rungs then say so one by one.
-    if (read_number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", &huge) &&
-        huge != kHugeSize)
-        return {Status::unsupported, Call::none, 0};
-    return done();
+    // With pages of 4 KiB a page table maps 2 MiB, on x86_64 and aarch64 alike.
+    return page_size == kPageSize ? done() : Outcome{Status::unsupported, Call::none, 0};
 }
 
-Region *Table::find(u64 low, u64 headers) const {
-    for (Region *region : regions_)
+const Region *Table::find(u64 low, u64 headers) const {
+    for (const Region *region : regions_)
         if (region->object.low == low && region->object.headers == headers) return region;
+    return nullptr;
+}
+
+Region *Table::find(u64 low, u64 headers) {
+    for (size_t i = 0; i < regions_.size(); ++i) {
+        const size_t at = (next_ + i) % regions_.size();
+        Region *region = regions_[at];
+        if (region->object.low != low || region->object.headers != headers) continue;
+        next_ = at + 1;
+        return region;
+    }
     return nullptr;
 }
 
@@ -77,9 +88,19 @@ bool Table::knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const 
 
 void Table::begin_listing() {
     for (Region *region : regions_) region->seen = false;
+    next_ = 0;
 }
 
-bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main) {
+bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
+                 bool lasting) {
+    if (lasting) {
+        u64 low;
+        span_of(load_bias, headers, count, &low);
+        if (Region *known = find(low, reinterpret_cast<u64>(headers))) {
+            known->seen = true;
+            return true;
+        }
+    }
     void *memory = allocate(sizeof(Region));
     if (!memory) return false;
     auto *region = new (memory) Region;
@@ -365,10 +386,13 @@ void Table::choose(Region &region, const Request &request, const Sources &source
 }
 
 void Table::prepare(const Request &request, Scope scope) {
-    const Stores stores(request.stores, request.shm_stores);
-    const Sources sources = {pagemap_, stores};
+    const Stores stores(request.stores, request.shm_stores, pagemap_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
+    if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
+        mapping_count_ = 0;
+        each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
+    }
     prepared_private_ = 0;
     for (Region *region : regions_) {
         if (!in_scope(*region, scope) || !region->candidate) continue;
@@ -389,13 +413,17 @@ void Table::prepare(const Request &request, Scope scope) {
             if (!rest) region->outcome = outcome;
             continue;
         }
+        if (!rest) region->file = {};
+        Original original;
+        const Outcome opened = original.open(*region);
+        const Sources sources = {pagemap_, stores, original, opened};
         if (rest) {
             if (build_region(*region, region->backing, request, sources).ok())
                 mapping_count_ += kMapsPerRegion;
             region->elapsed_ns += sys::since(began);
             continue;
         }
-        identify_original(*region);
+        if (opened.ok()) region->file = original.file();
         choose(*region, request, sources);
         region->elapsed_ns = sys::since(began);
         if (region->backing != Backing::none) mapping_count_ += kMapsPerRegion;
@@ -446,15 +474,16 @@ void Table::abandon() {
 }
 
 void Table::restore(Backing keep) {
-    const Stores none({}, {});
-    const Sources sources = {pagemap_, none};
+    const Stores none({}, {}, pagemap_);
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
         if (const long error = pagemap_.open()) {
             region->outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
             continue;
         }
-        pht::restore(*region, sources);
+        Original original;
+        const Outcome opened = original.open(*region);
+        pht::restore(*region, {pagemap_, none, original, opened});
         Outcome outcome = {Status::restored, Call::none, 0};
         for (const HugePage &page : region->pages)
             if (page.state == HugePage::State::huge) outcome = page.outcome;

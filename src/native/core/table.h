@@ -22,7 +22,8 @@ public:
     // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
     // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
     void begin_listing();
-    bool list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main);
+    // `lasting`: nothing was unloaded since the last listing, so what is known is not read again.
+    bool list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main, bool lasting);
     void end_listing();
 
     // Whether a pass has decided about the object with these headers.
@@ -56,7 +57,8 @@ public:
     u64 private_bytes() const;  // in private backings, as committed
 
 private:
-    Region *find(u64 low, u64 headers) const;
+    Region *find(u64 low, u64 headers);
+    const Region *find(u64 low, u64 headers) const;
     void remove(size_t index);
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     static Outcome filter(const Region &region, const Request &request);
@@ -70,6 +72,7 @@ private:
                               bool *replaced);
 
     Array<Region *> regions_;
+    size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
     Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pyhugetext import _SYSTEM_STORE, _settings
+from pyhugetext import _settings
 from pyhugetext._settings import Settings
 from pyhugetext.cli.outcome import USAGE, Failure, reason_of
 from pyhugetext.store import places
@@ -41,7 +41,7 @@ def settings() -> Settings:
 
 def system(limit: int) -> Place:
     """The system's store."""
-    root = _SYSTEM_STORE
+    root = _settings.SYSTEM_STORE
     return Place("system", Catalogue(root, limit, False, public=True))
 
 
@@ -71,7 +71,7 @@ def addressed(use_system: bool) -> list[Place]:
 def need_root() -> None:
     """Failure unless this process may write to the system's store."""
     if os.geteuid() != 0:
-        raise Failure(f"only root may write to the system's store {_SYSTEM_STORE}")
+        raise Failure(f"only root may write to the system's store {_settings.SYSTEM_STORE}")
 
 
 def exists(store: Catalogue) -> bool:

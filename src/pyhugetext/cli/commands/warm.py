@@ -225,7 +225,7 @@ def _find_installed(call: _Run) -> None:
 
 
 def _prepare(call: _Run, place: stores.Place) -> None:
-    from pyhugetext import _SYSTEM_STORE
+    from pyhugetext._settings import SYSTEM_STORE
     from pyhugetext.store import ahead
 
     objects = list(call.wanted)
@@ -235,7 +235,7 @@ def _prepare(call: _Run, place: stores.Place) -> None:
         if place.kind == "system":
             objects.append(wanted)
         else:
-            call.made.append(ahead.unneeded(*wanted, _SYSTEM_STORE))
+            call.made.append(ahead.unneeded(*wanted, SYSTEM_STORE))
     for path in call.unpredictable:
         reason = "the dynamic linker puts it at another address each time on this file system"
         call.made.append(ahead.refused(path, 0, reason, place.store.root))

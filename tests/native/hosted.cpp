@@ -1,0 +1,80 @@
+// The engine without Python, for C libraries that no Python here is linked with: a program that
+// remaps itself and a library it opens, works with both, and puts all back. Exit status: 0 when all
+// of it was right, else the number of the step that was not.
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+using pht::Backing;
+using pht::Engine;
+using pht::Table;
+
+namespace {
+
+using Sum = long (*)(long);
+
+struct Seen {
+    unsigned long swapped = 0, objects = 0;
+};
+
+Seen look(const char *name) {
+    Seen seen;
+    const pht::Snapshot *taken = Engine::get().take_snapshot();
+    if (!taken) return seen;
+    for (const pht::RegionView &view : taken->regions) {
+        const pht::Str path = {taken->text.data() + view.path, view.path_size};
+        ++seen.objects;
+        for (size_t i = 0; i < view.stretches; ++i)
+            if (pht::equal(pht::basename(path), pht::str(name)) &&
+                taken->stretches[view.first_stretch + i].huge)
+                seen.swapped += pht::kHugeSize;
+    }
+    Engine::free_snapshot(taken);
+    return seen;
+}
+
+int prove(const char *directory, Backing backing) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/libbig.so", directory);
+    const pht::PlainRequest request = {backing, 0,       1ull << 40, true,
+                                       {"", 0}, {"", 0}, {"", 0},    {"", 0}};
+    if (Engine::get().remap(request, Table::Scope::fresh) != 0) return 1;
+    if (look("libbig.so").swapped) return 2;
+    for (int round = 0; round < 3; ++round) {
+        void *library = dlopen(path, RTLD_NOW);
+        const auto sum = reinterpret_cast<Sum>(library ? dlsym(library, "f_sum") : nullptr);
+        if (!sum) return 3;
+        const long before = sum(7);
+        size_t missing;
+        // In later rounds only where dlclose unmapped it.
+        const bool found = Engine::get().stale() && Engine::get().poll(&missing);
+        if (round == 0 && !found) return 4;
+        if (!look("libbig.so").swapped || sum(7) != before) return 5;
+        const pid_t child = fork();
+        if (child == 0) _exit(look("libbig.so").swapped && sum(7) == before ? 0 : 1);
+        int status = 1;
+        if (waitpid(child, &status, 0) != child || status != 0) return 6;
+        Engine::get().restore();
+        if (look("libbig.so").swapped || sum(7) != before) return 7;
+        if (Engine::get().remap(request, Table::Scope::candidates) != 0) return 8;
+        if (!look("libbig.so").swapped || sum(7) != before) return 9;
+        dlclose(library);  // musl keeps it
+    }
+    printf("objects=%lu swapped=%lu\n", look("libbig.so").objects, look("hosted").swapped);
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char **arguments) {
+    if (count != 3) return 99;
+    for (int i = 0; i < pht::kBackings; ++i)
+        if (pht::equal(pht::str(arguments[2]), pht::str(pht::kBackingNames[i])))
+            return prove(arguments[1], static_cast<Backing>(i));
+    return 98;
+}
