@@ -266,23 +266,6 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     return scratch.hand_on(target, aside);
 }
 
-// Whether a descriptor is the mapped file, as /proc/self/maps prints it. st_dev does not do: btrfs
-// and overlayfs tell another device there than in maps.
-bool is_mapped_file(const Region &region, int fd) {
-    const long at = sys::mmap(0, kPageSize, kProtRead, kMapPrivate, fd, 0);
-    if (sys::failed(at)) return false;
-    bool same = false;
-    each_mapping([&](const Mapping &mapping) {
-        const auto address = static_cast<u64>(at);
-        if (mapping.end <= address) return true;
-        same = mapping.start <= address && mapping.inode == region.inode &&
-               mapping.dev_major == region.dev_major && mapping.dev_minor == region.dev_minor;
-        return false;
-    });
-    sys::munmap(static_cast<u64>(at), kPageSize);
-    return same;
-}
-
 }  // namespace
 
 void discard(u64 address, u64 length) {
@@ -330,6 +313,21 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     return *bytes ? 0 : collapsed;
 }
 
+bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode) {
+    const long at = sys::mmap(0, kPageSize, kProtRead, kMapPrivate, fd, 0);
+    if (sys::failed(at)) return false;
+    bool same = false;
+    each_mapping([&](const Mapping &mapping) {
+        const auto address = static_cast<u64>(at);
+        if (mapping.end <= address) return true;
+        same = mapping.start <= address && mapping.inode == inode &&
+               mapping.dev_major == dev_major && mapping.dev_minor == dev_minor;
+        return false;
+    });
+    sys::munmap(static_cast<u64>(at), kPageSize);
+    return same;
+}
+
 Original::~Original() {
     if (fd_ >= 0) sys::close(fd_);
 }
@@ -345,7 +343,9 @@ Outcome Original::open(const Region &region) {
                                            file_.mtime_ns == known.mtime_ns);
     const bool same = file_.inode == region.inode && file_.dev_major == region.dev_major &&
                       file_.dev_minor == region.dev_minor;
-    if (unchanged && (same || is_mapped_file(region, fd_))) return done();
+    if (unchanged &&
+        (same || is_mapped_file(fd_, region.dev_major, region.dev_minor, region.inode)))
+        return done();
     return {Status::file_gone, Call::none, 0};
 }
 

@@ -51,4 +51,8 @@ Outcome reserve_scratch(u64 length, u64 *address);
 // counts the bytes the kernel then maps in 2 MiB pages. Returns 0 or -errno.
 long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
 
+// Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
+// have another device there than in maps.
+bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode);
+
 }  // namespace pht
