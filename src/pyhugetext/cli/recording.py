@@ -142,13 +142,13 @@ def import_module(recorder: Recorder, module: str) -> list[Wanted]:
         pass
     what = f"importing {module}" if module else "starting the interpreter"
     if told is None:
-        _show(output)
+        show(output)
         raise Failure(f"{what} failed: it {ending(process.returncode)}")
     missing = told["missing"]
     if missing and (module == missing or module.startswith(missing + ".")):
         raise Failure(f"no module named {missing!r} for {sys.executable}")
     if told["error"]:
-        _show(output)
+        show(output)
         raise Failure(f"{what} failed: {told['error']}")
     return [Wanted(path, bias) for path, low in told["present"] for bias in _bias(path, low)]
 
@@ -167,7 +167,7 @@ def _bias(path: str, low: int) -> Iterator[int]:
         yield (low - (head.loads[0].vaddr & -4096)) % build.HUGE
 
 
-def _show(output: str) -> None:
+def show(output: str) -> None:
     """What the child printed, on stderr."""
     if sys.stderr is None:
         return

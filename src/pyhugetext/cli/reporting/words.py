@@ -1,0 +1,69 @@
+"""The sentences of a report."""
+
+from __future__ import annotations
+
+from pyhugetext.cli import text
+from pyhugetext.cli.reporting.model import Block, Report, without_addresses
+
+
+def headline(report: Report) -> str:
+    """The one sentence."""
+    stats = report.stats
+    if not stats.coverable_bytes:
+        return "No text of this process fills a 2 MiB page"
+    if not stats.active:
+        return "All text of this process is on small pages"
+    return f"{report.percent} % of the coverable text is on huge pages"
+
+
+def explanation(report: Report) -> str:
+    """What the headline leaves out."""
+    stats = report.stats
+    if not stats.active:
+        return f"pyhugetext is not active here: {without_addresses(stats.reason or 'unknown')}."
+    mapped, coverable = text.size(stats.mapped_bytes), text.size(stats.coverable_bytes)
+    out = f"{mapped} of {coverable} of machine code that 2 MiB pages can hold, by way of {backing(report)}. "
+    out += f"The kernel holds {text.size(stats.huge_bytes)} in 2 MiB pages at this moment; "
+    out += "the rest comes in when it is first used. "
+    return out + memory(report)
+
+
+_BACKINGS = {
+    "file": "the original files",
+    "store": "the shared store",
+    "shm": "the store in shared memory",
+    "memfd": "a sealed memory file",
+    "thp": "anonymous memory",
+    "hugetlb": "the hugetlb pool",
+    "none": "nothing",
+}
+
+
+def backing(report: Report) -> str:
+    names = report.stats.backing.split("+")
+    return " and ".join(_BACKINGS.get(name, name) for name in names)
+
+
+def memory(report: Report) -> str:
+    private = report.stats.private_bytes
+    if not private:
+        return "It costs no memory of the process's own."
+    return f"It costs {text.size(private)} of memory that no other process shares."
+
+
+def covered(block: Block) -> str:
+    """Under an object's name: `2.7 MiB, 100 % on huge pages`."""
+    region = block.region
+    whole = region.coverable_bytes
+    percent = 100 * region.mapped_bytes // whole if whole else 0
+    return f"{text.size(whole)} coverable, {percent} % covered"
+
+
+def small_objects(report: Report) -> str:
+    """The name of what has no line of its own."""
+    return f"{text.count(len(report.small), 'small object')}"
+
+
+def small_note(report: Report) -> str:
+    size = text.size(sum(region.text_bytes for region in report.small))
+    return f"{size}, none fills a 2 MiB page"
