@@ -3,6 +3,7 @@ and the next start has a good entry."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_store import REPORT, Store, parse_report, require_huge_disk
+from helpers_store import REPORT, Store, namespace, parse_report, require_huge_disk
 
 CHANGING = (
     "mkdir,mkdirat,rename,renameat,renameat2,unlink,rmdir,unlinkat,chmod,fchmod,fchmodat,pwrite64,"
@@ -97,3 +98,41 @@ def test_report_is_read_from_a_plain_run(tmp_path: Path) -> None:
     """That these tests would see a wrong answer."""
     with pytest.raises(AssertionError):
         parse_report('{"answer": 1, "wrong": [], "maps": [], "modules": [], "stats": {}}')
+
+
+REFUSE_COLLAPSE = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from helpers_harm import MADV_COLLAPSE, NUMBERS, install, refuse_rule
+install(refuse_rule((NUMBERS["madvise"], (2, MADV_COLLAPSE, False), int(sys.argv[1]))))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("refusal", [errno.EAGAIN, errno.EINVAL])
+def test_what_may_pass_is_tried_again_after_a_minute(refusal: int) -> None:
+    refuse = (sys.executable, "-S", "-c", REFUSE_COLLAPSE, str(refusal))
+    with namespace() as space:
+        store = space.shm_store()
+        report = store.start(prefix=refuse)
+        assert f"shared memory: {os.strerror(refusal)}" in report.reasons
+        assert store.copies == []
+        (note,) = store.records
+        assert not store.start().built
+        os.utime(note, (at := note.stat().st_mtime - 60, at))
+        report = store.start()
+        assert report.built == (report.interpreter["backing"] == "shm") == (refusal == errno.EAGAIN)
+
+
+def test_verdict_of_a_bad_moment_is_given_again_the_next_day(tmp_path: Path) -> None:
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    store.start()
+    verdict = store.base / "verdict"
+    verdict.write_text(verdict.read_text().replace("written", "never"))
+    for path in (*store.records, *(copy.parent for copy in store.copies)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "gives no huge pages to new files" in store.start().reasons
+    for path in (verdict, *store.records):
+        os.utime(path, (at := path.stat().st_mtime - 86400, at))
+    store.recovers()

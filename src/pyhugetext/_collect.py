@@ -11,16 +11,21 @@ from pyhugetext import _kernel, _native, _smaps, _words
 from pyhugetext._stats import Region, Stats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyhugetext._native import RawRegion, RawSnapshot
+
+    # Why not all of an object is on huge pages, from bytes swapped, resident and huge.
+    Reason = Callable[[RawRegion, int, int, int], str | None]
 
 # The order of the ladder, to tell why the better rungs were not taken.
 _LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
 _OFF = "turned off by PYHUGETEXT=0"
-_PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
+PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
 
 
-class _Mappings:
-    """The process's mappings, found by address."""
+class Mappings:
+    """A process's mappings, found by address."""
 
     def __init__(self, mappings: list[_smaps.Mapping]) -> None:
         self.all = mappings
@@ -77,14 +82,17 @@ def _fallbacks(raw: RawRegion) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _region(raw: RawRegion, mappings: _Mappings, off: bool) -> Region:
+def region_of(
+    raw: RawRegion, mappings: Mappings, reason: Reason, fallbacks: tuple[str, ...] = ()
+) -> Region:
+    """What the kernel's figures say of one object, of this process or of another."""
     runs = _runs(raw["pages"])
     backing = _native.BACKINGS[raw["backing"]]
     ours = [m for start, end in runs for m in mappings.within(start, end)]
     swapped = sum(end - start for start, end in runs)
     huge = min(sum(m.huge for m in ours), swapped)
     private = 0
-    if backing in _PRIVATE:
+    if backing in PRIVATE:
         private = min(sum(m.private for m in ours), swapped)
     elif runs:
         private = sum(m.anonymous for m in ours)
@@ -104,42 +112,46 @@ def _region(raw: RawRegion, mappings: _Mappings, off: bool) -> Region:
         private_bytes=private,
         backing=backing,
         status="small" if not swapped else "huge" if whole else "partial",
-        reason=_reason(raw, swapped, resident, huge, off),
-        fallbacks=_fallbacks(raw),
+        reason=reason(raw, swapped, resident, huge),
+        fallbacks=fallbacks,
         elapsed_ns=raw["elapsed_ns"],
     )
 
 
-def _foreign(raw: list[RawRegion], mappings: _Mappings) -> list[Region]:
-    """Executable file mappings that no loaded object accounts for."""
-    spans = sorted((r["low"], r["high"]) for r in raw)
+NOT_LOADED = "not loaded by the dynamic linker: its lifetime is not known"
+
+
+def not_loaded(mapping: _smaps.Mapping) -> Region:
+    """An executable file mapping that belongs to no object."""
+    return Region(
+        path=mapping.path,
+        build_id="",
+        start=mapping.start,
+        end=mapping.end,
+        text_bytes=mapping.end - mapping.start,
+        coverable_bytes=0,
+        mapped_bytes=0,
+        swapped_bytes=0,
+        huge_bytes=0,
+        private_bytes=0,
+        backing="none",
+        status="small",
+        reason=NOT_LOADED,
+        fallbacks=(),
+        elapsed_ns=0,
+    )
+
+
+def foreign(spans: list[tuple[int, int]], mappings: Mappings) -> list[_smaps.Mapping]:
+    """Executable file mappings outside the spans (sorted) of all loaded objects."""
     lows = [low for low, _ in spans]
     out = []
     for m in mappings.all:
         if "x" not in m.permissions or not m.inode or m.path.startswith("/memfd:pyhugetext:"):
             continue
         at = bisect.bisect_right(lows, m.start) - 1
-        if at >= 0 and m.start < spans[at][1]:
-            continue
-        out.append(
-            Region(
-                path=m.path,
-                build_id="",
-                start=m.start,
-                end=m.end,
-                text_bytes=m.end - m.start,
-                coverable_bytes=0,
-                mapped_bytes=0,
-                swapped_bytes=0,
-                huge_bytes=0,
-                private_bytes=0,
-                backing="none",
-                status="small",
-                reason="not loaded by the dynamic linker: its lifetime is not known",
-                fallbacks=(),
-                elapsed_ns=0,
-            )
-        )
+        if at < 0 or m.start >= spans[at][1]:
+            out.append(m)
     return out
 
 
@@ -188,24 +200,36 @@ def collect(
     raw = _native.snapshot()
     found = list(problems)
     try:
-        mappings = _Mappings(_smaps.read())
+        mappings = Mappings(_smaps.read())
     except OSError as error:
-        mappings = _Mappings([])
+        mappings = Mappings([])
         found.append(f"/proc/self/smaps cannot be read ({error}): huge_bytes is not known")
-    regions = [_region(r, mappings, off) for r in raw["regions"] if r["text_bytes"]]
-    regions += _foreign(raw["regions"], mappings)
+
+    def reason(region: RawRegion, swapped: int, resident: int, huge: int) -> str | None:
+        return _reason(region, swapped, resident, huge, off)
+
+    regions = [
+        region_of(r, mappings, reason, _fallbacks(r)) for r in raw["regions"] if r["text_bytes"]
+    ]
+    spans = sorted((r["low"], r["high"]) for r in raw["regions"])
+    regions += [not_loaded(m) for m in foreign(spans, mappings)]
     found += _unmatched("include", include, regions)
     found += _unmatched("exclude", exclude, regions)
-    active = any(region.huge_bytes for region in regions)
-    reason = None
-    if not active:
-        reason = _OFF if off else _why_inactive(raw, regions)
+    why = ""
+    if not any(region.huge_bytes for region in regions):
+        why = _OFF if off else _why_inactive(raw, regions)
     elif _words.status_name(raw["last"]) != "huge":
         found.append(f"the last look at this process failed: {_words.sentence(raw['last'])}")
+    return total(regions, why, raw["elapsed_ns"], found)
+
+
+def total(regions: list[Region], reason: str, elapsed_ns: int, problems: list[str]) -> Stats:
+    """The sums over all regions; `reason` counts where nothing is on huge pages."""
+    active = any(region.huge_bytes for region in regions)
     backings = sorted({r.backing for r in regions} - {"none"})
     return Stats(
         active=active,
-        reason=reason,
+        reason=None if active else reason,
         backing="+".join(backings) or "none",
         regions=tuple(regions),
         text_bytes=sum(r.text_bytes for r in regions),
@@ -213,7 +237,7 @@ def collect(
         mapped_bytes=sum(r.mapped_bytes for r in regions),
         huge_bytes=sum(r.huge_bytes for r in regions),
         private_bytes=sum(r.private_bytes for r in regions),
-        elapsed_ns=raw["elapsed_ns"],
+        elapsed_ns=elapsed_ns,
         kernel=_kernel.read(),
-        problems=tuple(found),
+        problems=tuple(problems),
     )

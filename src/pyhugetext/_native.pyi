@@ -24,6 +24,7 @@ class RawRegion(TypedDict):
     is_main: bool
     tried: list[_Outcome]  # by backing: why that one was not taken
     pages: list[tuple[int, int, bool, _Outcome]]  # planned 2 MiB pages: start, end, swapped, why
+    texts: list[tuple[int, int]]  # executable file text: start, end
 
 @type_check_only
 class RawSnapshot(TypedDict):
@@ -52,4 +53,22 @@ def remap(
 ) -> int: ...
 def restore() -> None: ...
 def snapshot() -> RawSnapshot: ...
+
+# Of other processes; see src/native/core/elsewhere.h.
+def open_elsewhere(directory: int, name: bytes, way: int) -> int: ...
+def read_head(
+    path_fd: int, dev_major: int, dev_minor: int, inode: int
+) -> tuple[_Outcome, bool, str, bytes]: ...
+def plan_elsewhere(
+    load_bias: int,
+    headers: bytes,
+    is_main: bool,
+    dev_major: int,
+    dev_minor: int,
+    inode: int,
+    backing: int,
+    build_id: str,
+    mappings: list[tuple[int, int, int, int, int, int, str, bool]],
+) -> RawRegion: ...
+def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
 def is_main_interpreter() -> bool: ...

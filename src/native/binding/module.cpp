@@ -1,9 +1,14 @@
 // The binding: the engine's functions and plain data for Python. Policy and words are Python's.
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "engine_api.h"
 
@@ -66,16 +71,20 @@ py::object text(const char *data, size_t size) {
     return py::reinterpret_steal<py::object>(decoded);
 }
 
+std::string hexadecimal(const pht::BuildId &id) {
+    std::string out;
+    for (int i = 0; i < id.size; ++i) {
+        constexpr char kDigits[] = "0123456789abcdef";
+        out += kDigits[id.bytes[i] >> 4];
+        out += kDigits[id.bytes[i] & 15];
+    }
+    return out;
+}
+
 py::dict region(const pht::Snapshot &snapshot, const pht::RegionView &view) {
     py::dict out;
     out["path"] = text(snapshot.text.data() + view.path, view.path_size);
-    std::string build_id;
-    for (int i = 0; i < view.build_id.size; ++i) {
-        constexpr char kDigits[] = "0123456789abcdef";
-        build_id += kDigits[view.build_id.bytes[i] >> 4];
-        build_id += kDigits[view.build_id.bytes[i] & 15];
-    }
-    out["build_id"] = build_id;
+    out["build_id"] = hexadecimal(view.build_id);
     out["low"] = view.low;
     out["high"] = view.high;
     out["text_bytes"] = view.text_bytes;
@@ -94,6 +103,12 @@ py::dict region(const pht::Snapshot &snapshot, const pht::RegionView &view) {
         pages.append(py::make_tuple(page.start, page.end, page.huge, outcome(page.outcome)));
     }
     out["pages"] = pages;
+    py::list texts;
+    for (size_t i = 0; i < view.texts; ++i) {
+        const pht::Span &span = snapshot.texts[view.first_text + i];
+        texts.append(py::make_tuple(span.start, span.end));
+    }
+    out["texts"] = texts;
     return out;
 }
 
@@ -117,6 +132,99 @@ py::dict snapshot() {
     for (const pht::RegionView &view : taken->regions) regions.append(region(*taken, view));
     out["regions"] = regions;
     return out;
+}
+
+[[noreturn]] void throw_errno(long result) {
+    errno = static_cast<int>(-result);
+    PyErr_SetFromErrno(PyExc_OSError);
+    throw py::error_already_set();
+}
+
+long open_elsewhere(int directory, const py::bytes &name, int way) {
+    const pht::EngineApi &api = engine();
+    const std::string path = name;
+    long fd;
+    {
+        const py::gil_scoped_release released;
+        fd = api.open_elsewhere(directory, path.c_str(), static_cast<pht::Way>(way));
+    }
+    if (pht::sys::failed(fd)) throw_errno(fd);
+    return fd;
+}
+
+py::tuple read_head(int path_fd, pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode) {
+    const pht::EngineApi &api = engine();
+    const std::unique_ptr<Elf64_Phdr[]> headers(new Elf64_Phdr[pht::kMostHeaders]);
+    pht::FileHead head;
+    pht::Outcome result;
+    {
+        const py::gil_scoped_release released;
+        result = api.read_head(path_fd, dev_major, dev_minor, inode, headers.get(), &head);
+    }
+    return py::make_tuple(
+        outcome(result), head.fixed, hexadecimal(head.build_id),
+        py::bytes(reinterpret_cast<const char *>(headers.get()), head.count * sizeof(Elf64_Phdr)));
+}
+
+pht::BuildId build_id_of(const std::string &digits) {
+    pht::BuildId out;
+    for (size_t i = 0; i + 1 < digits.size() && out.size < sizeof out.bytes; i += 2)
+        out.bytes[out.size++] = static_cast<pht::u8>(std::stoul(digits.substr(i, 2), nullptr, 16));
+    return out;
+}
+
+// (start, end, offset, inode, device major, device minor, permissions, whether it is swapped)
+using MappingTuple =
+    std::tuple<pht::u64, pht::u64, pht::u64, pht::u64, pht::u32, pht::u32, std::string, bool>;
+
+py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_main,
+                        pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode, int backing,
+                        const std::string &build_id, const std::vector<MappingTuple> &mappings) {
+    const pht::EngineApi &api = engine();
+    const pht::Str bytes = view(headers);
+    std::vector<Elf64_Phdr> table(bytes.size / sizeof(Elf64_Phdr));
+    if (!table.empty()) std::memcpy(table.data(), bytes.data, table.size() * sizeof(Elf64_Phdr));
+    std::vector<pht::ForeignMapping> foreign;
+    for (const auto &[start, end, offset, node, major, minor, permissions, swapped] : mappings) {
+        const auto has = [&p = permissions](size_t at, char c) {
+            return p.size() > at && p[at] == c;
+        };
+        foreign.push_back({{start, end, offset, node, major, minor, has(0, 'r'), has(1, 'w'),
+                            has(2, 'x'), has(3, 's')},
+                           swapped});
+    }
+    const pht::ForeignObject object = {load_bias,
+                                       table.data(),
+                                       table.size(),
+                                       is_main,
+                                       dev_major,
+                                       dev_minor,
+                                       inode,
+                                       static_cast<pht::Backing>(backing),
+                                       build_id_of(build_id),
+                                       foreign.data(),
+                                       foreign.size()};
+    const pht::Snapshot *taken;
+    {
+        const py::gil_scoped_release released;
+        taken = api.plan_elsewhere(object);
+    }
+    if (!taken) throw std::bad_alloc();
+    const std::unique_ptr<const pht::Snapshot, void (*)(const pht::Snapshot *)> owner(
+        taken, api.free_snapshot);
+    return region(*taken, taken->regions[0]);
+}
+
+py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
+    const pht::EngineApi &api = engine();
+    std::string marks(count, '\0');
+    long result;
+    {
+        const py::gil_scoped_release released;
+        result = api.find_entries(pagemap, start, count, reinterpret_cast<pht::u8 *>(marks.data()));
+    }
+    if (pht::sys::failed(result)) throw_errno(result);
+    return marks;
 }
 
 template <size_t N> py::tuple names(const char *const (&list)[N]) {
@@ -144,5 +252,14 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"));
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);
+    module.def("open_elsewhere", &open_elsewhere, py::arg("directory"), py::arg("name"),
+               py::arg("way"));
+    module.def("read_head", &read_head, py::arg("path_fd"), py::arg("dev_major"),
+               py::arg("dev_minor"), py::arg("inode"));
+    module.def("plan_elsewhere", &plan_elsewhere, py::arg("load_bias"), py::arg("headers"),
+               py::arg("is_main"), py::arg("dev_major"), py::arg("dev_minor"), py::arg("inode"),
+               py::arg("backing"), py::arg("build_id"), py::arg("mappings"));
+    module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
+               py::arg("count"));
     module.def("is_main_interpreter", &is_main_interpreter);
 }

@@ -30,7 +30,13 @@ void api_free_snapshot(const pht::Snapshot *snapshot) {
     Engine::free_snapshot(snapshot);
 }
 
-const pht::EngineApi api = {api_remap, api_restore, api_take_snapshot, api_free_snapshot};
+const pht::Snapshot *api_plan_elsewhere(const pht::ForeignObject &object) {
+    return Engine::plan_elsewhere(object);
+}
+
+const pht::EngineApi api = {api_remap,          api_restore,         api_take_snapshot,
+                            api_free_snapshot,  pht::open_elsewhere, pht::read_head,
+                            api_plan_elsewhere, pht::find_entries};
 
 // start(backing, minimum_text, private_limit, fall_back, include, exclude, stores, shm_stores)
 // -> how many regions wait for a store entry, None when it was called before.

@@ -253,36 +253,55 @@ void Engine::fill(Snapshot *out) {
     out->machine = machine_;
     out->last = last_.ok() || !started_ ? observed : last_;
     out->elapsed_ns = elapsed_ns_;
-    bool memory = true;
-    for (const Region *region : table_.regions()) {
-        RegionView view = {};
-        view.low = region->object.low;
-        view.high = region->object.high;
-        view.text_bytes = region->text_bytes;
-        view.coverable_bytes = region->coverable_bytes;
-        view.mapped_bytes = region->mapped_text();
-        view.elapsed_ns = region->elapsed_ns;
-        view.backing = region->any_huge() ? region->backing : Backing::none;
-        view.outcome = region->outcome;
-        for (int i = 0; i < kBackings; ++i) view.tried[i] = region->tried[i];
-        view.build_id = region->object.build_id;
-        view.is_main = region->object.is_main;
-        const Str path = region->path_text();
-        view.path = out->text.size();
-        view.path_size = path.size;
-        memory = memory && out->text.append(path.data, path.size);
-        view.first_stretch = out->stretches.size();
-        for (size_t i = 0; i < region->pages.size(); ++i) {
-            const HugePage &page = region->pages[i];
-            if (page.state == HugePage::State::unusable) continue;
-            const StretchView stretch = {region->address_of(i), region->address_of(i + 1),
-                                         page.state == HugePage::State::huge, page.outcome};
-            memory = memory && out->stretches.push(stretch);
-            if (memory) ++view.stretches;
-        }
-        memory = memory && out->regions.push(view);
+    for (const Region *region : table_.regions())
+        if (!add_view(*region, out)) out->last = {Status::no_memory, Call::none, 0};
+}
+
+bool Engine::add_view(const Region &region, Snapshot *out) {
+    RegionView view = {};
+    view.low = region.object.low;
+    view.high = region.object.high;
+    view.text_bytes = region.text_bytes;
+    view.coverable_bytes = region.coverable_bytes;
+    view.mapped_bytes = region.mapped_text();
+    view.elapsed_ns = region.elapsed_ns;
+    view.backing = region.any_huge() ? region.backing : Backing::none;
+    view.outcome = region.outcome;
+    for (int i = 0; i < kBackings; ++i) view.tried[i] = region.tried[i];
+    view.build_id = region.object.build_id;
+    view.is_main = region.object.is_main;
+    const Str path = region.path_text();
+    view.path = out->text.size();
+    view.path_size = path.size;
+    if (!out->text.append(path.data, path.size)) return false;
+    view.first_stretch = out->stretches.size();
+    for (size_t i = 0; i < region.pages.size(); ++i) {
+        const HugePage &page = region.pages[i];
+        if (page.state == HugePage::State::unusable) continue;
+        if (!out->stretches.push({region.address_of(i), region.address_of(i + 1),
+                                  page.state == HugePage::State::huge, page.outcome}))
+            return false;
+        ++view.stretches;
     }
-    if (!memory) out->last = {Status::no_memory, Call::none, 0};
+    view.first_text = out->texts.size();
+    for (const Piece &piece : region.pieces) {
+        if (piece.kind != Piece::Kind::text) continue;
+        if (!out->texts.push({piece.start, piece.end})) return false;
+        ++view.texts;
+    }
+    return out->regions.push(view);
+}
+
+const Snapshot *Engine::plan_elsewhere(const ForeignObject &object) {
+    const Locked locked;
+    void *memory = allocate(sizeof(Snapshot));
+    if (!memory) return nullptr;
+    auto *snapshot = new (memory) Snapshot;
+    Region region;
+    if (pht::plan_elsewhere(object, &region) && add_view(region, snapshot)) return snapshot;
+    snapshot->~Snapshot();
+    release(snapshot, sizeof(Snapshot));
+    return nullptr;
 }
 
 }  // namespace pht

@@ -1,6 +1,7 @@
 // The hosted side of the core: it knows the dynamic linker, locks and fork; still no Python.
 #pragma once
 
+#include "elsewhere.h"
 #include "table.h"
 
 namespace pht {
@@ -11,11 +12,15 @@ struct StretchView {
     bool huge;
     Outcome outcome;
 };
+struct Span {
+    u64 start, end;
+};
 struct RegionView {
     u64 low, high;  // the object's span
     u64 text_bytes, coverable_bytes, mapped_bytes, elapsed_ns;
     size_t path, path_size;           // into Snapshot::text
     size_t first_stretch, stretches;  // into Snapshot::stretches: the planned 2 MiB pages
+    size_t first_text, texts;         // into Snapshot::texts: executable file text
     Backing backing;
     Outcome outcome;
     Outcome tried[kBackings];
@@ -30,6 +35,7 @@ struct Snapshot {
     u64 elapsed_ns = 0;    // spent in all passes
     Array<RegionView> regions;
     Array<StretchView> stretches;
+    Array<Span> texts;
     Array<char> text;
 };
 
@@ -66,11 +72,15 @@ public:
     bool poll(size_t *missing);
     void restore();
     const Snapshot *take_snapshot();  // nullptr when memory ran out
+    // One region of another process, as it would be in a snapshot there but for the path and what
+    // only that process knows; nullptr when memory ran out.
+    static const Snapshot *plan_elsewhere(const ForeignObject &object);
     static void free_snapshot(const Snapshot *snapshot);
     bool started() const;
 
 private:
     void fill(Snapshot *out);
+    static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
     void pass(Table::Scope scope);
     void put_back(Backing keep);

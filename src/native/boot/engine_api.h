@@ -12,6 +12,12 @@ struct EngineApi {
     void (*restore)();
     const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
     void (*free_snapshot)(const Snapshot *snapshot);
+    // For other processes; see core/elsewhere.h.
+    long (*open_elsewhere)(int directory, const char *name, Way way);
+    Outcome (*read_head)(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
+                         FileHead *out);
+    const Snapshot *(*plan_elsewhere)(const ForeignObject &object);  // nullptr: no memory
+    long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
 };
 
 inline constexpr const char *kCapsule = "pyhugetext._boot.engine";

@@ -266,23 +266,6 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     return scratch.hand_on(target, aside);
 }
 
-// Whether a descriptor is the mapped file, as /proc/self/maps prints it. st_dev does not do: btrfs
-// and overlayfs tell another device there than in maps.
-bool is_mapped_file(const Region &region, int fd) {
-    const long at = sys::mmap(0, kPageSize, kProtRead, kMapPrivate, fd, 0);
-    if (sys::failed(at)) return false;
-    bool same = false;
-    each_mapping([&](const Mapping &mapping) {
-        const auto address = static_cast<u64>(at);
-        if (mapping.end <= address) return true;
-        same = mapping.start <= address && mapping.inode == region.inode &&
-               mapping.dev_major == region.dev_major && mapping.dev_minor == region.dev_minor;
-        return false;
-    });
-    sys::munmap(static_cast<u64>(at), kPageSize);
-    return same;
-}
-
 }  // namespace
 
 void discard(u64 address, u64 length) {
@@ -318,7 +301,7 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     // What a filter on this process refuses says nothing about the file system.
     const long advised = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     if (sys::failed(advised)) return advised;
-    if (collapse_first) collapse(scratch.address(), length);
+    const long collapsed = collapse_first ? collapse(scratch.address(), length) : 0;
     const long touched = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
     if (sys::failed(touched)) return touched;
     Array<u8> huge;
@@ -326,7 +309,23 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     const long result = pagemap.find_huge(scratch.address(), huge.size(), huge.data());
     if (result) return result;
     for (const u8 mark : huge) *bytes += mark ? kHugeSize : 0;
-    return 0;
+    // A part is better than nothing; of nothing the reason counts.
+    return *bytes ? 0 : collapsed;
+}
+
+bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode) {
+    const long at = sys::mmap(0, kPageSize, kProtRead, kMapPrivate, fd, 0);
+    if (sys::failed(at)) return false;
+    bool same = false;
+    each_mapping([&](const Mapping &mapping) {
+        const auto address = static_cast<u64>(at);
+        if (mapping.end <= address) return true;
+        same = mapping.start <= address && mapping.inode == inode &&
+               mapping.dev_major == dev_major && mapping.dev_minor == dev_minor;
+        return false;
+    });
+    sys::munmap(static_cast<u64>(at), kPageSize);
+    return same;
 }
 
 int open_original(const Region &region, Outcome *outcome) {
@@ -344,7 +343,9 @@ int open_original(const Region &region, Outcome *outcome) {
                       file.dev_minor == region.dev_minor;
     *outcome = {Status::file_gone, Call::none, 0};
     if (sys::failed(result)) *outcome = refused(Call::statx, result);
-    if (!sys::failed(result) && unchanged && (same || is_mapped_file(region, static_cast<int>(fd))))
+    if (!sys::failed(result) && unchanged &&
+        (same ||
+         is_mapped_file(static_cast<int>(fd), region.dev_major, region.dev_minor, region.inode)))
         return static_cast<int>(fd);
     sys::close(static_cast<int>(fd));
     return -1;

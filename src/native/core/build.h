@@ -34,6 +34,10 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
 // a negative number with *outcome set.
 int open_original(const Region &region, Outcome *outcome);
 
+// Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
+// have another device there than in maps.
+bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode);
+
 // Takes down what the original file is now, in region.file.
 void identify_original(Region &region);
 

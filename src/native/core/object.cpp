@@ -30,6 +30,8 @@ bool property_wants_bti(const u8 *at, u64 size) {
     return false;
 }
 
+}  // namespace
+
 void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
     if (alignment != 8) alignment = 4;
     while (size >= 12) {
@@ -57,10 +59,8 @@ void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
     }
 }
 
-}  // namespace
-
-bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
-                 Object *out) {
+bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
+                   Object *out) {
     out->load_bias = load_bias;
     out->headers = reinterpret_cast<u64>(headers);
     out->is_main = is_main;
@@ -77,6 +77,12 @@ bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
         out->high = max(out->high, segment.end);
     }
     if (out->segments.empty()) out->low = 0;
+    return true;
+}
+
+bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
+                 Object *out) {
+    if (!read_segments(load_bias, headers, count, is_main, out)) return false;
     for (size_t i = 0; i < count; ++i) {
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_NOTE) continue;

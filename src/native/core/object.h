@@ -28,6 +28,13 @@ struct Object {
     Array<Segment> segments;
 };
 
+// Takes the segments from program headers. Returns false when memory ran out.
+bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
+                   Object *out);
+
+// Takes build-id and properties from the bytes of a PT_NOTE.
+void read_notes(const u8 *at, u64 size, u64 alignment, Object *out);
+
 // Reads the program headers and notes of an object in memory. Must be called while the object
 // cannot go away (inside dl_iterate_phdr). Returns false when memory ran out.
 bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main, Object *out);

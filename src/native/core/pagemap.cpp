@@ -126,6 +126,18 @@ long Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
     return 0;
 }
 
+long find_entries(int fd, u64 start, size_t count, u8 *marks) {
+    const u64 end = start + count * kHugeSize;
+    const auto mark = [&](u8 what) {
+        return [=](u64 from, u64 to) {
+            for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
+                marks[(at - start) / kHugeSize] = what;
+        };
+    };
+    const long result = scan(fd, start, end, 0, kIsPresent, 0, mark(kSmallEntries));
+    return sys::failed(result) ? result : scan(fd, start, end, 0, kIsHuge, 0, mark(kOneEntry));
+}
+
 bool Pagemap::all_huge(u64 start, u64 length) const {
     for (u64 at = start; at < start + length; at += kHugeSize) {
         u8 mark = 0;

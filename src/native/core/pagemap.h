@@ -5,6 +5,12 @@
 
 namespace pht {
 
+// Of any process: marks the 2 MiB pages that are mapped by one entry (kOneEntry), or at least in
+// part by small pages (kSmallEntries). `fd` is open on its pagemap. Returns 0 or -errno: ENOTTY
+// before Linux 6.7.
+enum : u8 { kNothing = 0, kOneEntry = 1, kSmallEntries = 2 };
+long find_entries(int fd, u64 start, size_t count, u8 *marks);
+
 class Pagemap {
 public:
     Pagemap() = default;

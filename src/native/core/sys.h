@@ -80,6 +80,13 @@ __attribute__((always_inline)) inline long open(const char *path) {
 __attribute__((always_inline)) inline long open_at(int directory, const char *path, int flags) {
     return raw(nr::openat, directory, reinterpret_cast<long>(path), flags | kOpenCloexec);
 }
+// With the RESOLVE_ flags of openat2(2), Linux 5.6.
+__attribute__((always_inline)) inline long open_inside(int directory, const char *path, int flags,
+                                                       u64 resolve) {
+    const u64 how[3] = {static_cast<u64>(flags | kOpenCloexec), 0, resolve};
+    return raw(nr::openat2, directory, reinterpret_cast<long>(path), reinterpret_cast<long>(how),
+               sizeof how);
+}
 __attribute__((always_inline)) inline long read(int fd, void *to, size_t size) {
     return raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size));
 }
@@ -236,6 +243,11 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
 inline long identify(int fd, FileIdentity *out) {
     constexpr int kEmptyPath = 0x1000;
     return identify_at(fd, "", kEmptyPath, out);
+}
+// What the kernel knows by itself, without asking a server or a FUSE process.
+inline long identify_cached(int fd, FileIdentity *out) {
+    constexpr int kEmptyPath = 0x1000, kDontSync = 0x4000;
+    return identify_at(fd, "", kEmptyPath | kDontSync, out);
 }
 // Of the path itself where it is a symbolic link.
 inline long identify_path(const char *path, FileIdentity *out) {

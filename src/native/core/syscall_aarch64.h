@@ -31,6 +31,7 @@ enum : long {
     madvise = 233,
     process_vm_readv = 270,
     memfd_create = 279,
+    openat2 = 437,
     statx = 291,
 };
 }  // namespace pht::sys::nr

@@ -29,6 +29,7 @@ enum : long {
     utimensat = 280,
     process_vm_readv = 310,
     memfd_create = 319,
+    openat2 = 437,
     statx = 332,
     prlimit64 = 302,
     write = 1,

@@ -103,7 +103,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
     from pyhugetext.store import catalogue, elf, record
 
     global _spent
-    lasting = True
+    lasting, brief = True, False
     try:
         # What another process may still build is not remembered.
         lasting = os.stat(path).st_size > limit
@@ -111,11 +111,13 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         if not reason:
             where, written = store.add(path, bias, durable=False)
             _spent += written
-            if not store.shared_memory or collapse(os.path.join(store.base, where)):
+            error = collapse(os.path.join(store.base, where)) if store.shared_memory else 0
+            if not error:
                 return True
             # Of no use, and paid for in memory.
             store.drop_record(record.key(os.stat(path), bias))
-            reason, lasting = "the kernel does not collapse shared memory", True
+            reason = f"the kernel does not collapse shared memory: {os.strerror(error)}"
+            lasting, brief = True, error in _PASSING
     except elf.Refused as error:
         store.note(path, bias, str(error))
         _tell(f"{path}: {error}")
@@ -124,7 +126,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         reason, lasting = _text(error), True
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:
-        store.note(path, bias, reason)
+        store.note(path, bias, reason, brief)
     return False
 
 
@@ -185,24 +187,46 @@ def _filesystem(path: str) -> int:
         os.close(fd)
 
 
-def collapse(path: str) -> bool:
-    """Makes a copy in shared memory huge; whether it is, if only in part."""
+# Errors of MADV_COLLAPSE that tell of this moment: a page was busy, no 2 MiB were free.
+_PASSING = (errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
+_PAUSES = (0, 0.001, 0.004, 0.016)  # seconds before each try
+
+
+def collapse(path: str) -> int:
+    """Makes a copy in shared memory huge. Returns 0 when it is, if only in part, else an errno."""
+    import time
+
+    result = errno.EINVAL
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return bool(_boot.probe(fd, 0, os.fstat(fd).st_size & -HUGE, True))
-    except OSError:
-        return False
+        size = os.fstat(fd).st_size & -HUGE
+        for pause in _PAUSES:
+            time.sleep(pause)
+            try:
+                return 0 if _boot.probe(fd, 0, size, True) else errno.EINVAL
+            except OSError as error:
+                result = error.errno or errno.EINVAL
+            if result not in _PASSING:
+                break
     finally:
         os.close(fd)
+    return result
 
 
 def judge(store: "Catalogue") -> str:
-    """What the store's file system does with a file written in steps of 2 MiB: tried once with a
-    small file, then remembered for this kernel and file system. The lock must be held."""
+    """What the store's file system does with a file written in steps of 2 MiB: tried with a small
+    file, then remembered for this kernel and file system; for a day where it was not huge, which
+    a moment without free 2 MiB may have caused. The lock must be held."""
+    import time
+
+    from pyhugetext.store import catalogue
+
     try:
         with open(store.verdict_file) as file:
             known, _, verdict = file.read().strip().rpartition(" ")
-        if known == _here(store) and verdict in (WRITTEN, EVICTED, NEVER):
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+        lasts = verdict == WRITTEN or 0 <= age < catalogue.NOTE_LASTS
+        if known == _here(store) and verdict in (WRITTEN, EVICTED, NEVER) and lasts:
             return verdict
     except OSError:
         pass

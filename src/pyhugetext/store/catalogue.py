@@ -12,12 +12,15 @@ from its being exclusive: whatever is in tmp then is a killed builder's and goes
 import binascii
 import fcntl
 import os
+import time
 
 from pyhugetext.store import copy, elf, places, record
 
 FREE_FLOOR = 1 << 30  # bytes of disk that stay free
 LIMIT = 4 << 30
 SHM_LIMIT = 512 << 20
+NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/store.cpp
+BRIEF = 60  # seconds a note of what may pass lasts
 
 
 class Full(Exception):
@@ -260,14 +263,18 @@ class Catalogue:
         for path in (target, os.path.dirname(target), self.objects):
             _sync(path)
 
-    def note(self, path: str, bias: int, reason: str) -> None:
-        """Remembers that an entry could not be made, so that the next start does not try. Silent
-        when even that cannot be written. The lock must be held."""
+    def note(self, path: str, bias: int, reason: str, brief: bool = False) -> None:
+        """Remembers that an entry could not be made, so that the next start does not try: for a
+        day, or for a minute what may pass (`brief`). Silent when even that cannot be written. The
+        lock must be held."""
         note = record.Note(os.uname().release, reason, os.path.abspath(path))
         try:
             name = record.key(os.stat(path), bias)
             if not self._is_current(name):
                 self._write_record(name, note.pack(), False)
+                if brief:
+                    noted = time.time() - NOTE_LASTS + BRIEF
+                    os.utime(os.path.join(self.index, name), (noted, noted))
         except OSError:
             pass
 

@@ -15,8 +15,6 @@ from pyhugetext.store.catalogue import Catalogue
 # and of another boot; not what was written.
 READY, STALE, EXPIRED, DAMAGED = "ready", "stale", "expired", "damaged"
 
-NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/store.cpp
-
 
 class Entry(NamedTuple):
     """A record and its copy. Sizes in bytes, times in seconds since the epoch."""
@@ -125,7 +123,7 @@ def _note(name: str, found: record.Note, noted: float) -> Note:
         bias = int(name.rpartition("-")[2], 16)
     except ValueError:
         bias = -1
-    if found.kernel != os.uname().release or not 0 <= time.time() - noted < NOTE_LASTS:
+    if found.kernel != os.uname().release or not 0 <= time.time() - noted < catalogue.NOTE_LASTS:
         state = STALE
     elif found.origin:
         state = _original(name, found.origin, bias)[0]

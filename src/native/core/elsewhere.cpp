@@ -1,0 +1,208 @@
+#include "elsewhere.h"
+
+#include "build.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
+constexpr size_t kNotesLimit = 4096;
+
+#if defined(__aarch64__)
+constexpr u16 kMachine = EM_AARCH64;
+#else
+constexpr u16 kMachine = EM_X86_64;
+#endif
+
+class Descriptor {
+public:
+    explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
+    ~Descriptor() {
+        if (fd_ >= 0) sys::close(fd_);
+    }
+    Descriptor(const Descriptor &) = delete;
+    Descriptor &operator=(const Descriptor &) = delete;
+    operator int() const { return fd_; }
+
+private:
+    int fd_;
+};
+
+// Reads exactly that much, or says why not: a file that ends before is no ELF object.
+Outcome read_all(int fd, void *to, size_t size, u64 offset) {
+    auto *at = static_cast<char *>(to);
+    if (offset > 1ull << 62) return {Status::unsupported, Call::none, 0};
+    while (size > 0) {
+        const long got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
+        if (failed(got)) return refused(Call::read, got);
+        if (got == 0) return {Status::unsupported, Call::none, 0};
+        const auto n = static_cast<size_t>(got);
+        at += n, offset += n, size -= n;
+    }
+    return done();
+}
+
+// Whether the segments are such as a loader maps. Somebody else wrote them: sums must not wrap, and
+// a plan of the whole address space is no plan.
+bool loadable(const Elf64_Phdr *headers, size_t count) {
+    constexpr u64 kAddresses = 1ull << 47, kLargest = 1ull << 36;
+    u64 low = ~0ull, high = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const Elf64_Phdr &header = headers[i];
+        if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
+        if (header.p_vaddr > kAddresses || header.p_memsz > kAddresses ||
+            header.p_filesz > header.p_memsz || header.p_offset > kAddresses ||
+            (header.p_vaddr - header.p_offset) % kPageSize != 0)
+            return false;
+        low = min(low, header.p_vaddr);
+        high = max(high, header.p_vaddr + header.p_memsz);
+    }
+    return low < high && high - low <= kLargest;
+}
+
+// The build-id as the dynamic linker's view of the object gives it: of the last note that has one.
+void read_build_id(int fd, const Elf64_Phdr *headers, size_t count, BuildId *out) {
+    u8 notes[kNotesLimit];
+    Object object;
+    for (size_t i = 0; i < count; ++i) {
+        const Elf64_Phdr &header = headers[i];
+        if (header.p_type != PT_NOTE) continue;
+        const size_t size = min(header.p_filesz, static_cast<u64>(sizeof notes));
+        if (read_all(fd, notes, size, header.p_offset).ok())
+            read_notes(notes, size, header.p_align, &object);
+    }
+    *out = object.build_id;
+}
+
+// Fills the place of a swapped mapping with what the loader had put there: the file's segments,
+// the later over the earlier, and nothing between them.
+bool add_originals(const ForeignObject &object, u64 from, u64 to, Array<PlainMapping> *out) {
+    for (u64 at = from; at < to;) {
+        const Elf64_Phdr *covering = nullptr;
+        u64 stop = to;
+        for (size_t i = 0; i < object.count; ++i) {
+            const Elf64_Phdr &header = object.headers[i];
+            if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
+            const u64 start = round_down(object.load_bias + header.p_vaddr, kPageSize);
+            const u64 end = round_up(object.load_bias + header.p_vaddr + header.p_memsz, kPageSize);
+            if (start <= at && at < end) {
+                covering = &header;
+                stop = min(to, end);
+            }
+        }
+        for (size_t i = 0; i < object.count; ++i) {
+            const Elf64_Phdr &header = object.headers[i];
+            const u64 start = round_down(object.load_bias + header.p_vaddr, kPageSize);
+            if (header.p_type == PT_LOAD && header.p_memsz && start > at) stop = min(stop, start);
+        }
+        if (covering) {
+            const u64 start = round_down(object.load_bias + covering->p_vaddr, kPageSize);
+            const u64 file_end =
+                round_up(object.load_bias + covering->p_vaddr + covering->p_filesz, kPageSize);
+            const bool from_file = at < file_end;
+            if (from_file) stop = min(stop, file_end);
+            const PlainMapping mapping = {
+                at,
+                stop,
+                from_file ? round_down(covering->p_offset, kPageSize) + (at - start) : 0,
+                from_file ? object.inode : 0,
+                from_file ? object.dev_major : 0,
+                from_file ? object.dev_minor : 0,
+                (covering->p_flags & PF_R) != 0,
+                (covering->p_flags & PF_W) != 0,
+                (covering->p_flags & PF_X) != 0,
+                false,
+            };
+            if (!out->push(mapping)) return false;
+        }
+        at = stop;
+    }
+    return true;
+}
+
+void mark_swapped(const ForeignObject &object, Region *region) {
+    size_t m = 0;
+    for (size_t i = 0; i < region->pages.size(); ++i) {
+        const u64 start = region->address_of(i), end = start + kHugeSize;
+        while (m < object.mapping_count && object.mappings[m].plain.end <= start) ++m;
+        if (m == object.mapping_count) return;
+        const ForeignMapping &mapping = object.mappings[m];
+        if (!mapping.swapped || mapping.plain.start > start || mapping.plain.end < end) continue;
+        HugePage &page = region->pages[i];
+        // What was swapped could be, whatever we make of it.
+        if (page.state == HugePage::State::unusable) region->coverable_bytes += page.text;
+        page.state = HugePage::State::huge;
+        page.outcome = done();
+    }
+}
+
+}  // namespace
+
+long open_elsewhere(int directory, const char *name, Way way) {
+    if (way == Way::link) return sys::open_at(directory, name, sys::kOpenPath);
+    constexpr u64 kNoMagicLinks = 0x02, kInRoot = 0x10, kCached = 0x20;
+    return sys::open_inside(directory, name, sys::kOpenPath,
+                            kNoMagicLinks | kInRoot | (way == Way::cached ? kCached : 0));
+}
+
+Outcome read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
+                  FileHead *out) {
+    sys::FileIdentity file;
+    long result = sys::identify_cached(path_fd, &file);
+    if (failed(result)) return refused(Call::statx, result);
+    if ((file.mode & kTypeMask) != kRegular) return {Status::file_gone, Call::none, 0};
+    Buffer<40> link;
+    link.add("/proc/self/fd/").add_decimal(static_cast<u64>(path_fd));
+    const Descriptor fd(
+        sys::open_at(sys::kAtFdcwd, link.data, sys::kOpenReadOnly | sys::kOpenNonBlock));
+    if (fd < 0) return refused(Call::open, fd);
+    const bool same =
+        file.inode == inode && file.dev_major == dev_major && file.dev_minor == dev_minor;
+    if (!same && !is_mapped_file(fd, dev_major, dev_minor, inode))
+        return {Status::file_gone, Call::none, 0};
+
+    Elf64_Ehdr header;
+    Outcome outcome = read_all(fd, &header, sizeof header, 0);
+    if (!outcome.ok()) return outcome;
+    constexpr u8 kIdent[] = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB};
+    if (compare(header.e_ident, kIdent, sizeof kIdent) != 0 || header.e_machine != kMachine ||
+        (header.e_type != ET_DYN && header.e_type != ET_EXEC) ||
+        header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum == 0 ||
+        header.e_phnum > kMostHeaders)
+        return {Status::unsupported, Call::none, 0};
+    outcome = read_all(fd, headers, header.e_phnum * sizeof(Elf64_Phdr), header.e_phoff);
+    if (!outcome.ok()) return outcome;
+    if (!loadable(headers, header.e_phnum)) return {Status::unsupported, Call::none, 0};
+    out->fixed = header.e_type == ET_EXEC;
+    out->count = header.e_phnum;
+    read_build_id(fd, headers, out->count, &out->build_id);
+    return done();
+}
+
+bool plan_elsewhere(const ForeignObject &object, Region *out) {
+    if (!read_segments(object.load_bias, object.headers, object.count, object.is_main,
+                       &out->object))
+        return false;
+    out->object.build_id = object.build_id;
+    Array<PlainMapping> originals;
+    for (size_t i = 0; i < object.mapping_count; ++i) {
+        const ForeignMapping &mapping = object.mappings[i];
+        const bool added = mapping.swapped ? add_originals(object, mapping.plain.start,
+                                                           mapping.plain.end, &originals)
+                                           : originals.push(mapping.plain);
+        if (!added) return false;
+    }
+    if (!plan(*out, originals)) return false;
+    mark_swapped(object, out);
+    if (out->any_huge()) {
+        out->backing = object.backing;
+        out->outcome = done();
+        if (out->any_small()) out->outcome.status = Status::partial;
+    }
+    return true;
+}
+
+}  // namespace pht

@@ -1,0 +1,93 @@
+"""The processes that a command looks at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from pyhugetext import _inspect, _proc
+from pyhugetext._stats import Stats
+from pyhugetext.cli.outcome import USAGE, Failure
+
+_COMMAND = 4096  # bytes of a command line that are read
+
+
+class Seen(NamedTuple):
+    """A process and its statistics at one time."""
+
+    pid: int
+    uid: int
+    user: str
+    command: str
+    python: bool
+    stats: Stats
+
+
+class Unread(NamedTuple):
+    """A process that was not looked at."""
+
+    pid: int
+    reason: str  # a sentence
+    cause: str  # the same without the process
+    gone: bool
+
+
+def number(text: str) -> int:
+    """A process id from the command line. Failure where it is none."""
+    if text.isascii() and text.isdigit() and 0 < int(text[:10]) < _proc.MOST:
+        return int(text)
+    raise Failure(f"{text!r} is no process id: a number from 1 to {_proc.MOST - 1}", USAGE)
+
+
+def look(pid: int) -> Seen | Unread:
+    """One process, whatever it runs."""
+    try:
+        with _proc.Process(pid) as process:
+            return _seen(process)
+    except _proc.NotInspectable as error:
+        return _unread(pid, error)
+
+
+def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
+    """All Python processes but this one, in order of their ids, and those of which it cannot be
+    told. Kernel threads and what ends meanwhile are left out."""
+    for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+        pid = int(name)
+        if pid == os.getpid():
+            continue
+        try:
+            with _proc.Process(pid) as process:
+                if only_mine and process.owner != os.geteuid():
+                    continue
+                if _inspect.runs_python(process.mappings("maps")):
+                    yield _seen(process)
+        except (_proc.Gone, _proc.NoMemory):
+            continue
+        except _proc.NotInspectable as error:
+            yield _unread(pid, error)
+
+
+def _seen(process: _proc.Process) -> Seen:
+    found = _inspect.examine(process)
+    words = process.text("cmdline", _COMMAND).split("\0")
+    command = " ".join(words).strip() or f"[{process.state().name}]"
+    user = user_name(process.owner)
+    return Seen(process.pid, process.owner, user, command, found.python, found.stats)
+
+
+def _unread(pid: int, error: _proc.NotInspectable) -> Unread:
+    cause = error.cause if isinstance(error, _proc.Refused) else str(error)
+    return Unread(pid, str(error), cause, isinstance(error, _proc.Gone))
+
+
+@lru_cache(maxsize=256)
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where there is none."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):
+        return str(uid)
