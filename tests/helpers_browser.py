@@ -18,6 +18,16 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+OPTIONS = (
+    "--headless",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+)
+
 
 def chromium() -> str:
     """Its path; skips the test where there is none."""
@@ -125,11 +135,9 @@ def browser() -> Iterator[Browser]:
         # The browser reads commands from descriptor 3 and answers on 4.
         read_commands, to_browser = os.pipe()
         from_browser, write_answers = os.pipe()
-        script = f"exec 3<&{read_commands} 4>&{write_answers}; exec \"$0\" \"$@\""
+        script = f'exec 3<&{read_commands} 4>&{write_answers}; exec "$0" "$@"'
         process = subprocess.Popen(
-            ["bash", "-c", script, executable, "--headless", "--remote-debugging-pipe"]
-            + ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-            + ["--hide-scrollbars", f"--user-data-dir={profile}"],
+            ["bash", "-c", script, executable, *OPTIONS, f"--user-data-dir={profile}"],
             pass_fds=(read_commands, write_answers),
             env={**os.environ, "PYHUGETEXT": "0", "HOME": profile},
             stdin=subprocess.DEVNULL,

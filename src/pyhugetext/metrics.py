@@ -139,8 +139,8 @@ _REMAP_HELP = "Time spent remapping text since the process started."
 
 def _object_name(path: str) -> str:
     """The file's name as UTF-8, which the exposition formats are."""
-    name = os.fsencode(os.path.basename(path.removesuffix(" (deleted)")))
-    return name.decode("utf-8", "backslashreplace") or OTHER
+    name = os.path.basename(path.removesuffix(" (deleted)"))
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") or OTHER
 
 
 def _series(stats: Stats) -> dict[Series, float]:

@@ -36,14 +36,14 @@ the page:
   A square of the map is 2 MiB of memory that holds text:
     filled     in a 2 MiB page, as the kernel says
     pale       mapped, and not used yet: the kernel brings it in as a 2 MiB page at the first use
-    half       in part
+    half       swapped, and yet the kernel holds it in 4 KiB pages
     hatched    in 4 KiB pages
 
 keys of --json:
   file          where the page is
   bytes         its size
   process       {name, executable, pid}; pid is null for a process that was started for it
-  percent       how much of the coverable text is on huge pages, rounded down
+  share         how much of the coverable text is on huge pages, 0 to 1; null where there is none
   stats         as pyhugetext.stats().as_dict(): sizes in bytes, times in nanoseconds
   map           [{path, cells: {huge, waiting, mixed, small}}]: squares of each way of drawing
   small         the same for all objects without coverable text together
@@ -145,7 +145,7 @@ def _document(report: Report, file: str, size: int) -> dict[str, Any]:
     def counted(states: tuple[str, ...]) -> dict[str, int]:
         return {state: states.count(state) for state in STATES}
 
-    subject = report.subject
+    subject, stats = report.subject, report.stats
     return {
         "file": file,
         "bytes": size,
@@ -154,8 +154,8 @@ def _document(report: Report, file: str, size: int) -> dict[str, Any]:
             "executable": subject.executable,
             "pid": subject.pid,
         },
-        "percent": report.percent,
-        "stats": report.stats.as_dict(),
+        "share": stats.mapped_bytes / stats.coverable_bytes if stats.coverable_bytes else None,
+        "stats": stats.as_dict(),
         "map": [
             {"path": block.region.path, "cells": counted(block.cells)} for block in report.blocks
         ],

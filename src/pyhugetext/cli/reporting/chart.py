@@ -120,7 +120,9 @@ def chart(bench: Bench) -> Markup:
         *rows,
         el("path", class_="base", d=f"M{_LEFT} {bottom}H{_RIGHT}"),
         *ticks,
-        viewBox=f"0 0 {_WIDTH} {bottom + 20}",
+        el("text", "\u2190 faster on 2 MiB pages", x=_LEFT, y=bottom + 30),
+        el("text", "slower \u2192", x=_RIGHT, y=bottom + 30, class_="end"),
+        viewBox=f"0 0 {_WIDTH} {bottom + 34}",
         role="img",
         class_="chart",
     )

@@ -18,7 +18,7 @@ _PITCH = 12
 _WIDTH = 660
 _LABEL = 236
 _SCALE = (_WIDTH - _LABEL - 24) / (COLUMNS * _PITCH)
-_LINE = 17
+_LETTER = 6  # the width of one in a note, about
 
 
 def style(name: str) -> str:
@@ -124,14 +124,16 @@ def alone(report: Report) -> str:
         el("text", words.headline(report), x=12, y=y + 20, class_="note"),
     ]
     y += 38
-    legend = []
-    for number, state in enumerate(present(report)):
-        left, top = 12 + number % 2 * 318, y + number // 2 * 19
-        square = el("g", cells((state,)), transform=f"translate({left} {top:g}) scale(1.1)")
-        legend.append(el("g", square, class_="c1"))
-        legend.append(el("text", STATES[state], x=left + 18, y=top + 10, class_="note"))
-    y += -(-len(present(report)) // 2) * 19 + 12
-    parts += legend
+    left = 12.0
+    for state in present(report):
+        wide = 18 + len(STATES[state]) * _LETTER + 20
+        if left + wide > _WIDTH and left > 12:
+            left, y = 12.0, y + 19
+        square = el("g", cells((state,)), transform=f"translate({left:g} {y:g}) scale(1.1)")
+        parts.append(el("g", square, class_="c1"))
+        parts.append(el("text", STATES[state], x=left + 18, y=y + 10, class_="note"))
+        left += wide
+    y += 31
     for block in report.blocks:
         group, height = _group(block.name, words.covered(block), block.cells, block.colour, y)
         parts.append(group)

@@ -77,8 +77,12 @@ except BaseException as error:
     told["error"] = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
         told["missing"] = error.name
-with open(result, "w") as file:
-    json.dump(told, file)
+try:
+    with open(result, "w") as file:
+        json.dump(told, file)
+except OSError as error:
+    print(f"what was found cannot be handed over: {error}", file=sys.stderr)
+    os._exit(1)
 for stream in (sys.stdout, sys.stderr):
     try:
         stream.flush()

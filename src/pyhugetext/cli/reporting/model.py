@@ -21,7 +21,7 @@ SMALL = "small"
 STATES = {
     HUGE: "in a 2 MiB page",
     WAITING: "gets a 2 MiB page when it is first used",
-    MIXED: "in part",
+    MIXED: "swapped, and yet in 4 KiB pages",
     SMALL: "in 4 KiB pages",
 }
 
@@ -64,10 +64,17 @@ class Report:
     benches: tuple[Bench, ...] = field(default=())
 
     @property
-    def percent(self) -> int:
-        """How much of the coverable text is on huge pages; rounded down: 100 is all of it."""
-        whole = self.stats.coverable_bytes
-        return 100 * self.stats.mapped_bytes // whole if whole else 0
+    def waiting(self) -> bool:
+        """Whether some of it was swapped and not used yet."""
+        return any(WAITING in block.cells for block in self.blocks)
+
+
+def percent(part: int, whole: int) -> str:
+    """`98 %`, rounded down: 100 % is all of it. Near to it a digit more; empty for none at all."""
+    if not whole:
+        return ""
+    tenths = 1000 * part // whole
+    return f"{tenths / 10} %" if 990 < tenths < 1000 else f"{tenths // 10} %"
 
 
 def name_of(path: str) -> str:
@@ -83,16 +90,9 @@ def without_addresses(sentence: str) -> str:
     return _ADDRESS.sub("", sentence)
 
 
-def _state(cell: Cell, region: Region | None) -> str:
-    # Where everything resident of an object is huge, what is not huge is not resident.
-    untouched = (
-        cell.kind == SMALL
-        and not cell.huge_bytes
-        and region is not None
-        and region.status == HUGE
-        and region.start <= cell.address < region.end
-    )
-    return WAITING if untouched else cell.kind
+def _state(cell: Cell) -> str:
+    # What was swapped and is not resident comes as a huge page.
+    return WAITING if cell.kind == HUGE and not cell.huge_bytes else cell.kind
 
 
 def build(
@@ -104,20 +104,23 @@ def build(
     taken: str,
 ) -> Report:
     """Puts it together."""
-    regions = {region.path: region for region in stats.regions}
     shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
     paths = {region.path for region in shown}
     states: dict[str, list[str]] = {}
     first: dict[str, int] = {}
     small_cells = []
     for cell in sorted(cells, key=lambda cell: cell.address):
-        state = _state(cell, regions.get(cell.path))
+        state = _state(cell)
         if cell.path in paths:
             states.setdefault(cell.path, []).append(state)
             first.setdefault(cell.path, cell.address)
         else:
             small_cells.append(state)
-    largest = sorted(shown, key=lambda region: -region.coverable_bytes)[:COLOURS]
+    # The program itself has a colour of its own, too, small as it is.
+    largest = sorted(
+        shown, key=lambda region: (region.path != subject.executable, -region.coverable_bytes)
+    )[:COLOURS]
+    largest.sort(key=lambda region: -region.coverable_bytes)
     colours = {region.path: number for number, region in enumerate(largest, 1)}
     shown.sort(key=lambda region: first.get(region.path, region.start))
     return Report(
@@ -127,7 +130,7 @@ def build(
             Block(
                 name_of(region.path),
                 region,
-                tuple(states.get(region.path, ())),
+                tuple(states.pop(region.path, ())),
                 colours.get(region.path, 0),
             )
             for region in shown

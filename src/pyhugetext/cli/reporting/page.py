@@ -11,7 +11,16 @@ from pyhugetext.cli import text
 from pyhugetext.cli.reporting import chart, drawing, words
 from pyhugetext.cli.reporting.benchfile import Bench
 from pyhugetext.cli.reporting.markup import Markup, el, join
-from pyhugetext.cli.reporting.model import SMALL, STATES, Block, Report, name_of, reason_of
+from pyhugetext.cli.reporting.model import (
+    SMALL,
+    STATES,
+    Block,
+    Report,
+    name_of,
+    percent,
+    reason_of,
+    without_addresses,
+)
 
 _SMALL_SHOWN = 200  # of objects without coverable text, which may be thousands
 
@@ -35,10 +44,10 @@ def page(report: Report) -> str:
         el("style", Markup(style)),
         between="",
     )
-    sections = [_summary(report), _map(report)]
+    sections = [_summary(report)]
     if report.benches:
         sections.append(_benches(report.benches))
-    sections += [_objects(report), _reasons(report), _machine(report)]
+    sections += [_map(report), _objects(report), _reasons(report), _machine(report)]
     body = el("body", el("main", *(s for s in sections if s), _footer(report)))
     return "<!doctype html>\n" + el("html", el("head", head), body, lang="en") + "\n"
 
@@ -81,12 +90,13 @@ def _bar(report: Report) -> Markup:
         ("missed", "could be", stats.coverable_bytes - stats.mapped_bytes),
         ("beyond", "fills no 2 MiB page", stats.text_bytes - stats.coverable_bytes),
     )
-    x = 0.0
+    x = 0
     rects, legend = [], []
     for class_, meaning, size in parts:
-        width = 1000 * max(size, 0) / whole
-        if width > 0:
-            rects.append(el("rect", class_=class_, x=round(x, 2), width=round(width, 2), height=10))
+        if size > 0:
+            width = max(round(1000 * size / whole), 3)  # the smallest share is seen
+            rects.append(el("rect", class_=class_, x=x, width=width, height=10))
+            x += width
             key = el(
                 "svg",
                 el("rect", class_=class_, width=10, height=10),
@@ -95,11 +105,10 @@ def _bar(report: Report) -> Markup:
                 class_="swatch",
             )
             legend.append(el("li", key, el("b", text.size(size)), " " + meaning))
-        x += width
     bar = el(
         "svg",
         *rects,
-        viewBox="0 0 1000 10",
+        viewBox=f"0 0 {max(x, 1)} 10",
         preserveAspectRatio="none",
         aria_hidden="true",
         class_="bar",
@@ -125,8 +134,9 @@ def _map(report: Report) -> Markup:
         el("h2", "Map"),
         el(
             "p",
-            "Each square is 2 MiB of memory with text in it; objects are in the order of their "
-            "addresses, and each has its colour.",
+            "Each square is 2 MiB of memory with text in it. Objects are in the order of their "
+            "addresses, with their coverable text and how much of it is on huge pages; the "
+            "largest have colours of their own.",
         ),
         el("ul", *legend, class_="legend"),
         el("div", *rows, class_="map"),
@@ -160,36 +170,37 @@ def _benches(benches: Iterable[Bench]) -> Markup:
 
 
 def _bench(bench: Bench) -> Markup:
-    rows = []
-    for name, ratio in (("2 MiB / 4 KiB", bench.effect), ("control", bench.control)):
-        if ratio is not None:
-            cells = [f"{ratio.median:.4f}", f"{ratio.low:.4f}", f"{ratio.high:.4f}"]
-            cells += [f"{ratio.confidence:.0%}", f"{ratio.pairs:,}"]
-            figures = [el("td", cell) for cell in cells]
-            rows.append(el("tr", el("th", name, scope="row"), *figures))
-    header = ("", "median", "from", "to", "interval", "pairs")
-    beyond = chart.outside(bench)
-    note = (
-        el(
-            "p",
-            f"{text.count(beyond, 'ratio')} beyond the axis, drawn at its ends.",
-            class_="quiet",
-        )
-        if beyond
-        else Markup()
+    columns = [("2 MiB / 4 KiB", bench.effect)]
+    if bench.control is not None:
+        columns.append(("control", bench.control))
+    rows = (
+        ("Median", [f"{ratio.median:.4f}" for _, ratio in columns]),
+        ("From", [f"{ratio.low:.4f}" for _, ratio in columns]),
+        ("To", [f"{ratio.high:.4f}" for _, ratio in columns]),
+        ("Confidence", [f"{100 * ratio.confidence:g} %" for _, ratio in columns]),
+        ("Pairs", [f"{ratio.pairs:,}" for _, ratio in columns]),
     )
-    sentence = bench.sentence[:1].upper() + bench.sentence[1:] + "."
+    header = [el("th", "Ratio", scope="col")]
+    header += [el("th", name, scope="col") for name, _ in columns]
+    table = _box(
+        "Ratios",
+        el("thead", el("tr", *header)),
+        el(
+            "tbody",
+            *(
+                el("tr", el("th", name, scope="row"), *(el("td", cell) for cell in cells))
+                for name, cells in rows
+            ),
+        ),
+    )
+    beyond = chart.outside(bench)
+    note = f"{text.count(beyond, 'ratio')} beyond the axis, drawn at its ends."
     return el(
         "article",
-        el("h3", sentence),
+        el("h3", bench.sentence[:1].upper() + bench.sentence[1:] + "."),
         el("p", el("code", bench.title)),
-        chart.chart(bench),
-        note,
-        _box(
-            "Ratios",
-            el("thead", el("tr", *(el("th", cell, scope="col") for cell in header))),
-            el("tbody", *rows),
-        ),
+        el("div", chart.chart(bench), table, class_="sides"),
+        el("p", note, class_="quiet") if beyond else "",
         class_="bench",
     )
 
@@ -204,7 +215,16 @@ def _box(label: str, *parts: Markup) -> Markup:
 
 
 def _objects(report: Report) -> Markup:
-    header = ("Object", "Text", "Coverable", "On huge pages", "", "Huge now", "Private", "Backing")
+    header = (
+        "Object",
+        "Text",
+        "Coverable",
+        "On huge pages",
+        "Share",
+        "Huge now",
+        "Private",
+        "Backing",
+    )
     ordered = sorted(report.blocks, key=lambda block: -block.region.coverable_bytes)
     rows = [
         el(
@@ -229,7 +249,7 @@ def _objects(report: Report) -> Markup:
         text.size(stats.text_bytes),
         text.size(stats.coverable_bytes),
         text.size(stats.mapped_bytes),
-        f"{report.percent} %" if stats.coverable_bytes else "",
+        percent(stats.mapped_bytes, stats.coverable_bytes),
         text.size(stats.huge_bytes),
         text.size(stats.private_bytes),
         stats.backing,
@@ -260,7 +280,7 @@ def _figures(region: Region) -> list[Markup]:
         text.size(region.text_bytes),
         text.size(whole),
         text.size(region.mapped_bytes),
-        f"{100 * region.mapped_bytes // whole} %" if whole else "",
+        percent(region.mapped_bytes, whole),
         text.size(region.huge_bytes),
         text.size(region.private_bytes),
         region.backing,
@@ -273,23 +293,21 @@ def _figures(region: Region) -> list[Markup]:
 
 def _reasons(report: Report) -> Markup:
     """Each reason with the objects it holds for."""
-    grouped: dict[str, list[str]] = {}
+    grouped: dict[str, list[Block]] = {}
     for block in report.blocks:
         reason = reason_of(block.region)
         if reason:
-            grouped.setdefault(reason, []).append(block.name)
-    parts = [
-        el("div", el("dt", reason), el("dd", ", ".join(names))) for reason, names in grouped.items()
-    ]
-    better: dict[str, list[str]] = {}
+            grouped.setdefault(reason, []).append(block)
     for block in report.blocks:
         for fallback in block.region.fallbacks:
-            better.setdefault(fallback, []).append(block.name)
-    for fallback, names in better.items():
-        shown = "all objects" if len(names) == len(report.blocks) else ", ".join(names)
-        parts.append(el("div", el("dt", "backing ", fallback), el("dd", shown)))
+            sentence = f"Not by the backing {without_addresses(fallback)}"
+            grouped.setdefault(sentence, []).append(block)
+    parts = [
+        el("div", el("dt", reason[:1].upper() + reason[1:]), el("dd", words.names(blocks)))
+        for reason, blocks in grouped.items()
+    ]
     for problem in report.stats.problems:
-        parts.append(el("div", el("dt", problem), el("dd", "problem")))
+        parts.append(el("div", el("dt", problem), el("dd", "told by pyhugetext")))
     content = [el("dl", *parts, class_="reasons")] if parts else []
     if report.small:
         content.append(_small(report.small))
@@ -327,6 +345,7 @@ def _small(regions: tuple[Region, ...]) -> Markup:
 
 def _machine(report: Report) -> Markup:
     kernel, subject = report.stats.kernel, report.subject
+    elapsed = report.stats.elapsed_ns  # not known of other processes
     pool = (
         "none"
         if not kernel.hugetlb_total
@@ -345,7 +364,7 @@ def _machine(report: Report) -> Markup:
         ),
         ("Reserved pool (hugetlb)", pool),
         ("vm.max_map_count", f"{kernel.max_map_count:,}" if kernel.max_map_count else None),
-        ("Time spent remapping", f"{report.stats.elapsed_ns / 1e6:.2f} ms"),
+        ("Time spent remapping", f"{elapsed / 1e6:.2f} ms" if elapsed else None),
     ]
     shown = [el("div", el("dt", name), el("dd", fact)) for name, fact in facts if fact]
     return el("section", el("h2", "Process and machine"), el("dl", *shown, class_="facts"))

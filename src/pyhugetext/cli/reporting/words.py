@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyhugetext.cli import text
-from pyhugetext.cli.reporting.model import Block, Report, without_addresses
+from pyhugetext.cli.reporting.model import Block, Report, percent, without_addresses
+
+_NAMED = 4
 
 
 def headline(report: Report) -> str:
@@ -13,19 +17,23 @@ def headline(report: Report) -> str:
         return "No text of this process fills a 2 MiB page"
     if not stats.active:
         return "All text of this process is on small pages"
-    return f"{report.percent} % of the coverable text is on huge pages"
+    share = percent(stats.mapped_bytes, stats.coverable_bytes)
+    return f"{share} of the coverable text is on huge pages"
 
 
 def explanation(report: Report) -> str:
     """What the headline leaves out."""
     stats = report.stats
     if not stats.active:
-        return f"pyhugetext is not active here: {without_addresses(stats.reason or 'unknown')}."
+        return f"The reason: {without_addresses(stats.reason or 'not known')}."
     mapped, coverable = text.size(stats.mapped_bytes), text.size(stats.coverable_bytes)
-    out = f"{mapped} of {coverable} of machine code that 2 MiB pages can hold, by way of {backing(report)}. "
-    out += f"The kernel holds {text.size(stats.huge_bytes)} in 2 MiB pages at this moment; "
-    out += "the rest comes in when it is first used. "
-    return out + memory(report)
+    now = f"The kernel holds {text.size(stats.huge_bytes)} in 2 MiB pages at this moment"
+    if report.waiting:
+        now += "; more comes in when it is first used"
+    return (
+        f"{mapped} of {coverable} of machine code that 2 MiB pages can hold, by way of "
+        f"{backing(report)}. {now}. {memory(report)}"
+    )
 
 
 _BACKINGS = {
@@ -52,11 +60,20 @@ def memory(report: Report) -> str:
 
 
 def covered(block: Block) -> str:
-    """Under an object's name: `2.7 MiB, 100 % on huge pages`."""
+    """Under an object's name: its coverable text, and how much of it is on huge pages."""
     region = block.region
-    whole = region.coverable_bytes
-    percent = 100 * region.mapped_bytes // whole if whole else 0
-    return f"{text.size(whole)} coverable, {percent} % covered"
+    share = percent(region.mapped_bytes, region.coverable_bytes)
+    return f"{text.size(region.coverable_bytes)}, {share}"
+
+
+def names(blocks: Sequence[Block]) -> str:
+    """Some of them by name."""
+    listed = [block.name for block in blocks]
+    if len(listed) > _NAMED + 1:
+        listed[_NAMED:] = [f"{len(listed) - _NAMED} more"]
+    if len(listed) == 1:
+        return listed[0]
+    return f"{', '.join(listed[:-1])} and {listed[-1]}"
 
 
 def small_objects(report: Report) -> str:
