@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from pyhugetext import _native, _words
@@ -66,6 +67,7 @@ def key_of(mapping: Mapping) -> Key:
     return Key(mapping.device, mapping.inode, mapping.path)
 
 
+@lru_cache(maxsize=64)
 def device_numbers(device: str) -> tuple[int, int]:
     major, _, minor = device.partition(":")
     return int(major, 16), int(minor, 16)

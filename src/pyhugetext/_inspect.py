@@ -125,12 +125,9 @@ def _plan(one: Object, mappings: Mappings, state: State) -> RawRegion:
         _native.BACKINGS.index(one.backing),
         one.head.build_id,
         [
-            (
-                *(m.start, m.end, m.offset, m.inode, *device_numbers(m.device)),
-                m.permissions,
-                m.start in swapped,
-            )
+            (m.start, m.end, m.offset, m.inode, *device_numbers(m.device), m.permissions, s)
             for m in mappings.within(max(one.low - HUGE, 0), one.high + HUGE)
+            for s in (m.start in swapped,)
         ],
     )
     raw["path"] = one.key.path

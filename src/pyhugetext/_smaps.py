@@ -6,10 +6,22 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-_HUGE = frozenset(
-    ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Private_Hugetlb", "Shared_Hugetlb")
-)
-_PRIVATE = frozenset(("Private_Clean", "Private_Dirty", "Private_Hugetlb"))
+# The fields that are looked at, by what their lines begin with; the numbers follow in columns.
+_RESIDENT, _PRIVATE, _ANONYMOUS, _HUGE = "Rss:     ", "Private_", "Anonymous", "huge"
+_FLAGS = ("flags",)
+_FIELDS = {
+    "VmFlags: ": _FLAGS,
+    _RESIDENT: (_RESIDENT,),
+    "Private_C": (_PRIVATE,),  # Clean
+    "Private_D": (_PRIVATE,),  # Dirty
+    "Private_H": (_PRIVATE, _HUGE),  # Hugetlb
+    _ANONYMOUS: (_ANONYMOUS,),
+    "AnonHugeP": (_HUGE,),
+    "ShmemPmdM": (_HUGE,),
+    "FilePmdMa": (_HUGE,),
+    "Shared_Hu": (_HUGE,),  # Hugetlb
+}
+_PREFIX = 9
 
 
 class Mapping(NamedTuple):
@@ -24,51 +36,54 @@ class Mapping(NamedTuple):
     resident: int
     huge: int  # in 2 MiB pages, whatever they are backed by
     private: int  # mapped by no other process
-    private_dirty: int
     anonymous: int
     device: str  # as in `fe:00`
     advised: bool  # MADV_HUGEPAGE was called on it
 
 
 def parse(lines: Iterable[str]) -> Iterator[Mapping]:
-    """Yields the mappings of a smaps file in order. ValueError for a line that is none."""
-    head: tuple[int, int, str, int, int, str] | None = None
-    device = ""
+    """Yields the mappings of a maps or smaps file in order; of maps all sizes are 0."""
+    head = None
+    sizes = dict.fromkeys((_RESIDENT, _PRIVATE, _ANONYMOUS, _HUGE), 0)
+    none = dict(sizes)
     advised = False
-    sizes: dict[str, int] = {}
     for line in lines:
-        first, _, rest = line.partition(" ")
-        if first.endswith(":"):
-            if rest.endswith(" kB\n"):
-                sizes[first[:-1]] = int(rest[:-4]) * 1024
-            elif first == "VmFlags:":
-                advised = " hg " in f" {rest.rstrip()} "
+        if "A" <= line[0] <= "Z":  # an address has small letters
+            names = _FIELDS.get(line[:_PREFIX])
+            if names is None:
+                continue
+            if names is _FLAGS:
+                advised = " hg" in line
+                continue
+            for name in names:
+                sizes[name] += int(line.partition(":")[2].split()[0]) * 1024
             continue
         if head:
-            yield _mapping(head, sizes, device, advised)
-        start, _, end = first.partition("-")
-        fields = rest.split(None, 4)
-        path = fields[4].rstrip("\n") if len(fields) == 5 else ""
-        head = (int(start, 16), int(end, 16), fields[0], int(fields[1], 16), int(fields[3]), path)
-        device = fields[2]
+            yield _mapping(head, sizes, advised)
+        head = line
+        sizes.update(none)
         advised = False
-        sizes = {}
     if head:
-        yield _mapping(head, sizes, device, advised)
+        yield _mapping(head, sizes, advised)
 
 
-def _mapping(
-    head: tuple[int, int, str, int, int, str], sizes: dict[str, int], device: str, advised: bool
-) -> Mapping:
+def _mapping(head: str, sizes: dict[str, int], advised: bool) -> Mapping:
+    span, permissions, offset, device, rest = head.split(" ", 4)
+    start, _, end = span.partition("-")
+    inode, _, path = rest.partition(" ")
     return Mapping(
-        *head,
-        resident=sizes.get("Rss", 0),
-        huge=sum(size for name, size in sizes.items() if name in _HUGE),
-        private=sum(size for name, size in sizes.items() if name in _PRIVATE),
-        private_dirty=sizes.get("Private_Dirty", 0),
-        anonymous=sizes.get("Anonymous", 0),
-        device=device,
-        advised=advised,
+        int(start, 16),
+        int(end, 16),
+        permissions,
+        int(offset, 16),
+        int(inode),
+        path.lstrip(" ").rstrip("\n"),
+        sizes[_RESIDENT],
+        sizes[_HUGE],
+        sizes[_PRIVATE],
+        sizes[_ANONYMOUS],
+        device,
+        advised,
     )
 
 
