@@ -109,10 +109,10 @@ def measurement(effect: float = 0.93, noise: float = 0.02, quads: int = 40) -> M
     def quad(kind: str) -> Quad:
         ratio = effect if kind == "effect" else 1.0
         a, b, c, d = (int(4e7 * m * rng.lognormvariate(0, noise)) for m in (1, ratio, ratio, 1))
-        return Quad(kind, (a, b, c, d), (a, b, c, d), (0, 0, 0, 0))
+        return Quad(kind, (a, b, c, d), (a, b, c, d), (a, b, c, d), (0, 0, 0, 0))
 
     both = [quad(kind) for _ in range(quads) for kind in ("effect", "control")]
-    return Measurement("statement", tuple(both), 10, {"statement": "sorted(data)"}, {}, {}, {})
+    return Measurement("statement", tuple(both), settings={"stmt": "sorted(data)"})
 
 
 @functools.cache

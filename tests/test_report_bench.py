@@ -29,9 +29,9 @@ def assert_refused(directory: Path, content: bytes) -> None:
     assert told.value.status == 1
 
 
-def _cpu(value: Any) -> Any:
+def _lap(value: Any) -> Any:
     def change(document: dict[str, Any]) -> None:
-        document["samples"]["quads"][0]["cpu"] = value
+        document["samples"]["quads"][0]["lap"] = value
 
     return change
 
@@ -54,15 +54,15 @@ def _quads(value: Any) -> Any:
         pytest.param(_quads([]), id="no quads"),
         pytest.param(_quads({}), id="no list"),
         pytest.param(_quads([[]]), id="no quad"),
-        pytest.param(_cpu([1, 2, 3]), id="three times"),
-        pytest.param(_cpu([0, 0, 0, 0]), id="zero"),
-        pytest.param(_cpu([1, -1, 1, 1]), id="negative"),
-        pytest.param(_cpu([1, 1e30, 1e30, 1]), id="absurd"),
-        pytest.param(_cpu([10**400, 1, 1, 1]), id="huge"),
-        pytest.param(_cpu([1, 10**400, 10**400, 1]), id="huge ratio"),
-        pytest.param(_cpu([float("nan")] * 4), id="NaN"),
-        pytest.param(_cpu([float("inf")] * 4), id="Infinity"),
-        pytest.param(_cpu(["x"] * 4), id="words"),
+        pytest.param(_lap([1, 2, 3]), id="three times"),
+        pytest.param(_lap([0, 0, 0, 0]), id="zero"),
+        pytest.param(_lap([1, -1, 1, 1]), id="negative"),
+        pytest.param(_lap([1, 1e30, 1e30, 1]), id="absurd"),
+        pytest.param(_lap([10**400, 1, 1, 1]), id="huge"),
+        pytest.param(_lap([1, 10**400, 10**400, 1]), id="huge ratio"),
+        pytest.param(_lap([float("nan")] * 4), id="NaN"),
+        pytest.param(_lap([float("inf")] * 4), id="Infinity"),
+        pytest.param(_lap(["x"] * 4), id="words"),
     ],
 )
 def test_a_measurement_that_is_none_is_told(tmp_path: Path, change: Change) -> None:
@@ -138,9 +138,9 @@ def test_the_title_is_what_was_measured() -> None:
     assert benchfile._bench(found, "file").title == "sorted(data)"
     found["settings"] = {"command": ["python", "-m", "json.tool"]}
     assert benchfile._bench(found, "file").title == "python -m json.tool"
-    found["settings"] = {"statement": " " * 7 + "x = 1\n" * 100}
+    found["settings"] = {"stmt": " " * 7 + "x = 1\n" * 100}
     title = benchfile._bench(found, "file").title
     assert title.startswith("x = 1 x = 1")
     assert len(title) <= 160
-    found["settings"] = {"statement": 7}
+    found["settings"] = {"stmt": 7}
     assert benchfile._bench(found, "file").title == "file"

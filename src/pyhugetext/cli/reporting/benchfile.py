@@ -78,9 +78,9 @@ def _ratios(measurement: Measurement, kind: str) -> tuple[float, ...]:
     pairs_of = by_quad if measurement.kind == "statement" else by_halves
     out = []
     for quad in measurement.of(kind):
-        if min(quad.cpu) <= 0:
+        if min(quad.lap) <= 0:
             raise ValueError("a time in it is not positive")
-        for huge, small in pairs_of(quad.cpu):
+        for huge, small in pairs_of(quad.lap):
             ratio = huge / small
             if not _LOWEST < ratio < _HIGHEST:
                 raise ValueError(f"a ratio of {ratio:.3g} cannot be")
@@ -90,7 +90,7 @@ def _ratios(measurement: Measurement, kind: str) -> tuple[float, ...]:
 
 def _title(measurement: Measurement, name: str) -> str:
     """What was measured, where the file tells, else the file's name."""
-    for key in ("statement", "command"):
+    for key in ("stmt", "command"):
         value = measurement.settings.get(key)
         if isinstance(value, list):
             value = " ".join(str(part) for part in value)

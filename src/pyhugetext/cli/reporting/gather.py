@@ -16,6 +16,7 @@ from pyhugetext._stats import Region, Stats
 from pyhugetext.cli import recording
 from pyhugetext.cli.outcome import Failure
 from pyhugetext.cli.reporting.model import Subject
+from pyhugetext.measure.endings import ending
 
 
 class Found(NamedTuple):
@@ -152,7 +153,7 @@ def _run(modules: Sequence[str], directory: str) -> dict[str, Any]:
     if told is None:
         recording.show(output)
         what = f"importing {_listed(modules)}" if modules else "starting the interpreter"
-        raise Failure(f"{what} failed: it {recording.ending(process.returncode)}")
+        raise Failure(f"{what} failed: it {ending(process.returncode)}")
     module, missing = told["module"], told["missing"]
     if module and missing and (module == missing or module.startswith(f"{missing}.")):
         raise Failure(f"no module named {missing!r} for {sys.executable}")
