@@ -255,6 +255,6 @@ def test_a_distribution_is_drawn_within_its_picture(
     bars = [p for p in picture.iter("path") if p.get("class") == "bars"]
     assert len(bars) == 1 + (control is not None)
     numbers = [t.text for t in picture.iter("text") if t.get("class") == "number"]
-    assert 2 <= len(numbers) <= 9
+    assert 2 <= len(numbers) <= 7
     assert len(set(numbers)) == len(numbers)
     assert 0 <= chart.outside(one) <= len(one.effect_ratios) + len(one.control_ratios)

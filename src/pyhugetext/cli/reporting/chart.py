@@ -27,8 +27,8 @@ class _Axis:
         return _LEFT + (_RIGHT - _LEFT) * (inside - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Three to seven round numbers."""
-        rough = (self.high - self.low) / 4
+        """Two to seven round numbers."""
+        rough = (self.high - self.low) / 6
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough * 0.999)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
