@@ -180,14 +180,22 @@ def test_a_new_file_has_the_permissions_of_the_umask(cli: Cli, out: Path) -> Non
     ],
 )
 def test_where_it_cannot_be_written_one_sentence_says_so(
-    cli: Cli, tmp_path: Path, file: str, words: tuple[str, ...]
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    file: str,
+    words: tuple[str, ...],
 ) -> None:
     (tmp_path / "store.txt").write_text("")
-    cli.prefix = ("env", "-C", str(tmp_path))
-    result = cli("report", file)
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert_one_sentence(result, *words)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    assert main(["report", "--pid", str(os.getpid()), file]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    for word in words:
+        assert word in captured.err
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_no_room_leaves_the_old_file_and_nothing_else(cli: Cli, out: Path) -> None:

@@ -13,7 +13,8 @@ from conftest import HUGE, Run
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
 
-# Prints the exposition and stats() taken with nothing between them.
+# Prints the exposition and stats(), of the same moment: text that is used for the first time
+# changes them.
 SCRAPE = """
     import json
     import pyhugetext, pyhugetext.metrics
@@ -21,6 +22,7 @@ SCRAPE = """
     pyhugetext.metrics.register()
     %s
     stats = pyhugetext.stats()
+    pyhugetext.stats = lambda: stats
     text = generate_latest(REGISTRY).decode()
     print(json.dumps([text, stats.as_dict()]))
 """

@@ -47,6 +47,8 @@ APPLICATION = """
 """
 
 CONFIGURATION = """
+    control_socket_disable = True  # of gunicorn 25; others ignore it
+
     def post_worker_init(worker):
         import pyhugetext.metrics
         pyhugetext.metrics.update_every(0.1)
@@ -56,7 +58,7 @@ CONFIGURATION = """
         multiprocess.mark_process_dead(worker.pid)
 """
 
-OPTIONS = ("--workers=2", "--bind=127.0.0.1:0", "--graceful-timeout=5", "--no-control-socket")
+OPTIONS = ("--workers=2", "--bind=127.0.0.1:0", "--graceful-timeout=5")
 
 Samples = dict[tuple[str, str, str], float]
 
