@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -217,11 +218,13 @@ def _loads(headers: bytes) -> list[Load]:
 
 
 def _mount_id(fd: int) -> str:
-    with open(f"/proc/self/fdinfo/{fd}") as file:
-        for line in file:
-            if line.startswith("mnt_id:"):
-                return line.split()[1]
-    return ""
+    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(info, 4096).decode("ascii", "replace")
+    finally:
+        os.close(info)
+    found = re.search(r"^mnt_id:\s*(\d+)", text, re.M)
+    return found[1] if found else ""
 
 
 def _mount_id_of_memory_files() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "NotInspectable", "cells", "inspect"]
 
-_TRIES = 3
+_TRIES = 4
+_PAUSE = 0.002  # seconds; an execve(2) takes less
 _NONE, _ONE, _SMALL = range(3)  # how a cell is mapped; core/pagemap.h
 _ASK = "pyhugetext.stats() in that process says why"
 _BOOT = re.compile(r"/pyhugetext/_boot[^/]*\.so")
@@ -88,6 +90,8 @@ def _look(process: Process) -> _Look:
         before = process.state()
         try:
             mappings = process.mappings()
+            if not before.start_code:  # in the middle of execve(2)
+                raise Gone(f"process {process.pid} starts another program just now")
             files = Files(process)
             try:
                 objects, rests = find(mappings, files)
@@ -99,6 +103,7 @@ def _look(process: Process) -> _Look:
         except Gone:
             if not left:
                 raise
+            time.sleep(_PAUSE)
             continue
         if process.state()[3:] != before[3:]:
             continue
@@ -126,7 +131,7 @@ def _plan(one: Object, mappings: Mappings, state: State) -> RawRegion:
         one.head.build_id,
         [
             (m.start, m.end, m.offset, m.inode, *device_numbers(m.device), m.permissions, s)
-            for m in mappings.within(max(one.low - HUGE, 0), one.high + HUGE)
+            for m in mappings.within(one.low // HUGE * HUGE, -(-one.high // HUGE) * HUGE)
             for s in (m.start in swapped,)
         ],
     )

@@ -22,8 +22,8 @@ _SHM = re.compile(r"/dev/shm/pyhugetext-[0-9]+/v1/objects/")
 _MEMFD, _THP, _HUGETLB = "/memfd:pyhugetext:", "[anon:pyhugetext:", "/anon_hugepage"
 
 # Enough for any program; a process that is built to keep its reader busy gets no more.
-_MOST_FILES = 1 << 13
-_MOST_STEPS = 1 << 22
+_MOST_STEPS = 1 << 20
+_TOO_MANY = "the process has too many mappings to look at all of them"
 
 
 class Object(NamedTuple):
@@ -83,7 +83,7 @@ def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest
         if _is_file(mapping) and mapping.start not in own_starts:
             by_key[key_of(mapping)].append(mapping)
 
-    objects: list[Object] = []
+    objects = _Placed()
     rests: dict[Key, str] = {}
     steps = 0
     for key in _candidates(mappings, own_starts, by_key):
@@ -91,10 +91,12 @@ def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest
         executable = any("x" in m.permissions for m in pieces)
         steps += len(pieces)
         try:
-            if len(rests) + len(objects) > _MOST_FILES or steps > _MOST_STEPS:
-                raise Unreadable("the process has too many mappings to look at all of them")
+            if steps > _MOST_STEPS:
+                raise Unreadable(_TOO_MANY)
             head = files.head(pieces[0])
             steps += len(pieces) * len(head.loads)
+            if steps > _MOST_STEPS:
+                raise Unreadable(_TOO_MANY)
         except Unreadable as error:
             rests[key] = str(error)
             continue
@@ -103,13 +105,38 @@ def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest
                 rests[key] = ""
             continue
         for bias, voters in _biases(head, pieces):
-            found = _object(key, head, bias, voters, mappings, own)
+            low = bias + min(load.start for load in head.loads)
+            high = bias + max(load.end for load in head.loads)
+            steps += _count(mappings, low, high)
+            if steps > _MOST_STEPS:
+                rests[key] = _TOO_MANY
+                break
+            if not objects.free(low, high):
+                continue
+            found = _object(key, head, bias, (low, high), voters, mappings, own)
             if found is not None:
-                objects.append(found)
+                objects.add(found)
         if executable:
             rests.setdefault(key, "")
-    objects.sort(key=lambda one: one.low)
-    return objects, list(_rests(rests, by_key, objects, own))
+    return objects.all, list(_rests(rests, by_key, objects.all, own))
+
+
+class _Placed:
+    """Objects in order of address. No two lie over each other; where files say otherwise the first
+    is believed."""
+
+    def __init__(self) -> None:
+        self.all: list[Object] = []
+        self._lows: list[int] = []
+
+    def free(self, low: int, high: int) -> bool:
+        at = bisect.bisect_left(self._lows, high)
+        return at == 0 or self.all[at - 1].high <= low
+
+    def add(self, one: Object) -> None:
+        at = bisect.bisect_left(self._lows, one.low)
+        self._lows.insert(at, one.low)
+        self.all.insert(at, one)
 
 
 def _candidates(
@@ -172,13 +199,13 @@ def _object(
     key: Key,
     head: Head,
     bias: int,
+    span: tuple[int, int],
     voters: list[Mapping],
     mappings: list[Mapping],
     own: list[Mapping],
 ) -> Object | None:
     """The object at that bias, if it has text there as the headers say."""
-    low = bias + min(load.start for load in head.loads)
-    high = bias + max(load.end for load in head.loads)
+    low, high = span
     text = [(bias + load.start, bias + load.end) for load in head.loads if load.executable]
 
     def in_text(mapping: Mapping) -> bool:
@@ -204,6 +231,12 @@ def _object(
     return Object(key, head, bias, low, high, tuple(swapped), backing or "none")
 
 
+def _count(mappings: list[Mapping], low: int, high: int) -> int:
+    """How many mappings planning such an object looks at."""
+    first = bisect.bisect_left(mappings, (low // HUGE * HUGE,))
+    return bisect.bisect_left(mappings, (-(-high // HUGE) * HUGE,)) - first
+
+
 def _between(mappings: list[Mapping], low: int, high: int) -> list[Mapping]:
     """Those that touch the object. A swapped range may reach beyond it, to a whole huge page."""
     first = bisect.bisect_left(mappings, (low - HUGE,))
@@ -226,23 +259,34 @@ def _rests(
         return at >= 0 and mapping.start < objects[at].high
 
     used = {mapping.start for one in objects for mapping in one.swapped}
-    lost = [mapping for mapping in own if mapping.start not in used]
+    lost = {mapping.start: mapping for mapping in own if mapping.start not in used}
+    by_end = {mapping.end: mapping for mapping in lost.values()}
+
+    def beside(mapping: Mapping) -> Iterator[Mapping]:
+        """What of the lost follows it, and what comes before it, without a gap."""
+        at = mapping.end
+        while at in lost:
+            found = lost.pop(at)
+            del by_end[found.end]
+            yield found
+            at = found.end
+        at = mapping.start
+        while at in by_end:
+            found = by_end.pop(at)
+            del lost[found.start]
+            yield found
+            at = found.start
+
     for key, reason in rests.items():
         left = [m for m in by_key[key] if "x" in m.permissions and not accounted(m)]
         if not reason:
             for mapping in left:
                 yield Rest(key, (mapping,), (), "none", reason)
             continue
-        edges = {edge for m in by_key[key] for edge in (m.start, m.end)}
-        mine = []
-        for mapping in lost:
-            if mapping.start in edges or mapping.end in edges:
-                mine.append(mapping)
-                edges |= {mapping.start, mapping.end}
-        lost = [mapping for mapping in lost if mapping not in mine]
+        mine = sorted(found for mapping in by_key[key] for found in beside(mapping))
         if left or mine:
             backing = backing_of(mine[0]) if mine else None
             yield Rest(key, tuple(left), tuple(mine), backing or "none", reason)
-    for mapping in lost:
+    for mapping in lost.values():
         reason = "what it stands for was not found"
         yield Rest(key_of(mapping), (), (mapping,), backing_of(mapping) or "none", reason)

@@ -164,7 +164,7 @@ Outcome read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Ph
     if (!same && !is_mapped_file(fd, dev_major, dev_minor, inode))
         return {Status::file_gone, Call::none, 0};
 
-    Elf64_Ehdr header;
+    Elf64_Ehdr header = {};
     Outcome outcome = read_all(fd, &header, sizeof header, 0);
     if (!outcome.ok()) return outcome;
     constexpr u8 kIdent[] = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB};

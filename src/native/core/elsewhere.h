@@ -49,7 +49,7 @@ struct ForeignObject {
     u64 inode;
     Backing backing;
     BuildId build_id;
-    const ForeignMapping *mappings;  // sorted, at least those within 2 MiB of the object
+    const ForeignMapping *mappings;  // sorted, those in its 2 MiB pages
     size_t mapping_count;
 };
 
