@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import HUGE, Run
+from cli_tools import (
+    AS_NOBODY,
+    Library,
+    make_library,
+    need_for_others,
+    need_root,
+    need_tool,
+    public_directory,
+)
+from conftest import HUGE, clean_environment
 from helpers_inspect import Target, running
 from helpers_layouts import skip_unless_huge
 from pyhugetext import _inspect
@@ -177,30 +187,67 @@ def test_names_like_ours_are_not_taken_for_ours(target: Target, tmp_path: Path) 
     target.ask("drop()")
 
 
-def test_file_system_that_answers_when_it_likes(python: Run) -> None:
-    # FUSE of another user: its process must not be asked anything.
-    from pyhugetext import _files
-
-    class Mounted(_files.Files):
-        pass
-
-    with running(PYHUGETEXT="0") as target:
-        code = """
-            import sys
-            from pyhugetext import _files, _inspect
-            real = _files._mounts
-            _files._mounts = lambda process: dict.fromkeys(real(process), "fuse.odd")
+@pytest.mark.parametrize("links", [True, False])
+def test_file_system_that_stops_answering(compile_library: Library, links: bool) -> None:
+    # FUSE: a process of the same user as the one looked at decides when, and whether.
+    need_root()
+    need_tool("setpriv", "umount")
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("this kernel has no FUSE")
+    code = """
+        import sys
+        from pyhugetext import _files, _inspect
+        if sys.argv[2] == "False":  # as where map_files is not allowed
             first = _files.Files.__init__
             def init(files, process):
                 first(files, process)
-                files._guarded = True  # as if it were another user's
+                files._links = False
             _files.Files.__init__ = init
-            for region in _inspect.inspect(int(sys.argv[1])).regions:
-                print(region.reason)
-        """
-        told = python(code, str(target.pid), env={"PYHUGETEXT": "0"}).stdout.splitlines()
-    assert told
-    assert all("might make us wait" in line for line in told), told
+        for region in _inspect.inspect(int(sys.argv[1])).regions:
+            print(region.path, region.reason)
+    """
+    with public_directory() as directory:
+        need_for_others(directory, os.path.realpath(sys.executable))
+        library = make_library(compile_library)
+        point = directory / "mounted"
+        point.mkdir()
+        server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("helpers_fuse.py")), library, point],
+            env=clean_environment(PYHUGETEXT="0"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdin
+        assert server.stdout
+        try:
+            if server.stdout.readline() != "ready\n":
+                pytest.skip("no FUSE file system can be mounted here")
+            load = f"import ctypes; library = ctypes.CDLL({str(point / 'lib.so')!r})"
+            with running(load, prefix=AS_NOBODY, PYHUGETEXT="0") as target:
+                server.stdin.write("be silent\n")
+                server.stdin.flush()
+                assert server.stdout.readline() == "silent\n"
+                looker = subprocess.Popen(
+                    [sys.executable, "-c", textwrap.dedent(code), str(target.pid), str(links)],
+                    env=clean_environment(PYHUGETEXT="0"),
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                try:
+                    told = looker.communicate(timeout=30)[0]
+                finally:
+                    # Its end answers whoever waits, and cannot be killed while it does.
+                    server.kill()
+                    looker.kill()
+                (line,) = [one for one in told.splitlines() if one.startswith(str(point))]
+                assert "might make us wait" in line
+                assert all("wait" not in one for one in told.splitlines() if one != line)
+        finally:
+            server.kill()
+            asked = server.communicate()[0]
+            subprocess.run(["umount", "--lazy", point], check=False)
+    assert asked == "", "the file system was asked for something"
 
 
 def test_looking_leaves_no_descriptor_open(target: Target) -> None:
