@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad
+from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad, quad_of
 
 SLOT = 0.02  # seconds
 _LAP = 0.0005  # seconds: a shorter one would measure the clock, whose reading takes 0.3 us
@@ -47,6 +47,7 @@ class Switcher:
         small: Callable[[], object],
         slot: float = SLOT,
         loops: int | None = None,
+        laps: int | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._repeat = repeat
@@ -59,7 +60,7 @@ class Switcher:
         # milliseconds apart: with threads the slot is one lap.
         lap = slot if self.threaded else min(_LAP, slot)
         self.loops = loops if loops is not None else max(1, round(lap / self.run_seconds))
-        self.laps = max(1, round(slot / (self.loops * self.run_seconds)))
+        self.laps = laps or max(1, round(slot / (self.loops * self.run_seconds)))
         self.warm_laps = max(1, self.laps // _WARM_SHARE)
 
     def _autorange(self) -> tuple[float, bool]:
@@ -95,7 +96,7 @@ class Switcher:
         second()
         self._warm()
         slots.append(self._measure("small" if kind == EFFECT else ""))
-        return Quad(kind, *zip(*slots))
+        return quad_of(kind, slots)
 
     def settle(self) -> None:
         """To be called once before the first quad: both sides have been run."""
