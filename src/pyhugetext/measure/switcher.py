@@ -3,9 +3,11 @@
 The order is A-B-B-A (small, huge, huge, small), so that whatever drifts evenly (the processor's
 clock, other programs, a growing heap) hits both sides alike; heap, data and inputs are the same
 ones on both sides. A slot is made of laps of the same work, and the fastest one counts: what a
-neighbour on the same core takes comes and goes within milliseconds. After each switch the text has to be mapped page by page again, by faults that
-cost the small side more. So every switch is followed by runs that are not counted, at least one
-whole run: it touches all pages that the next one needs. Quads of the control, between those of the
+neighbour on the same core takes comes and goes within milliseconds.
+
+After each switch the text has to be mapped page by page again, by faults that cost the small side
+more. So every switch is followed by laps that are not counted: they touch all pages that the next
+ones need, those of the code that measures included. Quads of the control, between those of the
 effect, do the same dance but end on small text at every step.
 """
 
@@ -130,7 +132,7 @@ class Switcher:
         faults = _faults() - faults
         if meter is not None:
             meter.end(side)
-        return fastest, last - began, wall, faults
+        return max(fastest, 1), last - began, wall, faults
 
 
 def _faults() -> int:

@@ -1,6 +1,6 @@
 """Measures whether a program runs faster from 2 MiB pages, and says so when it does not.
 
-STMT runs in one process that switches between small and huge text every few milliseconds; a
+STMT runs in a process that switches between small and huge text every few ten milliseconds; a
 COMMAND is run again and again, in turns with PYHUGETEXT=0 and without. What counts is CPU time. A
 control, small text against small text, shows what the method and the machine add of their own."""
 
@@ -33,31 +33,34 @@ _SLOTS = (0.001, 60.0)
 MANUAL = """\
 how STMT is measured:
   As `python -m timeit` does it: SETUP is run once, STMT in a loop, with the garbage collector off
-  (-s 'import gc; gc.enable()' turns it on); several -s and STMT are lines. The current directory is
-  searched for modules. The process is a new one of this interpreter; it prints nowhere. There are
-  five of them, one after the other (--processes): each lies elsewhere in memory and has another
-  seed for its hashes, from which come differences of up to a percent or two. Each fills a
-  slot (--slot) with laps, each so many runs of STMT as take half a millisecond, and measures four
-  slots (a quad) in the order small, huge, huge, small. The CPU time of the fastest lap of each slot
-  counts, that of all threads of the process: what neighbours on the same core take away comes and
-  goes within milliseconds. Of STMT that runs in several threads the whole slot is one lap; STMT
-  that takes longer than the slot is run once a slot. Each quad gives one ratio huge / small; the
-  median of all and its 95 % bootstrap interval (processes are drawn first, then quads of them) are
-  the result. The time of switching does not
-  count, and after each switch STMT is run for at least a quarter of a slot, and once, before the
-  clock starts: the pages that were just mapped have then been touched again (`page faults`, in the
-  slots, shows that it was enough). After each quad comes one of the control.
+  (-s 'import gc; gc.enable()' turns it on); several -s and STMT are lines; the current directory
+  is searched for modules. It happens in a new process of this interpreter, whose output goes
+  nowhere. The process fills a slot (--slot) with laps, each as many runs of STMT as take half a
+  millisecond, and measures four slots, a quad, in the order small, huge, huge, small. The CPU time
+  of the fastest lap of a slot counts, that of all threads of the process: what neighbours on the
+  same core take away comes and goes within milliseconds. Where STMT runs in several threads the
+  slot is one lap; STMT that takes longer than the slot is run once a slot.
+
+  The time of switching does not count, and after each switch STMT is run for a quarter of a slot,
+  once at least, before the clock starts: the pages that were just mapped have been touched again
+  then. `page faults a slot` shows whether that was enough.
+
+  Each quad gives one ratio huge / small. After each comes a quad of the control. The time is
+  divided among five processes (--processes), one after the other: each lies elsewhere in memory
+  and has another seed for its hashes, which makes differences of a percent. The result is the
+  median of all ratios with its 95 % bootstrap interval, for which processes are drawn first and
+  then quads of them.
 
 how a COMMAND is measured:
   Whole processes in the order off, on, on, off (PYHUGETEXT=0 is off), after three runs that fill
-  the store and the caches and must succeed; user and system time with that of children it waited for. Each
-  neighbouring pair gives one ratio. It reads nothing, and prints into --log or nowhere. Three quads
-  and three of the control are measured at least, that is 27 runs. What a start of Python with
-  pyhugetext costs is part of it.
+  the store and the caches and must succeed; user and system time, with that of children that it
+  waited for. Each neighbouring pair gives one ratio. It reads nothing, and prints into --log or
+  nowhere. Three quads and three of the control are measured at least, so it is run 27 times. What
+  pyhugetext costs at each start of Python is part of it.
 
-Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for STMT,
-and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those of the
-environment.
+Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for a
+STMT, and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those
+of the environment.
 
 the verdict:
   faster by X % (FROM to TO %)   X % of the CPU time is saved; 1 lies outside the interval
