@@ -3,9 +3,11 @@
 The order is A-B-B-A (small, huge, huge, small), so that whatever drifts evenly (the processor's
 clock, other programs, a growing heap) hits both sides alike; heap, data and inputs are the same
 ones on both sides. A slot is made of laps of the same work, and the fastest one counts: what a
-neighbour on the same core takes comes and goes within milliseconds. After each switch the text has to be mapped page by page again, by faults that
-cost the small side more. So every switch is followed by runs that are not counted, at least one
-whole run: it touches all pages that the next one needs. Quads of the control, between those of the
+neighbour on the same core takes comes and goes within milliseconds.
+
+After each switch the text has to be mapped page by page again, by faults that cost the small side
+more. So every switch is followed by laps that are not counted: they touch all pages that the next
+ones need, those of the code that measures included. Quads of the control, between those of the
 effect, do the same dance but end on small text at every step.
 """
 
@@ -17,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad
+from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad, quad_of
 
 SLOT = 0.02  # seconds
 _LAP = 0.0005  # seconds: a shorter one would measure the clock, whose reading takes 0.3 us
@@ -47,6 +49,7 @@ class Switcher:
         small: Callable[[], object],
         slot: float = SLOT,
         loops: int | None = None,
+        laps: int | None = None,
         meter: Meter | None = None,
     ) -> None:
         self._repeat = repeat
@@ -59,7 +62,7 @@ class Switcher:
         # milliseconds apart: with threads the slot is one lap.
         lap = slot if self.threaded else min(_LAP, slot)
         self.loops = loops if loops is not None else max(1, round(lap / self.run_seconds))
-        self.laps = max(1, round(slot / (self.loops * self.run_seconds)))
+        self.laps = laps or max(1, round(slot / (self.loops * self.run_seconds)))
         self.warm_laps = max(1, self.laps // _WARM_SHARE)
 
     def _autorange(self) -> tuple[float, bool]:
@@ -95,7 +98,7 @@ class Switcher:
         second()
         self._warm()
         slots.append(self._measure("small" if kind == EFFECT else ""))
-        return Quad(kind, *zip(*slots))
+        return quad_of(kind, slots)
 
     def settle(self) -> None:
         """To be called once before the first quad: both sides have been run."""
@@ -129,7 +132,7 @@ class Switcher:
         faults = _faults() - faults
         if meter is not None:
             meter.end(side)
-        return fastest, last - began, wall, faults
+        return max(fastest, 1), last - began, wall, faults
 
 
 def _faults() -> int:
