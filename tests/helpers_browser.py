@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -65,6 +66,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._in], [], [], 60)[0], "the browser does not answer"
             got = self._in.read(1 << 16)
             assert got, "the browser has ended"
             self._rest += got
