@@ -156,7 +156,7 @@ def test_squares_differ_by_more_than_their_colour(chromium: Browser, example: Pa
 
 
 def test_it_prints_on_white(chromium: Browser, example: Path) -> None:
-    chromium.open(example, scheme="dark")
+    chromium.open(example, 680, scheme="dark")  # A4 with margins
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     chromium.call("Emulation.setEmulatedMedia", media="print", features=dark)
     ground = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -164,6 +164,7 @@ def test_it_prints_on_white(chromium: Browser, example: Path) -> None:
     ink = chromium.evaluate("getComputedStyle(document.querySelector('h1')).color")
     assert ink == "rgb(0, 0, 0)"
     blue = chromium.evaluate("getComputedStyle(document.querySelector('.c1 .full')).fill")
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= 680
     pdf = base64.b64decode(chromium.call("Page.printToPDF", printBackground=False)["data"])
     chromium.call("Emulation.setEmulatedMedia", media="")
     assert pdf.startswith(b"%PDF")
