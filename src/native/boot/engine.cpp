@@ -175,7 +175,12 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
-        if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
+        const bool other_plan = plain.inward != inward_;
+        inward_ = plain.inward;
+        table_.plan_inward(inward_);
+        if (other_plan)
+            put_back(Backing::none);
+        else if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
             put_back(request_.backing);
         pass(scope);
     }

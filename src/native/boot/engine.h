@@ -46,6 +46,7 @@ struct PlainRequest {
     bool fall_back;          // false: what the store lacks waits until it was built
     Str include, exclude;    // patterns, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL
+    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
 };
 
 // One engine a process. The core's memory is not safe for threads, so whatever allocates or gives
@@ -56,9 +57,10 @@ public:
     static Engine &get();
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
-    // backing, regions that have another one are put back first. Returns how many regions wait for
-    // a store entry to be built, or -1 when memory ran out and nothing was done. `scope` is fresh
-    // when nothing was ever swapped: then only what is around the objects is read.
+    // backing, regions that have another one are put back first, with another plan all. Returns how
+    // many regions wait for a store entry to be built, or -1 when memory ran out and nothing was
+    // done. `scope` is fresh when nothing was ever swapped: then only what is around the objects is
+    // read.
     long remap(const PlainRequest &plain, Table::Scope scope);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
@@ -94,7 +96,7 @@ private:
     bool listed_ = false;
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
-    bool started_ = false, enabled_ = false;
+    bool started_ = false, enabled_ = false, inward_ = false;
 };
 
 }  // namespace pht

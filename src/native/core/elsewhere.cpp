@@ -195,7 +195,7 @@ bool plan_elsewhere(const ForeignObject &object, Region *out) {
                                            : originals.push(mapping.plain);
         if (!added) return false;
     }
-    if (!plan(*out, originals)) return false;
+    if (!plan(*out, originals, false)) return false;
     mark_swapped(object, out);
     if (out->any_huge()) {
         out->backing = object.backing;

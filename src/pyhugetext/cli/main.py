@@ -31,12 +31,13 @@ exit status:
 """
 
 
-def _load() -> dict[str, ModuleType]:
+def load() -> dict[str, ModuleType]:
+    """The commands by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
     return {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
 
 
-def _parsers(
+def make_parsers(
     modules: dict[str, ModuleType],
 ) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser, and the one of each command."""
@@ -70,8 +71,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
 
 
 def _run(arguments: list[str]) -> int:
-    modules = _load()
-    parser, parsers = _parsers(modules)
+    modules = load()
+    parser, parsers = make_parsers(modules)
     own, command = _split(arguments)
     options = parser.parse_args(own)
     module = modules[options.subcommand]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pyhugetext.cli.outcome import Failure, reason_of
+from pyhugetext.measure.endings import ending
 from pyhugetext.store import build, catalogue, places, record
 
 # What of the user's settings decides about which objects are wanted.
@@ -142,13 +142,13 @@ def import_module(recorder: Recorder, module: str) -> list[Wanted]:
         pass
     what = f"importing {module}" if module else "starting the interpreter"
     if told is None:
-        _show(output)
+        show(output)
         raise Failure(f"{what} failed: it {ending(process.returncode)}")
     missing = told["missing"]
     if missing and (module == missing or module.startswith(missing + ".")):
         raise Failure(f"no module named {missing!r} for {sys.executable}")
     if told["error"]:
-        _show(output)
+        show(output)
         raise Failure(f"{what} failed: {told['error']}")
     return [Wanted(path, bias) for path, low in told["present"] for bias in _bias(path, low)]
 
@@ -167,7 +167,7 @@ def _bias(path: str, low: int) -> Iterator[int]:
         yield (low - (head.loads[0].vaddr & -4096)) % build.HUGE
 
 
-def _show(output: str) -> None:
+def show(output: str) -> None:
     """What the child printed, on stderr."""
     if sys.stderr is None:
         return
@@ -197,14 +197,3 @@ def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tupl
                 process.wait()
                 raise
             interrupted = True
-
-
-def ending(status: int) -> str:
-    """How a process ended, from subprocess's status: `ended with exit status 3`."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was ended by {name}"
