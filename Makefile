@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native -name '*.cpp' -o -name '*.h')
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo test heavy lint format bench-startup clean
+.PHONY: help demo test heavy lint format bench bench-startup clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make heavy          the tests that need torch and other large wheels"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
+	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
 	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
 	@echo "make clean          remove what the targets made"
 
@@ -144,6 +145,29 @@ $(BENCH)/installed: $(SOURCES)
 
 bench-startup: $(BENCH)/installed
 	@$(BENCH)/bin/python benchmarks/startup.py $(BENCH_ARGS)
+
+# The suite: a wheel that does not fit, or that would bring CUDA, costs its workload and no more.
+comma := ,
+SUITE_WHEELS ?= numpy pandas pyarrow scikit-learn sqlalchemy django sqlglot torch==2.13.0
+SUITE := .venv-bench/suite-$(TAG)
+$(SUITE)/installed: $(SOURCES)
+	$(call install,$(SUITE),'.[bench$(comma)cli]')
+	@for wheel in $(SUITE_WHEELS); do \
+	    if ! $(SUITE)/bin/python -m pip install --quiet --dry-run --only-binary :all: \
+	        --report $(SUITE)/report.json $$wheel 2>$(SUITE)/log; then \
+	        grep -q 'No matching distribution' $(SUITE)/log || { cat $(SUITE)/log >&2; exit 1; }; \
+	        echo "make bench: without $$wheel: no file fits $(TAG)"; \
+	    elif grep -qE '"name": *"(nvidia|cuda|triton)' $(SUITE)/report.json; then \
+	        echo "make bench: without $$wheel: for $(TAG) it is a CUDA build here"; \
+	    else \
+	        echo "installing into $(SUITE): $$wheel"; \
+	        $(SUITE)/bin/python -m pip install --quiet --only-binary :all: $$wheel || exit 1; \
+	    fi; \
+	done
+	@touch $@
+
+bench: $(SUITE)/installed
+	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
 	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-lint .venv-bench \
