@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine_api.h"
+#include "machine.h"
 
 namespace py = pybind11;
 
@@ -145,4 +146,5 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);
     module.def("is_main_interpreter", &is_main_interpreter);
+    pht::machine::bind(module);
 }
