@@ -40,7 +40,7 @@ def collect(
             )
         )
     if backing not in ("file", "store"):
-        out += _about_store(checks, user, settings)
+        out += _about_store(checks, user, settings, backing)
     if backing == "store" and started.waits:
         out.append(
             Advice(
@@ -71,7 +71,9 @@ def _about_start(started: Start, settings: Settings) -> list[Advice]:
     return out
 
 
-def _about_store(checks: dict[str, Check], user: Storage, settings: Settings) -> list[Advice]:
+def _about_store(
+    checks: dict[str, Check], user: Storage, settings: Settings, backing: str
+) -> list[Advice]:
     """No store on disk is in use: what would make one."""
     verdict = checks["large_folios"].facts["verdict"]
     if user.path is None:
@@ -102,6 +104,9 @@ def _about_store(checks: dict[str, Check], user: Storage, settings: Settings) ->
         return [Advice(text, "RUN pyhugetext warm --system --all-installed")]
     if settings.build == "never":
         text = "PYHUGETEXT_BUILD=never leaves the store as it is: fill it ahead"
+        return [Advice(text, "pyhugetext warm --all-installed")]
+    if backing == "shm":
+        text = "shared memory is used because it has the entries and the disk has none: make those"
         return [Advice(text, "pyhugetext warm --all-installed")]
     if checks["limits"].state == LIMIT:
         text = "limits of this process keep it from building entries: fill the store without them"

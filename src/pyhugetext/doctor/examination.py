@@ -18,7 +18,7 @@ from pyhugetext.doctor import (
     storage,
     trials,
 )
-from pyhugetext.doctor.check import LIMIT, OK, Check
+from pyhugetext.doctor.check import LIMIT, OK, PROBLEM, Check
 
 
 class Examination(NamedTuple):
@@ -51,6 +51,10 @@ def examine(settings: Settings, tell: Callable[[str], None]) -> Examination:
     tell("trying the backings")
     ladder = rungs.try_all(settings, stores, started.takes)
     works, reason, backing = _conclude(started, ladder)
+    if not works:
+        # What stands in the way of everything, rather than what follows from it.
+        before = [c.text for c in checks if c.state == PROBLEM and c.group in ("kernel", "process")]
+        reason = before[0] if before else reason
     found = Examination(works, reason, backing, checks, stores, ladder, [])
     told = {check.name: check for check in checks}
     return found._replace(

@@ -112,6 +112,9 @@ def try_all(settings: Settings, stores: list[Storage], present: str | None) -> L
     finally:
         for path in places:
             shutil.rmtree(path, ignore_errors=True)
+    for temporary, store in ((disk, user), (memory, shm)):
+        if temporary and store.path:
+            told = _renamed(told, temporary, store.path)
     return _conclude(told, unfit, wanted, present if wanted == "auto" else None, error)
 
 
@@ -143,6 +146,15 @@ def _sweep(directory: str) -> None:
             own = pid.isdigit() and os.lstat(path).st_uid == os.geteuid()
             if own and (int(pid) == os.getpid() or not os.path.isdir(f"/proc/{pid}")):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _renamed(told: Any, old: str, new: str) -> Any:
+    """What the child told, with the store's name in place of the temporary one's."""
+    if isinstance(told, dict):
+        return {key: _renamed(value, old, new) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_renamed(value, old, new) for value in told]
+    return told.replace(old, new) if isinstance(told, str) else told
 
 
 def _conclude(

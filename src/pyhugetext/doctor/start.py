@@ -38,6 +38,9 @@ print(json.dumps(told))
 """
 
 
+_SHARED = ("file", "store", "shm")
+
+
 class Start(NamedTuple):
     """How new processes start. `stats` is what stats() says there, with nothing built."""
 
@@ -64,12 +67,13 @@ class Start(NamedTuple):
 
     @property
     def takes(self) -> str | None:
-        """The rung the interpreter is on, where no missing entry stands before a better one."""
+        """The rung the interpreter is on, where it would not build an entry for a better one."""
         region = self.interpreter
-        if region is None or not region["huge_bytes"] or self.waits:
+        if region is None or not region["huge_bytes"]:
             return None
         backing: str = region["backing"]
-        return backing
+        # Nothing is built for what a shared copy serves already.
+        return backing if backing in _SHARED or not self.waits else None
 
 
 def look(settings: _settings.Settings) -> Start:
