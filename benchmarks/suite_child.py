@@ -1,0 +1,95 @@
+"""One workload of the suite in a process of its own: what suite.py starts.
+
+It begins on small text, without the start-up hook, and measures one side after the other with the
+same data, each against small text. What it finds goes to the descriptor that it is given, a line of
+JSON each: {"side", "share"} now and then, {"side", "result"} for each side, {"skipped"} where the
+workload cannot run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import workloads
+from pyhugetext.measure.measurement import CONTROL, EFFECT
+from pyhugetext.measure.sides import NothingHuge, Sides
+from pyhugetext.measure.switcher import switch
+
+# What is compared with small text: backing, and whether the plan is that of other tools, which
+# take the whole 2 MiB pages inside the text and copy them to anonymous memory.
+SIDES: dict[str, tuple[str, bool]] = {
+    "auto": ("auto", False),
+    "thp": ("thp", False),
+    "inward": ("thp", True),
+}
+
+
+def measure(
+    run: Callable[[], object], side: str, seconds: float, tell: Callable[..., None]
+) -> None:
+    """Measures one side and tells the result; in words where there is none."""
+    backing, inward = SIDES[side]
+    sides = Sides(backing, inward=inward)
+    try:
+        sides.prepare()
+    except NothingHuge as error:
+        tell(side=side, result={"skipped": str(error)})
+        sides.small()
+        return
+    found = switch(
+        run,
+        seconds=seconds,
+        huge=sides.huge,
+        small=sides.small,
+        on_progress=lambda share: tell(side=side, share=share),
+    )
+    sides.huge()
+    run()  # pages of files come at their first use
+    text = sides.describe()
+    sides.small()
+    document = found.as_dict()
+    kept = ("effect", "control", "whole", "wall", "verdict", "settings")
+    result: dict[str, Any] = {key: document[key] for key in kept}
+    result["text"] = text
+    result["quads"] = {
+        kind: [
+            round((lap[1] + lap[2]) / (lap[0] + lap[3]), 6)
+            for lap in (quad.lap for quad in found.of(kind))
+        ]
+        for kind in (EFFECT, CONTROL)
+    }
+    small = sorted(found.slots("small"))
+    result["iteration_ns"] = small[len(small) // 2] // found.loops
+    tell(side=side, result=result)
+
+
+def main() -> None:
+    name, sides, seconds, descriptor = sys.argv[1:]
+    with os.fdopen(int(descriptor), "w", encoding="utf-8") as messages:
+
+        def tell(**message: Any) -> None:
+            messages.write(json.dumps(message) + "\n")
+            messages.flush()
+
+        try:
+            run = workloads.prepare(name)
+        except ImportError as error:
+            tell(skipped=f"{type(error).__name__}: {error}")
+            return
+        tell(versions={each: metadata.version(each) for each in workloads.load(name).NEEDS})
+        run()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        for side in sides.split(","):
+            measure(run, side, float(seconds), tell)
+
+
+if __name__ == "__main__":
+    main()
