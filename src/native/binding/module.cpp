@@ -35,7 +35,7 @@ pht::Str view(const py::bytes &bytes) {
 
 long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, bool fall_back,
            const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
-           const py::bytes &shm_stores) {
+           const py::bytes &shm_stores, bool inward) {
     const pht::EngineApi &api = engine();
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
                                        minimum_text,
@@ -44,7 +44,8 @@ long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, bool fall
                                        view(include),
                                        view(exclude),
                                        view(stores),
-                                       view(shm_stores)};
+                                       view(shm_stores),
+                                       inward};
     long missing;
     {
         const py::gil_scoped_release released;
@@ -142,7 +143,8 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
                py::arg("private_limit"), py::arg("fall_back"), py::arg("include"),
-               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"));
+               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"),
+               py::arg("inward") = false);
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);
     module.def("is_main_interpreter", &is_main_interpreter);

@@ -157,7 +157,13 @@ long Engine::remap(const PlainRequest &plain) {
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
     if (machine_.ok()) {
-        if (request_.backing != Backing::automatic) put_back(request_.backing);
+        const bool other_plan = plain.inward != inward_;
+        inward_ = plain.inward;
+        table_.plan_inward(inward_);
+        if (other_plan)
+            put_back(Backing::none);
+        else if (request_.backing != Backing::automatic)
+            put_back(request_.backing);
         pass(Table::Scope::candidates);
     }
     elapsed_ns_ += sys::since(began);

@@ -40,6 +40,7 @@ struct PlainRequest {
     bool fall_back;          // false: what the store lacks waits until it was built
     Str include, exclude;    // patterns, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL
+    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
 };
 
 // One engine a process. The core's memory is not safe for threads, so whatever allocates or gives
@@ -50,8 +51,9 @@ public:
     static Engine &get();
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
-    // backing, regions that have another one are put back first. Returns how many regions wait for
-    // a store entry to be built, or -1 when memory ran out and nothing was done.
+    // backing, regions that have another one are put back first, with another plan all. Returns how
+    // many regions wait for a store entry to be built, or -1 when memory ran out and nothing was
+    // done.
     long remap(const PlainRequest &plain);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
@@ -79,7 +81,7 @@ private:
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
     u64 seen_adds_ = 0, seen_subs_ = 0;
-    bool started_ = false, enabled_ = false;
+    bool started_ = false, enabled_ = false, inward_ = false;
 };
 
 }  // namespace pht

@@ -78,7 +78,7 @@ struct Builder {
 
 }  // namespace
 
-bool plan(Region &region, const Array<PlainMapping> &mappings) {
+bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
     const Object &object = region.object;
     region.pieces.clear();
     region.pages.clear();
@@ -121,7 +121,7 @@ bool plan(Region &region, const Array<PlainMapping> &mappings) {
         HugePage &page = region.pages[i];
         page.text = static_cast<u32>(text);
         region.text_bytes += text;
-        if (covered < kHugeSize || text == 0) continue;
+        if (covered < kHugeSize || text < (inward ? kHugeSize : 1)) continue;
         page.state = HugePage::State::small;
         region.coverable_bytes += text;
         any = true;

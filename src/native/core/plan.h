@@ -20,7 +20,9 @@ struct PlainMapping {
 // same file, padding inside the object, or free address space that goes away with the object (for
 // the executable, which never goes away, any free address space). What is writable is decided by
 // the program headers: RELRO looks read-only in maps and holds relocated pointers.
+//
+// With `inward` only pages that are text from end to end, as other tools plan: for comparison.
 // Returns false when memory ran out.
-bool plan(Region &region, const Array<PlainMapping> &mappings);
+bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward);
 
 }  // namespace pht

@@ -180,7 +180,7 @@ bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
 }  // namespace
 
 // Plans a region anew unless it is swapped and still ours.
-Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, bool *replaced) {
+Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, bool *replaced) const {
     if (region.any_huge()) {
         if (still_ours(region, around)) return done();
         region.backing = Backing::none;
@@ -192,7 +192,7 @@ Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, boo
         return done();
     }
     const Outcome before = region.outcome;
-    if (!plan(region, around)) return {Status::no_memory, Call::none, 0};
+    if (!plan(region, around, inward_)) return {Status::no_memory, Call::none, 0};
     // What was decided before stays said until it is decided anew.
     if (region.outcome.status == Status::pending && before.status != Status::huge &&
         before.status != Status::partial)

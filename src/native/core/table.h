@@ -19,6 +19,9 @@ struct Request {
 
 class Table {
 public:
+    // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
+    void plan_inward(bool inward) { inward_ = inward; }
+
     // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
     // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
     void begin_listing();
@@ -66,10 +69,11 @@ private:
     static void finish(Region &region, Backing backing);
     long observe_once(Scope scope, bool *replaced);
     long observe_fresh();
-    static Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
-                              bool *replaced);
+    Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
+                       bool *replaced) const;
 
     Array<Region *> regions_;
+    bool inward_ = false;
     Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pyhugetext.cli import text
@@ -24,13 +25,16 @@ class Progress:
         self._label = ""
         self._total = 0
         self._done = 0
+        self._show: Callable[[int], str] = text.size
         self._began = 0.0
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, label: str, total: int = 0) -> None:
-        """A new phase; `total` bytes are ahead, 0 where that is not known."""
+    def begin(self, label: str, total: int = 0, show: Callable[[int], str] = text.size) -> None:
+        """A new phase; `total` is ahead, 0 where that is not known: bytes, or what `show` makes
+        words of."""
         self.stop()
+        self._show = show
         self._label, self._total, self._done = label, total, 0
         self._began = time.monotonic()
         if text.width_of(sys.stderr) is not None:
@@ -43,7 +47,7 @@ class Progress:
         self._label = label
 
     def advance(self, amount: int) -> None:
-        """So many bytes more are done."""
+        """So much more is done."""
         self._done += amount
 
     def stop(self) -> None:
@@ -79,8 +83,10 @@ class Progress:
         if not self._total:
             return f"{label} ({seconds} s)"
         share = self._done / self._total
-        sizes = f"{text.size(self._done)} of {text.size(self._total)}"
-        return f"[{text.bar(share, 24)}] {share:4.0%} {sizes} {seconds} s {label}"
+        return f"[{text.bar(share, 24)}] {share:4.0%} {self._amount()} {seconds} s {label}"
+
+    def _amount(self) -> str:
+        return f"{self._show(self._done)} of {self._show(self._total)}" if self._total else ""
 
     def _draw_rich(self, rich: Any) -> None:
         from rich.console import Console
@@ -89,14 +95,17 @@ class Progress:
             rich.SpinnerColumn(),
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
-            rich.DownloadColumn(binary_units=True),
+            rich.TextColumn("{task.fields[amount]}", markup=False),
             rich.TimeElapsedColumn(),
         )
         with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=None)
+            task = bar.add_task("", total=None, amount="")
             while True:
                 label = text.shorten(text.printable(self._label), 40)
                 total = self._total or None
-                bar.update(task, description=label, completed=self._done, total=total)
+                amount = self._amount()
+                bar.update(
+                    task, description=label, completed=self._done, total=total, amount=amount
+                )
                 if self._end.wait(_REDRAW):
                     break

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pyhugetext.cli.outcome import Failure, reason_of
+from pyhugetext.measure.endings import ending
 from pyhugetext.store import build, catalogue, places, record
 
 # What of the user's settings decides about which objects are wanted.
@@ -197,14 +197,3 @@ def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tupl
                 process.wait()
                 raise
             interrupted = True
-
-
-def ending(status: int) -> str:
-    """How a process ended, from subprocess's status: `ended with exit status 3`."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"was ended by {name}"

@@ -174,6 +174,7 @@ def _choose(call: _Run) -> stores.Place:
 def _find(call: _Run) -> None:
     """What is wanted: from the interpreter, the modules, what is installed, the command."""
     from pyhugetext.cli import recording
+    from pyhugetext.measure.endings import ending
 
     with recording.recorder() as recorder:
         # A module's process holds the interpreter too.
@@ -193,7 +194,7 @@ def _find(call: _Run) -> None:
                     recorder, command, call.options.json
                 )
                 if status and not call.interrupted:
-                    call.fail(f"the command {recording.ending(status)}")
+                    call.fail(f"the command {ending(status)}")
             except Failure as failure:
                 call.fail(str(failure))
             else:

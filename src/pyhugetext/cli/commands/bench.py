@@ -1,0 +1,341 @@
+"""Measures whether a program runs faster from 2 MiB pages, and says so when it does not.
+
+STMT runs in one process that switches between small and huge text every few milliseconds; a
+COMMAND is run again and again, in turns with PYHUGETEXT=0 and without. What counts is CPU time. A
+control, small text against small text, shows what the method and the machine add of their own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyhugetext.cli import text
+from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure, reason_of
+from pyhugetext.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from pyhugetext.measure.measurement import Measurement
+
+SUMMARY = "measure whether a program runs faster from 2 MiB pages"
+TAKES_COMMAND = True
+
+_SECONDS = 20.0
+_SLOTS = (0.001, 60.0)
+
+MANUAL = """\
+how STMT is measured:
+  As `python -m timeit` does it: SETUP is run once, STMT in a loop, with the garbage collector off
+  (-s 'import gc; gc.enable()' turns it on); several -s and STMT are lines. The current directory is
+  searched for modules. The process is a new one of this interpreter; it prints nowhere. It fills a
+  slot (--slot) with laps, each so many runs of STMT as take half a millisecond, and measures four
+  slots (a quad) in the order small, huge, huge, small. The CPU time of the fastest lap of each slot
+  counts, that of all threads of the process: what neighbours on the same core take away comes and
+  goes within milliseconds. Of STMT that runs in several threads the whole slot is one lap; STMT
+  that takes longer than the slot is run once a slot. Each quad gives one ratio huge / small; the
+  median of all and its 95 % bootstrap interval are the result. The time of switching does not
+  count, and after each switch STMT is run for at least a quarter of a slot, and once, before the
+  clock starts: the pages that were just mapped have then been touched again (`page faults`, in the
+  slots, shows that it was enough). After each quad comes one of the control.
+
+how a COMMAND is measured:
+  Whole processes in the order off, on, on, off (PYHUGETEXT=0 is off), after three runs that fill
+  the store and the caches and must succeed; user and system time with that of children it waited for. Each
+  neighbouring pair gives one ratio. It reads nothing, and prints into --log or nowhere. Three quads
+  and three of the control are measured at least, that is 27 runs. What a start of Python with
+  pyhugetext costs is part of it.
+
+Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for STMT,
+and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those of the
+environment.
+
+the verdict:
+  faster by X % (FROM to TO %)   X % of the CPU time is saved; 1 lies outside the interval
+  slower by X % (FROM to TO %)
+  no difference shown            1 lies inside the interval
+  no verdict                     the 99 % interval of the control does not contain 1: the machine
+                                 is too noisy now; or there are fewer than 6 ratios
+
+  A run lays the text of a library in these pages of physical memory and no others; a difference of
+  less than a percent may come from that. Measure again after a restart before you believe it.
+
+TLB misses are counted in user space by perf_event_open(2), where the machine lets it; with one
+line for the reason where not.
+
+keys of --json:
+  format        "pyhugetext-bench-1"
+  kind          "statement" or "command"
+  effect        {median, low, high, pairs, confidence}: the ratio huge / small of CPU time
+  control       the same of small / small; null where nothing was measured of it
+  whole         {effect, control} of the CPU time of whole slots, not only the fastest laps
+  wall          {effect, control} of the wall-clock time
+  verdict       {word, sentence}: faster, slower, no difference, too noisy, too few
+  samples       {loops, laps, quads, faults_per_slot}: runs a lap, laps a slot; quads is [{kind,
+                lap, cpu, wall, faults}] in the order of measuring, with four numbers each: CPU time
+                of the fastest lap, CPU and wall-clock time of the slot (nanoseconds), page faults
+  text          {backing, text_bytes, coverable_bytes, mapped_bytes, huge_bytes, private_bytes}
+                while huge; empty of a COMMAND
+  counters      by name {small, huge}, how many a run, or {unavailable: why}
+  machine       {processor, processors, machine, hypervisor, kernel, thp_enabled, python,
+                executable, pyhugetext}
+  settings      what was asked for, and {run_seconds, threaded, interrupted}
+
+examples:
+  pyhugetext bench -s 'import json; d = {str(i): i for i in range(100)}' 'json.loads(json.dumps(d))'
+  pyhugetext bench --seconds 60 -s 'from mine import run' 'run()'
+  pyhugetext bench --backing thp -s 'import torch; a = torch.rand(9, 9)' 'a.sum() + a.mean()'
+  pyhugetext bench -- python -m pytest -q tests
+  pyhugetext bench --pyperf /tmp/mine -- python program.py &&
+      python -m pyperf compare_to /tmp/mine-small.json /tmp/mine-huge.json
+  pyhugetext bench --json 'sorted(range(99))' > bench.json && pyhugetext report --bench bench.json
+
+exit status:
+  0 measured, whatever the verdict; 1 STMT or COMMAND failed, or no text came to lie on huge pages;
+  2 wrong usage, STMT is no Python; 130 interrupted (what was measured until then is printed)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "pyhugetext bench [-h] [--json] [--seconds SECONDS] [--backing BACKING] [--pyperf PREFIX]\n"
+        "       [-s SETUP]... [-n LOOPS] [--slot SECONDS] STMT...\n"
+        "       pyhugetext bench [the same] [--log FILE] -- COMMAND..."
+    )
+    parser.add_argument("stmt", metavar="STMT", nargs="*", help="what to measure; a line each")
+    parser.add_argument(
+        "-s", "--setup", metavar="SETUP", action="append", help="runs once before; a line each"
+    )
+    parser.add_argument(
+        "-n", metavar="LOOPS", help="runs of STMT a lap (default: what takes half a millisecond)"
+    )
+    parser.add_argument(
+        "--seconds", metavar="SECONDS", help=f"measure for so long (default {_SECONDS:g})"
+    )
+    parser.add_argument("--slot", metavar="SECONDS", help="length of a slot (default 0.02)")
+    parser.add_argument(
+        "--backing", metavar="BACKING", help="auto, file, store, shm, memfd, thp or hugetlb"
+    )
+    parser.add_argument(
+        "--pyperf", metavar="PREFIX", help="write PREFIX-small.json and PREFIX-huge.json for pyperf"
+    )
+    parser.add_argument("--log", metavar="FILE", help="what COMMAND prints, appended")
+    parser.add_argument("--json", action="store_true", help="print JSON; keys below")
+
+
+def _number(name: str, value: str | None, default: float, low: float, high: float) -> float:
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise Failure(f"{name} {value!r}: allowed are {low:g} to {high:g} seconds", USAGE)
+    return number
+
+
+class _Call:
+    """One call: the options, checked, and the progress."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from pyhugetext import _settings
+        from pyhugetext.measure.switcher import SLOT
+
+        self.options = options
+        self.command: list[str] | None = options.command
+        if bool(options.stmt) == bool(self.command):
+            raise Failure("it takes a STMT, or a COMMAND behind --", USAGE)
+        self.seconds = _number("--seconds", options.seconds, _SECONDS, 0.001, 1e6)
+        self.slot = _number("--slot", options.slot, SLOT, *_SLOTS)
+        self.loops = self._loops()
+        unused = ("setup", "n", "slot") if self.command else ("log",)
+        for name in unused:
+            if getattr(options, name) is not None:
+                flag = {"setup": "-s", "n": "-n"}.get(name, f"--{name}")
+                what = "COMMAND" if self.command else "STMT"
+                raise Failure(f"{flag} does not go with a {what}", USAGE)
+        self.backing: str | None = options.backing
+        if self.backing is not None and self.backing not in _settings.BACKINGS:
+            allowed = ", ".join(_settings.BACKINGS)
+            raise Failure(f"--backing {self.backing!r} is unknown; allowed: {allowed}", USAGE)
+        if options.pyperf is not None:
+            folder = os.path.dirname(options.pyperf) or "."
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise Failure(f"--pyperf {options.pyperf}: nothing can be written in {folder}")
+        self.progress = Progress()
+        self.shown = 0
+
+    def _loops(self) -> int | None:
+        value = self.options.n
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit()) or not 0 < int(value[:20]) < 1 << 40:
+            raise Failure(f"-n {value!r}: a number of runs, 1 or more", USAGE)
+        return int(value)
+
+    def begin(self, label: str, whole: bool = False) -> None:
+        """A phase of the progress; the `whole` one is counted in milliseconds."""
+        self.shown = 0
+        total = round(self.seconds * 1000) if whole else 0
+        self.progress.begin(label, total, lambda ms: f"{ms / 1000:.0f} s")
+
+    def advance(self, share: float) -> None:
+        now = round(share * self.seconds * 1000)
+        self.progress.advance(now - self.shown)
+        self.shown = now
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end us as SIGINT does: with our children."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pyhugetext.measure.endings import MeasuringFailed
+
+    call = _Call(options)
+    with _signals():
+        try:
+            found, interrupted = _command(call) if call.command else _statement(call)
+        except MeasuringFailed as failure:
+            raise Failure(str(failure)) from None
+        finally:
+            call.progress.stop()
+    if found is None:
+        text.say("interrupted before anything was measured", "bench")
+        return INTERRUPTED
+    _report(call, found)
+    if interrupted:
+        text.say("interrupted; this is what was measured until then", "bench")
+        return INTERRUPTED
+    return OK
+
+
+def _statement(call: _Call) -> tuple[Measurement | None, bool]:
+    """What was measured, and whether Ctrl-C ended it."""
+    from pyhugetext import _native  # without it there is nothing to compare
+    from pyhugetext.measure import machine
+    from pyhugetext.measure.session import Job, Session
+    from pyhugetext.measure.statement import BadStatement, Statement
+
+    assert _native is not None
+    setup, stmt = "\n".join(call.options.setup or ()), "\n".join(call.options.stmt)
+    try:
+        Statement(setup, stmt)
+    except BadStatement as error:
+        if error.shown and sys.stderr is not None:
+            sys.stderr.write(error.shown + "\n")
+        raise Failure(str(error), USAGE) from None
+
+    job = Job(setup, stmt, call.seconds, call.slot, call.backing, call.loops)
+    began = 0
+
+    def on_event(event: str, fields: dict[str, Any]) -> None:
+        nonlocal began
+        if event == "phase":
+            call.begin(fields["label"])
+        elif event == "ranged":
+            call.begin("measuring", whole=True)
+            began = time.monotonic_ns()
+        elif event == "quad":
+            call.advance(min((time.monotonic_ns() - began) / 1e9 / call.seconds, 1.0))
+
+    session = Session(job, on_event)
+    interrupted = False
+    call.begin("starting the interpreter")
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    call.progress.stop()
+    if not any(quad.kind == "effect" for quad in session.quads):
+        return None, interrupted
+    settings = {**vars(job), **session.ranged, "interrupted": interrupted}
+    return session.measurement(machine=machine.describe(), settings=settings), interrupted
+
+
+def _command(call: _Call) -> tuple[Measurement | None, bool]:
+    """What was measured, and whether Ctrl-C ended it."""
+    from pyhugetext.measure import machine, processes
+
+    assert call.command is not None
+
+    def on_phase(label: str) -> None:
+        if label.startswith("run "):
+            if not comparison.quads and call.shown == 0:
+                call.begin(label, whole=True)
+            call.progress.label(label)
+        else:
+            call.begin(label)
+
+    comparison = processes.Comparison(
+        call.command,
+        call.seconds,
+        processes.environments(call.backing),
+        on_quad=lambda quad, share: call.advance(share),
+        on_phase=on_phase,
+    )
+    interrupted = False
+    with ExitStack() as stack:
+        if call.options.log is not None:
+            try:
+                comparison.log = stack.enter_context(open(call.options.log, "ab"))
+            except OSError as error:
+                raise Failure(reason_of(error)) from None
+        try:
+            comparison.run()
+        except KeyboardInterrupt:
+            interrupted = True
+        call.progress.stop()
+    if not comparison.quads:
+        return None, interrupted
+    settings = {
+        "command": call.command,
+        "seconds": call.seconds,
+        "backing": call.backing,
+        "interrupted": interrupted,
+    }
+    return comparison.measurement(machine=machine.describe(), settings=settings), interrupted
+
+
+def _report(call: _Call, found: Measurement) -> None:
+    if call.options.pyperf is not None:
+        _write_pyperf(call, found)
+    if call.options.json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return
+    from pyhugetext.cli.benchtext import lines
+
+    for line in lines(found):
+        print(line)
+
+
+def _write_pyperf(call: _Call, found: Measurement) -> None:
+    from pyhugetext.measure.pyperf_file import suite
+
+    name = " ".join(call.command) if call.command else "; ".join(call.options.stmt)
+    for side in ("small", "huge"):
+        path = f"{call.options.pyperf}-{side}.json"
+        document = suite(found, side, text.printable(name))
+        try:
+            with open(path, "w") as file:
+                json.dump(document, file)
+        except OSError as error:
+            raise Failure(reason_of(error)) from None

@@ -1,0 +1,179 @@
+"""The processor's counters of TLB misses, by perf_event_open(2): user space only, with threads and
+children that are started later. Where a machine, its hypervisor or its administrator gives none, the
+reason stands in place of a figure."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from typing import Any, NamedTuple
+
+_SYSCALL = {"x86_64": 298, "aarch64": 241}
+
+# enum perf_type_id, perf_hw_id, perf_sw_ids, perf_hw_cache_id in linux/perf_event.h.
+_HARDWARE, _SOFTWARE, _CACHE, _RAW = 0, 1, 3, 4
+_INSTRUCTIONS = 1
+_TASK_CLOCK, _PAGE_FAULTS = 1, 2
+_DTLB, _ITLB = 3, 4
+_READ_MISS = 0 << 8 | 1 << 16  # PERF_COUNT_HW_CACHE_OP_READ, PERF_COUNT_HW_CACHE_RESULT_MISS
+
+# Bits of struct perf_event_attr behind read_format.
+_DISABLED = 1 << 0
+_INHERIT = 1 << 1
+_EXCLUDE_KERNEL = 1 << 5
+_EXCLUDE_HV = 1 << 6
+_ENABLE_ON_EXEC = 1 << 12
+
+# PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING
+_READ_FORMAT = 1 | 2
+_READ = struct.Struct("=QQQ")
+_FLAG_CLOEXEC = 1 << 3
+
+# PERF_ATTR_SIZE_VER5: what every kernel since 4.1 takes.
+_ATTR_SIZE = 112
+_ATTR_HEAD = struct.Struct("=IIQQQQQ")  # type, size, config, period, sample type, read format, bits
+
+# The cycles that page walks take have no generic name. Event 0x85 (instructions) and 0x08 (loads),
+# mask 0x10, on these of Intel, as the kernel names them.
+_INTEL_CORES = frozenset(("haswell", "broadwell", "skylake", "icelake", "sapphire_rapids"))
+_PMU_NAME = "/sys/bus/event_source/devices/cpu/caps/pmu_name"
+
+
+class Event(NamedTuple):
+    """What to count: the name in the output, type and config of perf_event_open(2)."""
+
+    name: str
+    type: int
+    config: int
+
+
+TASK_CLOCK = Event("task clock ns", _SOFTWARE, _TASK_CLOCK)
+PAGE_FAULTS = Event("page faults", _SOFTWARE, _PAGE_FAULTS)
+
+
+def tlb_events() -> list[Event]:
+    """What there is to know about the TLB on this kind of processor."""
+    events = [
+        Event("iTLB misses", _CACHE, _ITLB | _READ_MISS),
+        Event("dTLB load misses", _CACHE, _DTLB | _READ_MISS),
+        Event("instructions", _HARDWARE, _INSTRUCTIONS),
+    ]
+    try:
+        with open(_PMU_NAME) as file:
+            known = file.read().strip() in _INTEL_CORES
+    except OSError:
+        known = False
+    if known:
+        events[1:1] = [Event("iTLB walk cycles", _RAW, 0x1085)]
+        events += [Event("dTLB load walk cycles", _RAW, 0x1008)]
+    return events
+
+
+class Unavailable(Exception):
+    """An event that cannot be counted; the text says why."""
+
+
+class Counter:
+    """Counts an event in this thread and in threads and processes that it starts from now on.
+
+    With `commands` it counts nothing here, but in a child from its execve(2) on. Unavailable
+    where the kernel refuses.
+    """
+
+    def __init__(self, event: Event, *, commands: bool = False) -> None:
+        self.event = event
+        bits = _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV
+        if commands:
+            bits |= _DISABLED | _ENABLE_ON_EXEC
+        self._fd = _open(event, bits)
+
+    def read(self) -> tuple[int, int, int]:
+        """Count so far, and nanoseconds that it was wanted and that it ran: with more events than
+        the processor has counters the kernel takes turns."""
+        count, enabled, running = _READ.unpack(os.read(self._fd, _READ.size))
+        return count, enabled, running
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _open(event: Event, bits: int) -> int:
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise Unavailable(f"not tried on {platform.machine()}")
+    attributes = bytearray(_ATTR_SIZE)
+    _ATTR_HEAD.pack_into(
+        attributes, 0, event.type, _ATTR_SIZE, event.config, 0, 0, _READ_FORMAT, bits
+    )
+    buffer = (ctypes.c_char * _ATTR_SIZE).from_buffer(attributes)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    # The calling thread (0), on whatever processor (-1), without a group (-1).
+    arguments = (ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(-1), ctypes.c_ulong(_FLAG_CLOEXEC))
+    fd = int(libc.syscall(ctypes.c_long(number), ctypes.byref(buffer), *arguments))
+    if fd < 0:
+        raise Unavailable(_why(ctypes.get_errno()))
+    return fd
+
+
+def _why(number: int) -> str:
+    name = errno.errorcode.get(number, str(number))
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{name} (kernel.perf_event_paranoid or a container's policy forbids it)"
+    if number in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+        return f"{name} (this processor, or its hypervisor, gives no such counter)"
+    if number == errno.ENOSYS:
+        return f"{name} (the kernel or a sandbox has no perf_event_open)"
+    return f"{name} ({os.strerror(number)})"
+
+
+class Meters:
+    """Events counted for both sides: begin() and end(side) around what is to be counted."""
+
+    def __init__(self, events: list[Event], *, commands: bool = False) -> None:
+        self.refused: dict[str, str] = {}
+        self._open: list[Counter] = []
+        for event in events:
+            try:
+                self._open.append(Counter(event, commands=commands))
+            except Unavailable as reason:
+                self.refused[event.name] = str(reason)
+        self._before: list[tuple[int, int, int]] = []
+        self._sums = {
+            (counter.event.name, side): [0, 0, 0]
+            for counter in self._open
+            for side in ("small", "huge")
+        }
+        self.slots = {"small": 0, "huge": 0}
+
+    def begin(self) -> None:
+        self._before = [counter.read() for counter in self._open]
+
+    def end(self, side: str) -> None:
+        self.slots[side] += 1
+        for counter, before in zip(self._open, self._before):
+            total = self._sums[counter.event.name, side]
+            for i, (now, then) in enumerate(zip(counter.read(), before)):
+                total[i] += now - then
+
+    def close(self) -> None:
+        for counter in self._open:
+            counter.close()
+        self._open = []
+
+    def as_dict(self, runs: int) -> dict[str, Any]:
+        """By event {small, huge}: how many a run, or {unavailable: why}; `runs` are in a slot."""
+        out: dict[str, Any] = {}
+        for (name, side), (count, enabled, running) in self._sums.items():
+            entry = out.setdefault(name, {})
+            divisor = self.slots[side] * runs
+            if divisor and running:
+                entry[side] = count * (enabled / running) / divisor
+            else:
+                entry["unavailable"] = "the kernel never let it count"
+        for name, reason in self.refused.items():
+            out[name] = {"unavailable": reason}
+        return out

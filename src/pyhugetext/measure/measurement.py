@@ -1,0 +1,151 @@
+"""What a measurement found, and its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pyhugetext.measure.statistics import (
+    CONTROL_CONFIDENCE,
+    EFFECT_CONFIDENCE,
+    Ratio,
+    Verdict,
+    ratio,
+    verdict,
+)
+
+FORMAT = "pyhugetext-bench-1"
+
+EFFECT = "effect"
+CONTROL = "control"
+
+
+class Quad(NamedTuple):
+    """Four slots in the order small, huge, huge, small (in the control small four times): what
+    each took, in nanoseconds, and the page faults that fell into it. A slot is made of laps of the
+    same work; of a command it is one run, and one lap."""
+
+    kind: str  # EFFECT or CONTROL
+    lap: tuple[int, int, int, int]  # CPU time of the fastest lap
+    cpu: tuple[int, int, int, int]  # CPU time of the whole slot
+    wall: tuple[int, int, int, int]  # wall-clock time of the whole slot
+    faults: tuple[int, int, int, int]
+
+
+def by_quad(times: Sequence[int]) -> list[tuple[float, float]]:
+    """(huge, small) of one quad: what drifts evenly hits both alike."""
+    return [(times[1] + times[2], times[0] + times[3])]
+
+
+def by_halves(times: Sequence[int]) -> list[tuple[float, float]]:
+    """(huge, small) of each neighbouring pair in a quad."""
+    return [(times[1], times[0]), (times[2], times[3])]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Ratios are huge / small: below 1 is faster. `control` compares small with small."""
+
+    kind: str  # "statement" or "command"
+    quads: tuple[Quad, ...]
+    loops: int = 1  # runs of the statement a lap
+    laps: int = 1  # laps a slot
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    text: Mapping[str, Any] = field(default_factory=dict)  # what was on huge pages
+    counters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def effect(self) -> Ratio:
+        """Of the CPU time of the fastest laps. ValueError when no quad is complete."""
+        return self.ratio_of(EFFECT, "lap")
+
+    @property
+    def control(self) -> Ratio:
+        """The same with small text on both sides. ValueError when no quad is complete."""
+        return self.ratio_of(CONTROL, "lap")
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.effect, self.control if self.of(CONTROL) else None)
+
+    def of(self, kind: str) -> list[Quad]:
+        return [quad for quad in self.quads if quad.kind == kind]
+
+    def slots(self, side: str) -> list[int]:
+        """CPU times of the fastest laps of the effect on one side, "small" or "huge", in order."""
+        at = (1, 2) if side == "huge" else (0, 3)
+        return [quad.lap[i] for quad in self.of(EFFECT) for i in at]
+
+    def faults(self, side: str) -> float:
+        """Page faults a slot, on average: those of the switch itself are not in it."""
+        at = (1, 2) if side == "huge" else (0, 3)
+        found = [quad.faults[i] for quad in self.of(EFFECT) for i in at]
+        return sum(found) / len(found) if found else 0.0
+
+    def ratio_of(self, kind: str, clock: str) -> Ratio:
+        """Of the effect or the control, by "lap", "cpu" or "wall". ValueError when no quad is
+        complete."""
+        confidence = EFFECT_CONFIDENCE if kind == EFFECT else CONTROL_CONFIDENCE
+        pairs_of = by_quad if self.kind == "statement" else by_halves
+        pairs = [pair for quad in self.of(kind) for pair in pairs_of(getattr(quad, clock))]
+        return ratio(pairs, confidence)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for json.dumps; from_dict() reads it."""
+        controlled = bool(self.of(CONTROL))
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "effect": self.effect.as_dict(),
+            "control": self.control.as_dict() if controlled else None,
+            **{
+                name: {
+                    "effect": self.ratio_of(EFFECT, clock).as_dict(),
+                    "control": self.ratio_of(CONTROL, clock).as_dict() if controlled else None,
+                }
+                for name, clock in (("whole", "cpu"), ("wall", "wall"))
+            },
+            "verdict": self.verdict._asdict(),
+            "samples": {
+                "loops": self.loops,
+                "laps": self.laps,
+                "quads": [quad._asdict() for quad in self.quads],
+                "faults_per_slot": {side: self.faults(side) for side in ("small", "huge")},
+            },
+            "text": dict(self.text),
+            "counters": dict(self.counters),
+            "machine": dict(self.machine),
+            "settings": dict(self.settings),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Measurement:
+        """What as_dict() gave. ValueError for anything else."""
+        try:
+            if document["format"] != FORMAT or document["kind"] not in ("statement", "command"):
+                raise ValueError(f"its format is {document['format']!r}")
+            samples = document["samples"]
+            return cls(
+                kind=document["kind"],
+                quads=tuple(_quad(raw) for raw in samples["quads"]),
+                loops=int(samples["loops"]),
+                laps=int(samples["laps"]),
+                settings=dict(document["settings"]),
+                machine=dict(document["machine"]),
+                text=dict(document["text"]),
+                counters=dict(document["counters"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the JSON of pyhugetext bench ({FORMAT}): {error}") from None
+
+
+def _quad(raw: Mapping[str, Any]) -> Quad:
+    if raw["kind"] not in (EFFECT, CONTROL):
+        raise ValueError(f"a quad of kind {raw['kind']!r}")
+    rows = []
+    for name in ("lap", "cpu", "wall", "faults"):
+        a, b, c, d = (int(value) for value in raw[name])
+        rows.append((a, b, c, d))
+    return Quad(raw["kind"], *rows)

@@ -1,0 +1,143 @@
+"""Whole commands in alternating pairs: PYHUGETEXT=0 against on, in the order A-B-B-A.
+
+CPU time is user and system time of the command and of all children that it waited for, as the
+kernel charged them (getrusage(2)). Between the quads of the effect are those of the control, with
+PYHUGETEXT=0 on both sides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from pyhugetext.measure.counters import Meters, tlb_events
+from pyhugetext.measure.endings import MeasuringFailed, ending, kill_group, last_line, uninterrupted
+from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad
+from pyhugetext.measure.statistics import FEWEST_PAIRS
+
+# Two pairs a quad.
+FEWEST_QUADS = FEWEST_PAIRS // 2
+
+_NS = 1_000_000_000
+
+
+_PRIVATE = ("memfd", "thp", "hugetlb")
+
+
+def environments(backing: str | None) -> dict[str, dict[str, str]]:
+    """By side, and of the "warm" run before, the environment of the command. On the huge side it
+    is the user's own where that will do: reading settings takes a start longer."""
+    base = {k: v for k, v in os.environ.items() if k not in ("PYHUGETEXT", "PYHUGETEXT_DEBUG")}
+    huge = dict(base)
+    if backing is not None:
+        huge["PYHUGETEXT_BACKING"] = backing
+    if backing in _PRIVATE:
+        huge["PYHUGETEXT_PRIVATE_LIMIT"] = "unlimited"
+    # Whatever the file system, what is missing in the store is built.
+    warm = {**huge, "PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_LIMIT": "unlimited"}
+    return {"small": {**base, "PYHUGETEXT": "0"}, "huge": huge, "warm": warm}
+
+
+@dataclass
+class Comparison:
+    """A command, and what was measured of it so far. `log` gets what it prints; else nobody.
+
+    on_quad(quad, share) is called after each; `share` of the work is over (0 to 1).
+    """
+
+    command: Sequence[str]
+    seconds: float
+    environs: Mapping[str, Mapping[str, str]]
+    log: IO[bytes] | None = None
+    on_quad: Callable[[Quad, float], object] = lambda quad, share: None
+    on_phase: Callable[[str], object] = lambda label: None
+    quads: list[Quad] = field(default_factory=list)
+    _meters: Meters | None = None
+
+    def run(self) -> None:
+        """Measures to the end. MeasuringFailed where the command cannot be run or fails; on any
+        exception (Ctrl-C) it and its children are killed, and what was measured is kept."""
+        # Inherited by what this thread starts.
+        self._meters = Meters(tlb_events(), commands=True)
+        try:
+            self.on_phase("warming up")
+            for side in ("warm", "huge", "small"):
+                self._warm(side)
+            began = time.monotonic()
+            for kind in itertools.cycle((EFFECT, CONTROL)):
+                self.on_phase(f"run {4 * len(self.quads) + 1}")
+                self.quads.append(self._quad(kind))
+                share = min(
+                    (time.monotonic() - began) / self.seconds if self.seconds > 0 else 1.0,
+                    len(self.quads) / (2 * FEWEST_QUADS),
+                )
+                self.on_quad(self.quads[-1], min(share, 1.0))
+                if share >= 1 and kind == CONTROL:
+                    return
+        finally:
+            self._meters.close()
+
+    def _warm(self, side: str) -> None:
+        with tempfile.TemporaryFile() as errors:
+            status, *_ = self._start(side, errors)
+            if status:
+                raise MeasuringFailed(f"the command {ending(status)}{last_line(errors)}")
+
+    def _quad(self, kind: str) -> Quad:
+        sides = ("small", "huge", "huge", "small") if kind == EFFECT else ("small",) * 4
+        runs: list[tuple[int, int, int, int]] = []
+        for side in sides:
+            if kind == EFFECT and self._meters is not None:
+                self._meters.begin()
+            status, cpu, wall, faults = self._start(side, None)
+            if status:
+                number = 4 * len(self.quads) + len(runs) + 1
+                raise MeasuringFailed(
+                    f"the command {ending(status)} in run {number}, with {side} text; before it "
+                    "had succeeded"
+                )
+            if kind == EFFECT and self._meters is not None:
+                self._meters.end(side)
+            runs.append((max(cpu, 1), max(cpu, 1), wall, faults))
+        return Quad(kind, *zip(*runs))
+
+    def _start(self, side: str, errors: IO[bytes] | None) -> tuple[int, int, int, int]:
+        """Runs it once: status as subprocess has it, CPU and wall-clock time in nanoseconds, page
+        faults."""
+        output: Any = self.log if self.log is not None else subprocess.DEVNULL
+        process: subprocess.Popen[bytes] | None = None
+        began = time.perf_counter_ns()
+        try:
+            with uninterrupted():
+                process = subprocess.Popen(
+                    list(self.command),
+                    env=dict(self.environs[side]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors if errors is not None else output,
+                    start_new_session=True,  # a terminal's Ctrl-C is for us
+                )
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter_ns() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise MeasuringFailed(
+                f"the command cannot be run: {self.command[0]}: {reason}"
+            ) from None
+        finally:
+            if process is not None:
+                kill_group(process)
+        cpu = round((usage.ru_utime + usage.ru_stime) * _NS)
+        return process.returncode, cpu, wall, usage.ru_minflt + usage.ru_majflt
+
+    def measurement(self, **more: Any) -> Measurement:
+        """What was measured so far; `more` are fields of Measurement."""
+        counters = self._meters.as_dict(1) if self._meters is not None else {}
+        return Measurement(kind="command", quads=tuple(self.quads), counters=counters, **more)
