@@ -41,7 +41,12 @@ def rows(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield (title, *[""] * (len(HEADER) - 2), f"skipped: {workload['skipped']}")
         for side, result in workload["sides"].items():
             if result.get("skipped"):
-                yield (title, side, *[""] * (len(HEADER) - 3), f"skipped: {result['skipped']}")
+                yield (
+                    title,
+                    side,
+                    *[""] * (len(HEADER) - 3),
+                    f"nothing on huge pages: {result['skipped']}",
+                )
                 continue
             effect, control = result["effect"], result["control"]
             yield (
@@ -96,16 +101,22 @@ def plot(document: dict[str, Any], stem: Path) -> list[Path]:
     matplotlib.rcParams["svg.hashsalt"] = "pyhugetext"
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     shown = [w for w in document["workloads"] if _measured(w)]
-    sides = [side for side in _MARKS if any(side in _measured(w) for w in shown)]
+    sides = [side for side in _MARKS if any(side in w["sides"] for w in shown)]
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.75 * max(len(shown), 1)))
     for at, side in enumerate(sides):
         marker, colour = _MARKS[side]
         places, medians, lows, highs = [], [], [], []
         for row, workload in enumerate(shown):
-            result = _measured(workload).get(side)
+            result = workload["sides"].get(side)
+            place = row + (at - (len(sides) - 1) / 2) * 0.22
             if result is None:
                 continue
-            place = row + (at - (len(sides) - 1) / 2) * 0.22
+            if result.get("skipped"):
+                axes.annotate(
+                    "nothing on huge pages", (1, place), color=colour, fontsize=7, va="center",
+                    xytext=(4, 0), textcoords="offset points",
+                )  # fmt: skip
+                continue
             effect, control = result["effect"], result["control"]
             places.append(place)
             medians.append(effect["median"])
