@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from typing import TYPE_CHECKING
 
 from pyhugetext.cli import text
@@ -22,8 +23,9 @@ def duration(seconds: float) -> str:
     raise AssertionError
 
 
-def lines(found: Measurement) -> list[str]:
-    """The figures, what they rest on, and the verdict last."""
+def lines(found: Measurement, columns: int | None = None) -> list[str]:
+    """The figures, what they rest on, and the verdict last. Within so many columns the remarks
+    beside the figures give way."""
     rows = []
     for side in ("small", "huge"):
         laps = found.slots(side)
@@ -40,10 +42,13 @@ def lines(found: Measurement) -> list[str]:
     rows.append(("wall clock", str(found.ratio_of(EFFECT, "wall")), ""))
     width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     out = [f"{a:<{width[0]}}  {b:<{width[1]}}  {c}".rstrip() for a, b, c in rows]
-    if found.kind == "statement":
-        out += _statement(found)
-    out += _counters(found)
-    return [*out, found.verdict.sentence]
+    if columns is not None and max(map(len, out)) > columns:
+        out = [f"{a:<{width[0]}}  {b}".rstrip() for a, b, _ in rows]
+    rest = [*(_statement(found) if found.kind == "statement" else ()), *_counters(found)]
+    rest.append(found.verdict.sentence)
+    for line in rest:
+        out += textwrap.wrap(line, columns) if columns is not None else [line]
+    return out
 
 
 def _statement(found: Measurement) -> list[str]:

@@ -79,8 +79,9 @@ class Unavailable(Exception):
 class Counter:
     """Counts an event in this thread and in threads and processes that it starts from now on.
 
-    With `commands` it counts nothing here, but in a child from its execve(2) on. Unavailable
-    where the kernel refuses.
+    With `commands` it counts nothing here, but in the next child from its execve(2) on: in one
+    only, because a child may take the event away with it (the kernel exchanges the contexts of
+    parent and child when it switches between them). Unavailable where the kernel refuses.
     """
 
     def __init__(self, event: Event, *, commands: bool = False) -> None:
@@ -135,12 +136,9 @@ class Meters:
 
     def __init__(self, events: list[Event], *, commands: bool = False) -> None:
         self.refused: dict[str, str] = {}
+        self._commands = commands
         self._open: list[Counter] = []
-        for event in events:
-            try:
-                self._open.append(Counter(event, commands=commands))
-            except Unavailable as reason:
-                self.refused[event.name] = str(reason)
+        self._start(events)
         self._before: list[tuple[int, int, int]] = []
         self._sums = {
             (counter.event.name, side): [0, 0, 0]
@@ -149,7 +147,18 @@ class Meters:
         }
         self.slots = {"small": 0, "huge": 0}
 
+    def _start(self, events: list[Event]) -> None:
+        for event in events:
+            try:
+                self._open.append(Counter(event, commands=self._commands))
+            except Unavailable as reason:
+                self.refused[event.name] = str(reason)
+
     def begin(self) -> None:
+        if self._commands:
+            events = [counter.event for counter in self._open]
+            self.close()
+            self._start(events)
         self._before = [counter.read() for counter in self._open]
 
     def end(self, side: str) -> None:

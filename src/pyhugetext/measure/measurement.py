@@ -111,7 +111,10 @@ class Measurement:
             "samples": {
                 "loops": self.loops,
                 "laps": self.laps,
-                "quads": [quad._asdict() for quad in self.quads],
+                "quads": [
+                    {name: list(v) if isinstance(v, tuple) else v for name, v in zip(q._fields, q)}
+                    for q in self.quads
+                ],
                 "faults_per_slot": {side: self.faults(side) for side in ("small", "huge")},
             },
             "text": dict(self.text),

@@ -84,9 +84,12 @@ class Statement:
         return run
 
     def _tell(self, error: BaseException) -> str:
+        # A StopIteration cannot leave a generator and becomes the cause of a RuntimeError.
+        cause = error.__cause__
+        origin = cause if isinstance(cause, StopIteration) else error
         lines = [
             frame.lineno or 1
-            for frame in traceback.extract_tb(error.__traceback__)
+            for frame in traceback.extract_tb(origin.__traceback__)
             if frame.filename == _FILE
         ]
         place = self._place(lines[0]) if lines else "STMT"

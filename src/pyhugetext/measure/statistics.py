@@ -15,7 +15,7 @@ EFFECT_CONFIDENCE = 0.95
 # A control that is sound must not cry wolf in every twentieth run.
 CONTROL_CONFIDENCE = 0.99
 
-_RESAMPLES = 10_000
+_RESAMPLES = 4000
 _SEED = 20260101
 
 

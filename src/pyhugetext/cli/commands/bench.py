@@ -323,7 +323,7 @@ def _report(call: _Call, found: Measurement) -> None:
         return
     from pyhugetext.cli.benchtext import lines
 
-    for line in lines(found):
+    for line in lines(found, text.width_of(sys.stdout)):
         print(line)
 
 
