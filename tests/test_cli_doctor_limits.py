@@ -145,7 +145,7 @@ def test_home_that_cannot_be_written_and_ordinary_user(cli):
         prefix: tuple[str, ...] = ()
         if os.geteuid() == 0:
             need_tool("setpriv")
-            need_for_others()
+            need_for_others(os.path.realpath(sys.executable))
             prefix = AS_NOBODY
         # The store in shared memory is that user's own; it stays as it is.
         shared = Path(f"/dev/shm/pyhugetext-{65534 if prefix else os.geteuid()}")
