@@ -148,7 +148,7 @@ def _about_limits(checks: dict[str, Check], works: bool, backing: str) -> list[A
 
 def _about_gain(checks: dict[str, Check], works: bool) -> list[Advice]:
     out = []
-    measure = "pyhugetext bench -s SETUP STATEMENT"
+    measure = "pyhugetext bench -s SETUP STMT"
     if works and checks["itlb_multihit"].state == LIMIT:
         text = "the host may split huge pages of code (iTLB multihit): measure the gain here"
         out.append(Advice(text, measure))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyhugetext import _boot, _native
 from pyhugetext.doctor import memory
-from pyhugetext.doctor.check import LIMIT, OK, UNKNOWN, Check, why
+from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check, why
 from pyhugetext.doctor.storage import Storage, nearest
 from pyhugetext.store import build, places
 
@@ -81,17 +81,18 @@ def _collapsed(open_: Callable[[], int]) -> int:
         os.close(fd)
 
 
-def _told(name: str, what: str, attempt: Callable[[], int]) -> Check:
+def _told(name: str, what: str, attempt: Callable[[], int], without: str = LIMIT) -> Check:
+    """Makes the attempt; `without` is the state where it comes to nothing."""
     try:
         huge = attempt()
     except (OSError, ValueError, MemoryError) as error:
         words = why(error) if isinstance(error, OSError) else str(error) or "no memory"
         facts: dict[str, Any] = {"huge": None, "error": words}
-        return Check("tried", name, LIMIT, f"{what}: {words}", facts)
+        return Check("tried", name, without, f"{what}: {words}", facts)
     facts = {"huge": huge, "error": None}
     if huge:
         return Check("tried", name, OK, f"{what} becomes a 2 MiB page", facts)
-    return Check("tried", name, LIMIT, f"{what} stays in 4 KiB pages", facts)
+    return Check("tried", name, without, f"{what} stays in 4 KiB pages", facts)
 
 
 def _shared_memory(shm: Storage) -> Check:
@@ -142,7 +143,8 @@ def _original() -> Check:
         finally:
             os.close(fd)
 
-    return _told("file_collapse", what, attempt)
+    # Few kernels can, and a copy in the store does as well.
+    return _told("file_collapse", what, attempt, INFO)
 
 
 def interpreter() -> str:

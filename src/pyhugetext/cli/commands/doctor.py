@@ -121,7 +121,7 @@ def _document(found: Examination) -> dict[str, Any]:
 
 def _print(found: Examination) -> None:
     write = _writer()
-    write(_summary(found), "ok" if found.works else "problem")
+    write(_summary(found), "title")
     for group, title in _GROUPS.items():
         write("", "")
         write(title, "title")
@@ -138,8 +138,7 @@ def _print(found: Examination) -> None:
     write("", "")
     write("stores", "title")
     for store in found.stores:
-        state = "ok" if store.writable or store.exists else "limit"
-        state = "limit" if not store.trusted or store.reason else state
+        state = _store_state(store)
         write(f"{state:7}  {store.kind:7}  {_store(store)}", state)
     write("", "")
     write("recommendations", "title")
@@ -157,6 +156,13 @@ def _summary(found: Examination) -> str:
     off = any(check.name == "switch" and check.facts["off"] for check in found.checks)
     would = "would run (it is turned off by PYHUGETEXT)" if off else "runs"
     return f"a new python {would} from huge pages: {by} {found.backing}"
+
+
+def _store_state(store: Any) -> str:
+    if store.kind == "system" and store.trusted:
+        # Few machines have one, and few users may write it.
+        return "ok" if store.exists else "info"
+    return "limit" if store.reason else "ok"
 
 
 def _store(store: Any) -> str:
@@ -194,17 +200,20 @@ def _writer() -> Write:
 
             def show_rich(line: str, mark: str) -> None:
                 styled = Text(line)
-                style = _COLOURS.get(mark)
-                if style:
-                    whole = mark == "title" or not line.startswith(mark)
-                    styled.stylize(style, 0, len(line) if whole else len(mark))
+                # The mark alone, or the whole of a title.
+                end = len(line) if mark == "title" else line.find(" ")
+                styled.stylize(_COLOURS.get(mark, ""), 0, max(end, 0))
                 console.print(styled, soft_wrap=True)
 
             show = show_rich
 
     def write(line: str, mark: str) -> None:
         for part in _wrap(text.printable(line), width):
-            show(part, mark) if show else print(part)
+            if show is None:
+                print(part)
+            else:
+                show(part, mark)
+                mark = ""
 
     return write
 
