@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Any
 
 import workloads
+
 from pyhugetext.measure.measurement import CONTROL, EFFECT
 from pyhugetext.measure.sides import NothingHuge, Sides
 from pyhugetext.measure.switcher import switch
