@@ -152,7 +152,7 @@ def test_quads_switch_in_the_order_that_they_say(python):
             huge=lambda: calls.append("huge"), small=lambda: calls.append("small"),
             slot=0.01, loops=1,
         )
-        told = [one.laps, one.warm_loops]
+        told = [one.laps, one.warm_laps]
         for kind in (EFFECT, CONTROL):
             calls.clear()
             quad = one.quad(kind)
@@ -161,7 +161,7 @@ def test_quads_switch_in_the_order_that_they_say(python):
         print(json.dumps(told))
     """
     laps, warm, effect, control = json.loads(python(code, env=OFF).stdout)
-    slot, settled = [1] * laps, [warm]
+    slot, settled = [1] * laps, [1] * warm
     away = ["huge", "small"]
     assert effect == [*slot, "huge", *settled, *slot, *slot, "small", *settled, *slot]
     assert control == [*slot, *away, *settled, *slot, *slot, *away, *settled, *slot]
@@ -173,7 +173,7 @@ def test_statement_longer_than_the_slot_is_run_once_a_slot(python):
         from pyhugetext.measure.switcher import Switcher
         one = Switcher(lambda n: [time.sleep(0.02) for _ in range(n)],
                        huge=int, small=int, slot=0.005)
-        print(one.loops, one.laps, one.warm_loops, one.run_seconds > one.slot)
+        print(one.loops, one.laps, one.warm_laps, one.run_seconds > one.slot)
     """
     assert python(code, env=OFF).stdout.split() == ["1", "1", "1", "True"]
 

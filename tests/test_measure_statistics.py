@@ -91,6 +91,26 @@ def test_interval_holds_the_true_median_about_as_often_as_it_says(n):
     assert 0.89 <= held / rounds <= 0.99
 
 
+@given(some_pairs)
+def test_one_group_is_like_none_and_the_median_is_the_same_with_any(pairs):
+    assert ratio(pairs, groups=[7] * len(pairs)) == ratio(pairs)
+    grouped = ratio(pairs, groups=[i % 3 for i in range(len(pairs))])
+    assert grouped.median == ratio(pairs).median
+    assert grouped.low <= grouped.median <= grouped.high
+
+
+def test_interval_covers_what_differs_between_groups():
+    # Five processes that differ by a percent, each known to a tenth of one.
+    rng = random.Random(5)
+    levels = [0.99, 0.995, 1.0, 1.005, 1.01]
+    pairs = [(level * rng.gauss(1, 0.002), 1.0) for level in levels for _ in range(40)]
+    groups = [i // 40 for i in range(200)]
+    alone, together = ratio(pairs), ratio(pairs, groups=groups)
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+    assert together.low < 0.996
+    assert together.high > 1.004
+
+
 def interval(low: float, high: float, pairs: int = 50) -> Ratio:
     return Ratio((low + high) / 2, low, high, pairs)
 

@@ -62,6 +62,7 @@ def _run(job: dict[str, Any], channel: _Channel) -> None:
         small=pages.small,
         slot=job["slot"],
         loops=job["loops"],
+        laps=job["laps"],
         meter=meters,
     )
     channel.send(
@@ -75,7 +76,7 @@ def _run(job: dict[str, Any], channel: _Channel) -> None:
     os.dup2(1, 2)
 
     def on_quad(quad: Quad, share: float) -> None:
-        channel.send("quad", **quad._asdict())
+        channel.send("quad", share=share, **quad._asdict())
         channel.send("counters", **meters.as_dict(one.loops * one.laps))
 
     switcher.quads(one, job["seconds"], on_quad)

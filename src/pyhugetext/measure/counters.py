@@ -1,6 +1,6 @@
 """The processor's counters of TLB misses, by perf_event_open(2): user space only, with threads and
-children that are started later. Where a machine, its hypervisor or its administrator gives none, the
-reason stands in place of a figure."""
+children that are started later. Where a machine, its hypervisor or its administrator gives none,
+the reason stands in place of a figure."""
 
 from __future__ import annotations
 

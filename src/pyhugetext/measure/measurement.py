@@ -31,6 +31,7 @@ class Quad(NamedTuple):
     cpu: tuple[int, int, int, int]  # CPU time of the whole slot
     wall: tuple[int, int, int, int]  # wall-clock time of the whole slot
     faults: tuple[int, int, int, int]
+    process: int = 0  # which of several processes it ran in
 
 
 def by_quad(times: Sequence[int]) -> list[tuple[float, float]]:
@@ -89,8 +90,12 @@ class Measurement:
         complete."""
         confidence = EFFECT_CONFIDENCE if kind == EFFECT else CONTROL_CONFIDENCE
         pairs_of = by_quad if self.kind == "statement" else by_halves
-        pairs = [pair for quad in self.of(kind) for pair in pairs_of(getattr(quad, clock))]
-        return ratio(pairs, confidence)
+        pairs, groups = [], []
+        for quad in self.of(kind):
+            for pair in pairs_of(getattr(quad, clock)):
+                pairs.append(pair)
+                groups.append(quad.process)
+        return ratio(pairs, confidence, groups)
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for json.dumps; from_dict() reads it."""
@@ -132,7 +137,7 @@ class Measurement:
             samples = document["samples"]
             return cls(
                 kind=document["kind"],
-                quads=tuple(_quad(raw) for raw in samples["quads"]),
+                quads=tuple(quad_from(raw) for raw in samples["quads"]),
                 loops=int(samples["loops"]),
                 laps=int(samples["laps"]),
                 settings=dict(document["settings"]),
@@ -144,11 +149,20 @@ class Measurement:
             raise ValueError(f"not the JSON of pyhugetext bench ({FORMAT}): {error}") from None
 
 
-def _quad(raw: Mapping[str, Any]) -> Quad:
+def quad_of(kind: str, slots: Sequence[Sequence[int]], process: int = 0) -> Quad:
+    """A quad of four slots, each (lap, cpu, wall, faults)."""
+    lap, cpu, wall, faults = (_four(row) for row in zip(*slots))
+    return Quad(kind, lap, cpu, wall, faults, process)
+
+
+def quad_from(raw: Mapping[str, Any]) -> Quad:
+    """A quad from its JSON. KeyError, TypeError or ValueError where it is none."""
     if raw["kind"] not in (EFFECT, CONTROL):
         raise ValueError(f"a quad of kind {raw['kind']!r}")
-    rows = []
-    for name in ("lap", "cpu", "wall", "faults"):
-        a, b, c, d = (int(value) for value in raw[name])
-        rows.append((a, b, c, d))
-    return Quad(raw["kind"], *rows)
+    lap, cpu, wall, faults = (_four(raw[name]) for name in ("lap", "cpu", "wall", "faults"))
+    return Quad(raw["kind"], lap, cpu, wall, faults, int(raw["process"]))
+
+
+def _four(values: Sequence[int]) -> tuple[int, int, int, int]:
+    a, b, c, d = (int(value) for value in values)
+    return a, b, c, d

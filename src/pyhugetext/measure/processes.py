@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pyhugetext.measure.counters import Meters, tlb_events
 from pyhugetext.measure.endings import MeasuringFailed, ending, kill_group, last_line, uninterrupted
-from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad
+from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad, quad_of
 from pyhugetext.measure.statistics import FEWEST_PAIRS
 
 # Two pairs a quad.
@@ -105,7 +105,7 @@ class Comparison:
             if kind == EFFECT and self._meters is not None:
                 self._meters.end(side)
             runs.append((max(cpu, 1), max(cpu, 1), wall, faults))
-        return Quad(kind, *zip(*runs))
+        return quad_of(kind, runs)
 
     def _start(self, side: str, errors: IO[bytes] | None) -> tuple[int, int, int, int]:
         """Runs it once: status as subprocess has it, CPU and wall-clock time in nanoseconds, page

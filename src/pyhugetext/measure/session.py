@@ -1,4 +1,9 @@
-"""Runs a statement in a process of its own and collects what it measures."""
+"""Runs a statement in processes of its own and collects what they measure.
+
+In several, one after the other, because each lies elsewhere in physical memory and has another
+seed for its hashes: caches and branch predictors make differences of a percent from that, which no
+amount of measuring in one process shows.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,15 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from pyhugetext.measure.endings import MeasuringFailed, ending, kill_group, last_line, uninterrupted
-from pyhugetext.measure.measurement import Measurement, Quad
+from pyhugetext.measure.measurement import Measurement, Quad, quad_from
 
 _POLL = 0.2  # seconds between looks whether the process is still there
 
 
 @dataclass
 class Job:
-    """What to measure. `backing` None is the environment's, `loops` None finds the number."""
+    """What to measure. `backing` None is the environment's, `loops` and `laps` None find the
+    number. `seconds` are divided among the processes."""
 
     setup: str
     stmt: str
@@ -29,23 +35,37 @@ class Job:
     slot: float
     backing: str | None = None
     loops: int | None = None
+    laps: int | None = None
+    processes: int = 1
 
 
 @dataclass
 class Session:
-    """What came back so far, complete or not. `on_event` gets (event, its fields)."""
+    """What came back so far, complete or not. `on_event` gets (event, its fields); those of a
+    quad hold the share of all that is done."""
 
     job: Job
     on_event: Callable[[str, dict[str, Any]], object] = lambda event, fields: None
     quads: list[Quad] = field(default_factory=list)
     text: dict[str, Any] = field(default_factory=dict)
-    counters: dict[str, Any] = field(default_factory=dict)
+    counters: list[dict[str, Any]] = field(default_factory=list)  # by process
     ranged: dict[str, Any] = field(default_factory=dict)
+    process: int = 0  # how many were measured
     _done: bool = False
 
     def run(self) -> None:
         """Measures to the end. MeasuringFailed where that is impossible; on any exception (Ctrl-C)
         the process and its children are killed, and what was measured is kept."""
+        measured = 0
+        while self.process < self.job.processes and measured < self.job.seconds * 1e9:
+            first = len(self.quads)
+            self._run_one()
+            # One quad each may have taken all the time already.
+            measured += sum(sum(quad.wall) for quad in self.quads[first:])
+            self.process += 1
+
+    def _run_one(self) -> None:
+        self._done = False
         reader, writer = os.pipe()
         try:
             with tempfile.TemporaryFile() as errors:
@@ -90,8 +110,11 @@ class Session:
 
     def _listen(self, reader: int, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
+        job = {**vars(self.job), "seconds": self.job.seconds / self.job.processes}
+        # The same work in all of them.
+        job.update((key, self.ranged[key]) for key in ("loops", "laps") if key in self.ranged)
         with contextlib.suppress(BrokenPipeError):  # gone already: noticed below
-            process.stdin.write(json.dumps(vars(self.job)).encode())
+            process.stdin.write(json.dumps(job).encode())
             process.stdin.close()
         rest = b""
         while not self._done:
@@ -113,16 +136,16 @@ class Session:
 
     def _take(self, event: str, fields: dict[str, Any]) -> None:
         if event == "quad":
-            self.quads.append(
-                Quad(fields["kind"], *(tuple(fields[name]) for name in Quad._fields[1:]))
-            )
+            self.quads.append(quad_from({**fields, "process": self.process}))
+            fields["share"] = (self.process + fields["share"]) / self.job.processes
         elif event == "failed":
             raise MeasuringFailed(fields["sentence"])
         elif event == "done":
             self._done = True
+        elif event == "counters":
+            self.counters[self.process :] = [fields]
         else:
-            known = {"text": self.text, "counters": self.counters, "ranged": self.ranged}
-            known.get(event, {}).update(fields)
+            {"text": self.text, "ranged": self.ranged}.get(event, {}).update(fields)
         self.on_event(event, fields)
 
     def measurement(self, **more: Any) -> Measurement:
@@ -133,6 +156,18 @@ class Session:
             loops=self.ranged.get("loops", 1),
             laps=self.ranged.get("laps", 1),
             text=self.text,
-            counters=self.counters,
+            counters=average(self.counters),
             **more,
         )
+
+
+def average(by_process: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counters as Meters.as_dict() gives them, of several processes made one."""
+    out: dict[str, Any] = {}
+    for name, first in (by_process[0] if by_process else {}).items():
+        entries = [counters[name] for counters in by_process]
+        if any("unavailable" in entry or entry.keys() != first.keys() for entry in entries):
+            out[name] = next((e for e in entries if "unavailable" in e), first)
+        else:
+            out[name] = {side: sum(e[side] for e in entries) / len(entries) for side in first}
+    return out

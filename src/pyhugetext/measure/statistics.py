@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,9 +41,15 @@ class Ratio(NamedTuple):
         return self.low <= 1.0 <= self.high
 
 
-def ratio(pairs: Sequence[tuple[float, float]], confidence: float = EFFECT_CONFIDENCE) -> Ratio:
+def ratio(
+    pairs: Sequence[tuple[float, float]],
+    confidence: float = EFFECT_CONFIDENCE,
+    groups: Sequence[int] = (),
+) -> Ratio:
     """The median of numerator / denominator over pairs (of CPU times: huge, small), with its
-    bootstrap interval. ValueError for no pairs, or times that are not positive."""
+    bootstrap interval. `groups` tells by a number for each pair which belong together, as those
+    of one process do: then groups are drawn before pairs are drawn from them, so that the interval
+    covers what differs between groups. ValueError for no pairs, or times that are not positive."""
     if not pairs:
         raise ValueError("no pairs to compare")
     values = []
@@ -50,15 +57,21 @@ def ratio(pairs: Sequence[tuple[float, float]], confidence: float = EFFECT_CONFI
         if not (0 < numerator < math.inf and 0 < denominator < math.inf):
             raise ValueError(f"({numerator!r}, {denominator!r}) is no pair of times")
         values.append(numerator / denominator)
+    by_group: dict[int, list[float]] = {}
+    for group, value in zip(groups, values):
+        by_group.setdefault(group, []).append(value)
     values.sort()
     n = len(values)
     median = (values[(n - 1) // 2] + values[n // 2]) / 2
     if n < FEWEST_PAIRS:
         return Ratio(median, values[0], values[-1], n, confidence)
-    medians = _resampled_medians(values)
+    if len(by_group) > 1:
+        medians = _resampled_groups([sorted(by_group[group]) for group in sorted(by_group)])
+    else:
+        medians = _resampled_medians(values)
     cut = (1 - confidence) / 2
-    low = medians[int(cut * _RESAMPLES)]
-    high = medians[min(int((1 - cut) * _RESAMPLES), _RESAMPLES - 1)]
+    low = medians[int(cut * len(medians))]
+    high = medians[min(int((1 - cut) * len(medians)), len(medians) - 1)]
     # An average of two equal floats may differ from them in the last bit.
     return Ratio(median, min(low, median), max(high, median), n, confidence)
 
@@ -85,6 +98,19 @@ def _resampled_medians(values: Sequence[float]) -> list[float]:
             medians.append(
                 (values[min(int(n * lower), last)] + values[min(int(n * upper), last)]) / 2
             )
+    medians.sort()
+    return medians
+
+
+def _resampled_groups(groups: list[list[float]]) -> list[float]:
+    """The medians of two-stage resamples, groups first, sorted."""
+    rng = random.Random(_SEED)
+    medians = []
+    for _ in range(_RESAMPLES // 2):
+        drawn: list[float] = []
+        for group in rng.choices(groups, k=len(groups)):
+            drawn += rng.choices(group, k=len(group))
+        medians.append(statistics.median(drawn))
     medians.sort()
     return medians
 

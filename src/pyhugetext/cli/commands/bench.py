@@ -1,6 +1,6 @@
 """Measures whether a program runs faster from 2 MiB pages, and says so when it does not.
 
-STMT runs in one process that switches between small and huge text every few milliseconds; a
+STMT runs in a process that switches between small and huge text every few ten milliseconds; a
 COMMAND is run again and again, in turns with PYHUGETEXT=0 and without. What counts is CPU time. A
 control, small text against small text, shows what the method and the machine add of their own."""
 
@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,33 +27,40 @@ SUMMARY = "measure whether a program runs faster from 2 MiB pages"
 TAKES_COMMAND = True
 
 _SECONDS = 20.0
+_PROCESSES = 5
 _SLOTS = (0.001, 60.0)
 
 MANUAL = """\
 how STMT is measured:
   As `python -m timeit` does it: SETUP is run once, STMT in a loop, with the garbage collector off
-  (-s 'import gc; gc.enable()' turns it on); several -s and STMT are lines. The current directory is
-  searched for modules. The process is a new one of this interpreter; it prints nowhere. It fills a
-  slot (--slot) with laps, each so many runs of STMT as take half a millisecond, and measures four
-  slots (a quad) in the order small, huge, huge, small. The CPU time of the fastest lap of each slot
-  counts, that of all threads of the process: what neighbours on the same core take away comes and
-  goes within milliseconds. Of STMT that runs in several threads the whole slot is one lap; STMT
-  that takes longer than the slot is run once a slot. Each quad gives one ratio huge / small; the
-  median of all and its 95 % bootstrap interval are the result. The time of switching does not
-  count, and after each switch STMT is run for at least a quarter of a slot, and once, before the
-  clock starts: the pages that were just mapped have then been touched again (`page faults`, in the
-  slots, shows that it was enough). After each quad comes one of the control.
+  (-s 'import gc; gc.enable()' turns it on); several -s and STMT are lines; the current directory
+  is searched for modules. It happens in a new process of this interpreter, whose output goes
+  nowhere. The process fills a slot (--slot) with laps, each as many runs of STMT as take half a
+  millisecond, and measures four slots, a quad, in the order small, huge, huge, small. The CPU time
+  of the fastest lap of a slot counts, that of all threads of the process: what neighbours on the
+  same core take away comes and goes within milliseconds. Where STMT runs in several threads the
+  slot is one lap; STMT that takes longer than the slot is run once a slot.
+
+  The time of switching does not count, and after each switch STMT is run for a quarter of a slot,
+  once at least, before the clock starts: the pages that were just mapped have been touched again
+  then. `page faults a slot` shows whether that was enough.
+
+  Each quad gives one ratio huge / small. After each comes a quad of the control. The time is
+  divided among five processes (--processes), one after the other: each lies elsewhere in memory
+  and has another seed for its hashes, which makes differences of a percent. The result is the
+  median of all ratios with its 95 % bootstrap interval, for which processes are drawn first and
+  then quads of them.
 
 how a COMMAND is measured:
   Whole processes in the order off, on, on, off (PYHUGETEXT=0 is off), after three runs that fill
-  the store and the caches and must succeed; user and system time with that of children it waited for. Each
-  neighbouring pair gives one ratio. It reads nothing, and prints into --log or nowhere. Three quads
-  and three of the control are measured at least, that is 27 runs. What a start of Python with
-  pyhugetext costs is part of it.
+  the store and the caches and must succeed; user and system time, with that of children that it
+  waited for. Each neighbouring pair gives one ratio. It reads nothing, and prints into --log or
+  nowhere. Three quads and three of the control are measured at least, so it is run 27 times. What
+  pyhugetext costs at each start of Python is part of it.
 
-Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for STMT,
-and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those of the
-environment.
+Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for a
+STMT, and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those
+of the environment.
 
 the verdict:
   faster by X % (FROM to TO %)   X % of the CPU time is saved; 1 lies outside the interval
@@ -63,8 +69,8 @@ the verdict:
   no verdict                     the 99 % interval of the control does not contain 1: the machine
                                  is too noisy now; or there are fewer than 6 ratios
 
-  A run lays the text of a library in these pages of physical memory and no others; a difference of
-  less than a percent may come from that. Measure again after a restart before you believe it.
+  The text itself lies in the same pages of physical memory until the machine is restarted or its
+  memory runs short; a difference of less than a percent may come from that.
 
 TLB misses are counted in user space by perf_event_open(2), where the machine lets it; with one
 line for the reason where not.
@@ -78,7 +84,7 @@ keys of --json:
   wall          {effect, control} of the wall-clock time
   verdict       {word, sentence}: faster, slower, no difference, too noisy, too few
   samples       {loops, laps, quads, faults_per_slot}: runs a lap, laps a slot; quads is [{kind,
-                lap, cpu, wall, faults}] in the order of measuring, with four numbers each: CPU time
+                lap, cpu, wall, faults, process}] in the order of measuring, with four numbers each: CPU time
                 of the fastest lap, CPU and wall-clock time of the slot (nanoseconds), page faults
   text          {backing, text_bytes, coverable_bytes, mapped_bytes, huge_bytes, private_bytes}
                 while huge; empty of a COMMAND
@@ -105,7 +111,7 @@ exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "pyhugetext bench [-h] [--json] [--seconds SECONDS] [--backing BACKING] [--pyperf PREFIX]\n"
-        "       [-s SETUP]... [-n LOOPS] [--slot SECONDS] STMT...\n"
+        "       [-s SETUP]... [-n LOOPS] [--slot SECONDS] [--processes N] STMT...\n"
         "       pyhugetext bench [the same] [--log FILE] -- COMMAND..."
     )
     parser.add_argument("stmt", metavar="STMT", nargs="*", help="what to measure; a line each")
@@ -117,6 +123,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds", metavar="SECONDS", help=f"measure for so long (default {_SECONDS:g})"
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        help=f"divide the time among so many processes (default {_PROCESSES})",
     )
     parser.add_argument("--slot", metavar="SECONDS", help="length of a slot (default 0.02)")
     parser.add_argument(
@@ -154,8 +165,9 @@ class _Call:
             raise Failure("it takes a STMT, or a COMMAND behind --", USAGE)
         self.seconds = _number("--seconds", options.seconds, _SECONDS, 0.001, 1e6)
         self.slot = _number("--slot", options.slot, SLOT, *_SLOTS)
-        self.loops = self._loops()
-        unused = ("setup", "n", "slot") if self.command else ("log",)
+        self.loops = self._count("-n", options.n)
+        self.processes = self._count("--processes", options.processes) or _PROCESSES
+        unused = ("setup", "n", "slot", "processes") if self.command else ("log",)
         for name in unused:
             if getattr(options, name) is not None:
                 flag = {"setup": "-s", "n": "-n"}.get(name, f"--{name}")
@@ -172,12 +184,12 @@ class _Call:
         self.progress = Progress()
         self.shown = 0
 
-    def _loops(self) -> int | None:
-        value = self.options.n
+    @staticmethod
+    def _count(name: str, value: str | None) -> int | None:
         if value is None:
             return None
         if not (value.isascii() and value.isdigit()) or not 0 < int(value[:20]) < 1 << 40:
-            raise Failure(f"-n {value!r}: a number of runs, 1 or more", USAGE)
+            raise Failure(f"{name} {value!r}: a number, 1 or more", USAGE)
         return int(value)
 
     def begin(self, label: str, whole: bool = False) -> None:
@@ -244,18 +256,20 @@ def _statement(call: _Call) -> tuple[Measurement | None, bool]:
             sys.stderr.write(error.shown + "\n")
         raise Failure(str(error), USAGE) from None
 
-    job = Job(setup, stmt, call.seconds, call.slot, call.backing, call.loops)
-    began = 0
+    job = Job(setup, stmt, call.seconds, call.slot, call.backing, call.loops, None, call.processes)
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
-        nonlocal began
-        if event == "phase":
+        number = f"process {session.process + 1} of {job.processes}"
+        if event == "phase" and session.process:
+            call.progress.label(f"{number}: {fields['label']}")
+        elif event == "phase":
             call.begin(fields["label"])
         elif event == "ranged":
-            call.begin("measuring", whole=True)
-            began = time.monotonic_ns()
+            if not session.process:
+                call.begin("", whole=True)
+            call.progress.label(f"{number}: measuring")
         elif event == "quad":
-            call.advance(min((time.monotonic_ns() - began) / 1e9 / call.seconds, 1.0))
+            call.advance(fields["share"])
 
     session = Session(job, on_event)
     interrupted = False
