@@ -1,8 +1,9 @@
 """The suite this project is judged by: eight workloads, each on huge text against small.
 
-Every workload runs in a process of its own, in one thread, with the same data and hash seed each
-time. That process switches its text back and forth (pyhugetext.measure.switcher) and compares CPU
-times; a control compares small text with small text the same way. The sides are
+Every workload runs in processes of its own, in one thread, with the same data each time. Such a
+process switches its text back and forth (pyhugetext.measure.switcher) and compares CPU times; a
+control compares small text with small text the same way. Five processes share the time, because
+each lies elsewhere in memory. The sides are
   auto    what pyhugetext does by itself
   thp     the same text in private anonymous copies, which a user could pick instead
   inward  private anonymous copies of the whole 2 MiB pages inside the text, as other tools do
@@ -12,22 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import suite_report
+import suite_run
 import workloads
 from suite_child import SIDES
 
 FORMAT = "pyhugetext-suite-1"
-SECONDS = 25.0
+SECONDS = 21.0
+PROCESSES = 5
 RESULTS = Path(__file__).resolve().parent / "results"
 
 EPILOG = """\
@@ -40,13 +39,13 @@ keys of the JSON:
   format     "pyhugetext-suite-1"
   machine    {processor, processors, kernel, python, thp_enabled, page_walk}: page_walk as in the
              facts of pyhugetext doctor
-  seconds    that each side was measured
+  seconds    that each side was measured, divided among so many `processes`
   workloads  [{name, title, versions, skipped, sides}]: skipped says why it was not run, null where
              it was; sides maps a side to {effect, control, whole, wall, verdict, text, quads,
-             iteration_ns, settings} or {skipped}. effect and control are {median, low, high, pairs,
+             iteration_ns} or {skipped}. effect and control are {median, low, high, pairs,
              confidence} of the CPU time of the fastest laps, whole and wall the same of whole slots
              in CPU time and on the clock; text is what was on huge pages (bytes); quads has
-             the ratios one by one, iteration_ns is the time of an iteration on small text
+             the ratios one by one, by process, iteration_ns is the time of an iteration on small text
 
 examples:
   python benchmarks/suite.py
@@ -65,6 +64,10 @@ def main() -> int:
         "--seconds", type=_seconds, default=SECONDS, help=f"for each side (default {SECONDS:g})"
     )
     parser.add_argument(
+        "--processes", type=_processes, default=PROCESSES, metavar="N",
+        help=f"that share the seconds of each side (default {PROCESSES})",
+    )  # fmt: skip
+    parser.add_argument(
         "--only", action="append", choices=workloads.NAMES, metavar="NAME",
         help=f"one of {', '.join(workloads.NAMES)}; may be repeated",
     )  # fmt: skip
@@ -77,15 +80,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.show:
         return _show(options.show, options.output, options.json)
-    document = describe(options.seconds)
+    document = describe(options.seconds, options.processes)
     interrupted = False
-    progress = _Progress(len(options.only or workloads.NAMES), options)
+    progress = _Progress(len(set(options.only or workloads.NAMES)))
     try:
         for name in workloads.NAMES:
             if not options.only or name in options.only:
                 progress.begin(name)
-                document["workloads"].append(_empty(name))
-                run(document["workloads"][-1], options.sides, options.seconds, progress)
+                one = suite_run.Run(name, options.sides, options.seconds, options.processes)
+                try:
+                    one.run(progress.show)
+                finally:
+                    document["workloads"].append(one.as_dict())
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -116,6 +122,12 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _processes(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) <= 100:
+        raise argparse.ArgumentTypeError(f"{value!r} is no number of processes (1 to 100)")
+    return int(value)
+
+
 def _sides(value: str) -> list[str]:
     names = value.split(",")
     for name in names:
@@ -124,7 +136,7 @@ def _sides(value: str) -> list[str]:
     return names
 
 
-def describe(seconds: float) -> dict[str, Any]:
+def describe(seconds: float, processes: int) -> dict[str, Any]:
     """The document without results."""
     from pyhugetext import _kernel
     from pyhugetext.doctor import machine, pagewalk
@@ -142,76 +154,19 @@ def describe(seconds: float) -> dict[str, Any]:
             "page_walk": pagewalk.check(checks["hypervisor"]["guest"]).facts,
         },
         "seconds": seconds,
+        "processes": processes,
         "workloads": [],
     }
-
-
-def _empty(name: str) -> dict[str, Any]:
-    title = workloads.load(name).TITLE
-    return {"name": name, "title": title, "versions": {}, "skipped": None, "sides": {}}
-
-
-def run(workload: dict[str, Any], sides: list[str], seconds: float, progress: _Progress) -> None:
-    """Measures one workload and fills in what it found, as it comes."""
-    with tempfile.TemporaryFile() as output:
-        reading, writing = os.pipe()
-        child = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("suite_child.py")), workload["name"],
-             ",".join(sides), str(seconds), str(writing)],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[writing],
-        )  # fmt: skip
-        os.close(writing)
-        try:
-            for message in _messages(reading):
-                if "share" in message:
-                    progress.show(message["side"], message["share"])
-                elif "result" in message:
-                    workload["sides"][message["side"]] = message["result"]
-                else:
-                    workload.update(message)
-            status = child.wait()
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-        output.seek(0)
-        said = output.read().decode(errors="replace").strip().splitlines()
-    missing = [side for side in sides if side not in workload["sides"]]
-    if missing and not workload["skipped"]:
-        how = f"its process ended with status {status}: {said[-1] if said else 'it said nothing'}"
-        for side in missing:
-            workload["sides"][side] = {"skipped": how}
-
-
-def _environment() -> dict[str, str]:
-    """For a workload: no hook, one thread, the same order of sets each time."""
-    kept = ("PYHUGETEXT_STORE", "PYHUGETEXT_BUILD")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT") or k in kept}
-    # The suite copies on purpose; what a process may build is for programs.
-    limits = {"PYHUGETEXT_BUILD_LIMIT": "unlimited"}
-    return {**environ, **workloads.THREADS, **limits, "PYHUGETEXT": "0", "PYTHONHASHSEED": "0"}
-
-
-def _messages(reading: int) -> Iterator[dict[str, Any]]:
-    with os.fdopen(reading, encoding="utf-8") as lines:
-        for line in lines:
-            message: dict[str, Any] = json.loads(line)
-            yield message
 
 
 class _Progress:
     """Where the run is, on a terminal."""
 
-    def __init__(self, count: int, options: argparse.Namespace) -> None:
+    def __init__(self, count: int) -> None:
         from pyhugetext.cli.progress import Progress
 
         self._bar = Progress()
         self._count, self._done = count, 0
-        self._sides = options.sides
         self._name = ""
 
     def begin(self, name: str) -> None:
@@ -221,8 +176,8 @@ class _Progress:
             self._bar.begin(name)
         self._bar.label(f"{self._done} of {self._count}: {name}")
 
-    def show(self, side: str, share: float) -> None:
-        self._bar.label(f"{self._done} of {self._count}: {self._name}, {side} {share:.0%}")
+    def show(self, doing: str) -> None:
+        self._bar.label(f"{self._done} of {self._count}: {self._name}, {doing}")
 
     def stop(self) -> None:
         self._bar.stop()

@@ -1,9 +1,9 @@
-"""One workload of the suite in a process of its own: what suite.py starts.
+"""One workload of the suite in a process of its own: what suite_run.py starts.
 
 It begins on small text, without the start-up hook, and measures one side after the other with the
 same data, each against small text. What it finds goes to the descriptor that it is given, a line of
-JSON each: {"side", "share"} now and then, {"side", "result"} for each side, {"skipped"} where the
-workload cannot run.
+JSON each: {"side", "share"} now and then, {"side", "result"} for each side, {"versions"} before,
+{"skipped"} where the workload cannot run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import workloads
 
-from pyhugetext.measure.measurement import CONTROL, EFFECT
 from pyhugetext.measure.sides import NothingHuge, Sides
 from pyhugetext.measure.switcher import switch
 
@@ -54,20 +53,15 @@ def measure(
     run()  # pages of files come at their first use
     text = sides.describe()
     sides.small()
-    document = found.as_dict()
-    kept = ("effect", "control", "whole", "wall", "verdict", "settings")
-    result: dict[str, Any] = {key: document[key] for key in kept}
-    result["text"] = text
-    result["quads"] = {
-        kind: [
-            round((lap[1] + lap[2]) / (lap[0] + lap[3]), 6)
-            for lap in (quad.lap for quad in found.of(kind))
-        ]
-        for kind in (EFFECT, CONTROL)
-    }
-    small = sorted(found.slots("small"))
-    result["iteration_ns"] = small[len(small) // 2] // found.loops
-    tell(side=side, result=result)
+    slots = sorted(found.slots("small"))
+    tell(
+        side=side,
+        result={
+            "quads": found.as_dict()["samples"]["quads"],
+            "iteration_ns": slots[len(slots) // 2] // found.loops,
+            "text": text,
+        },
+    )
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -44,7 +45,8 @@ def suite(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def short_run(tmp_path_factory):
     """A result of the interpreter's loop alone, as short as can be."""
     output = tmp_path_factory.mktemp("results")
-    result = suite("--only", "interpreter_loop", "--seconds", "0.3", "--output", output)
+    result = suite("--only", "interpreter_loop", "--seconds", "0.6", "--processes", "2",
+                   "--output", output)  # fmt: skip
     assert result.returncode == 0, result.stderr
     (path,) = output.glob("*.json")
     return result, path, json.loads(path.read_text())
@@ -65,8 +67,10 @@ def test_short_run_tells_ratio_interval_and_control(short_run):
             ratio = found[kind]
             assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
             assert ratio["median"] == pytest.approx(
-                statistics.median(found["quads"][kind]), rel=1e-4
+                statistics.median(itertools.chain(*found["quads"][kind])), rel=1e-4
             )
+            assert ratio["pairs"] == sum(map(len, found["quads"][kind]))
+            assert len(found["quads"][kind]) == 2
             assert f"{ratio['median']:.4f}  {ratio['low']:.4f} to {ratio['high']:.4f}" in line
         assert found["text"]["huge_bytes"] > 0
         assert found["iteration_ns"] > 0
@@ -158,7 +162,7 @@ def test_interrupted_run_prints_what_there_is_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [("--only", "nothing"), ("--sides", "auto,both"), ("--seconds", "0"), ("--seconds", "nan"),
-     ("--seconds", "soon"), ("more",)],
+     ("--seconds", "soon"), ("--processes", "0"), ("more",)],
 )  # fmt: skip
 def test_wrong_usage(arguments):
     result = suite(*arguments)
