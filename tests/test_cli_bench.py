@@ -376,6 +376,8 @@ def test_interrupted_statement_tells_what_was_measured(
     )  # fmt: skip
     wait_for(lambda: marker.exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # an impatient one
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors == "pyhugetext bench: interrupted; this is what was measured until then\n"

@@ -57,5 +57,5 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-    if held:
-        raise KeyboardInterrupt
+    if held and callable(previous):
+        previous(signal.SIGINT, None)  # which raises KeyboardInterrupt, as a rule

@@ -90,6 +90,9 @@ class Switcher:
             first, second = self._huge, self._small
         else:
             first = second = self._away_and_back
+        # What was done with the last quad (its figures were sent to another process, which now
+        # works on them) must not fall into the first slot only.
+        self._warm()
         slots = [self._measure("small" if kind == EFFECT else "")]
         first()
         self._warm()

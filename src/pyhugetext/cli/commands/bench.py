@@ -206,12 +206,21 @@ class _Call:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end us as SIGINT does: with our children."""
+    """SIGTERM and SIGHUP end us as SIGINT does: with our children. After the first Ctrl-C the
+    second of an impatient finger is not heard, so that what was measured is told."""
+    presses = 0
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal presses
+        presses += 1
+        if presses != 2:
+            raise KeyboardInterrupt
+
+    handlers = {signal.SIGTERM: leave, signal.SIGHUP: leave, signal.SIGINT: interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -230,13 +239,13 @@ def run(options: argparse.Namespace) -> int:
             raise Failure(str(failure)) from None
         finally:
             call.progress.stop()
-    if found is None:
-        text.say("interrupted before anything was measured", "bench")
-        return INTERRUPTED
-    _report(call, found)
-    if interrupted:
-        text.say("interrupted; this is what was measured until then", "bench")
-        return INTERRUPTED
+        if found is None:
+            text.say("interrupted before anything was measured", "bench")
+            return INTERRUPTED
+        _report(call, found)
+        if interrupted:
+            text.say("interrupted; this is what was measured until then", "bench")
+            return INTERRUPTED
     return OK
 
 
