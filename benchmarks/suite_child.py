@@ -29,6 +29,9 @@ SIDES: dict[str, tuple[str, bool]] = {
     "inward": ("thp", True),
 }
 
+# Seconds between switches: several iterations, the fastest of which counts.
+_SLOT = 0.04
+
 
 def measure(
     run: Callable[[], object], side: str, seconds: float, tell: Callable[..., None]
@@ -45,6 +48,7 @@ def measure(
     found = switch(
         run,
         seconds=seconds,
+        slot=_SLOT,
         huge=sides.huge,
         small=sides.small,
         on_progress=lambda share: tell(side=side, share=share),
