@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine_api.h"
+#include "machine.h"
 
 namespace py = pybind11;
 
@@ -264,4 +265,5 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
                py::arg("count"));
     module.def("is_main_interpreter", &is_main_interpreter);
+    pht::machine::bind(module);
 }

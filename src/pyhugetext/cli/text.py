@@ -7,20 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
+from pyhugetext._sizes import size as size
+
 _NARROWEST = 20  # a shortened column keeps at least this
-
-
-def size(number: int) -> str:
-    """Bytes in the unit that leaves one to four digits before the point: `335.2 MiB`."""
-    if abs(number) < 1024:
-        return f"{number} B"
-    value = float(number)
-    for unit in _UNITS:
-        value /= 1024
-        if abs(value) < 1024 or unit == _UNITS[-1]:
-            break
-    return f"{value:.1f} {unit}"
 
 
 def age(seconds: float) -> str:

@@ -59,10 +59,10 @@ def build_missing(settings: _settings.Settings, backing: int) -> None:
             wanted = _build_into(store, wanted, settings.build_limit, always)
         except catalogue.Busy as error:
             # The other process builds it. A second copy in shared memory would be one too many.
-            _tell(_text(error))
+            _tell(reason_of(error))
             return
         except (OSError, places.Untrusted) as error:
-            _tell(f"store {store.root}: {_text(error)}")
+            _tell(f"store {store.root}: {reason_of(error)}")
         if not wanted:
             return
 
@@ -123,7 +123,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         _tell(f"{path}: {error}")
         return False
     except (OSError, catalogue.Full) as error:
-        reason, lasting = _text(error), True
+        reason, lasting = reason_of(error), True
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:
         store.note(path, bias, reason, brief)
@@ -215,8 +215,21 @@ def collapse(path: str) -> int:
 
 def judge(store: "Catalogue") -> str:
     """What the store's file system does with a file written in steps of 2 MiB: tried with a small
-    file, then remembered for this kernel and file system; for a day where it was not huge, which
-    a moment without free 2 MiB may have caused. The lock must be held."""
+    file, then remembered for this kernel and file system. The lock must be held."""
+    verdict = remembered(store)
+    if verdict:
+        return verdict
+    if _has_huge_pages_disabled():
+        # The verdict is for every process, and this one cannot tell.
+        raise OSError(errno.EPERM, "huge pages are disabled for this process (prctl)")
+    verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
+    remember(store, verdict)
+    return verdict
+
+
+def remembered(store: "Catalogue") -> "str | None":
+    """What was found out for this kernel and file system; None where it was not yet. For a day
+    where it was not huge, which a moment without free 2 MiB may have caused."""
     import time
 
     from pyhugetext.store import catalogue
@@ -230,12 +243,7 @@ def judge(store: "Catalogue") -> str:
             return verdict
     except OSError:
         pass
-    if _has_huge_pages_disabled():
-        # The verdict is for every process, and this one cannot tell.
-        raise OSError(errno.EPERM, "huge pages are disabled for this process (prctl)")
-    verdict = _try(os.path.join(store.tmp, f"{os.getpid()}-probe"))
-    remember(store, verdict)
-    return verdict
+    return None
 
 
 def _has_huge_pages_disabled() -> bool:
@@ -273,19 +281,26 @@ def _try(path: str) -> str:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.unlink(path)
-        data = b"\x90" * HUGE
-        os.pwrite(fd, data, 0)
-        os.pwrite(fd, data, HUGE)
-        if _boot.probe(fd, HUGE, HUGE, False):
-            return WRITTEN
-        os.fdatasync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return EVICTED if _boot.probe(fd, HUGE, HUGE, False) else NEVER
+        return try_file(fd)
     finally:
         os.close(fd)
 
 
-def _text(error: BaseException) -> str:
+def try_file(fd: int) -> str:
+    """Writes 4 MiB to an empty file as a copy is written, and returns the verdict on its file
+    system. OSError where it cannot be written or mapped."""
+    data = b"\x90" * HUGE
+    os.pwrite(fd, data, 0)
+    os.pwrite(fd, data, HUGE)
+    if _boot.probe(fd, HUGE, HUGE, False):
+        return WRITTEN
+    os.fdatasync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    return EVICTED if _boot.probe(fd, HUGE, HUGE, False) else NEVER
+
+
+def reason_of(error: BaseException) -> str:
+    """What the file system or the store refused, in words."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}" + (f" ({error.filename})" if error.filename else "")
     return str(error)

@@ -139,7 +139,12 @@ class Catalogue:
             raise Full("the file system has too little free space")
 
     def _free_bytes(self) -> int:
-        status = os.statvfs(self.base)
+        return self.free_bytes(os.statvfs(self.base))
+
+    @staticmethod
+    def free_bytes(status: os.statvfs_result) -> int:
+        """Bytes of a file system that copies may take: what is free above a floor; below 0 where
+        it is less."""
         free = status.f_bavail * status.f_frsize
         # A small file system keeps a tenth of itself free, a large one the floor.
         floor = min(FREE_FLOOR, status.f_blocks * status.f_frsize // 10)

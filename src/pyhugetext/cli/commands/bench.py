@@ -100,7 +100,7 @@ examples:
   pyhugetext bench -- python -m pytest -q tests
   pyhugetext bench --pyperf /tmp/mine -- python program.py &&
       python -m pyperf compare_to /tmp/mine-small.json /tmp/mine-huge.json
-  pyhugetext bench --json 'sorted(range(99))' > bench.json && pyhugetext report --bench bench.json
+  pyhugetext bench --json 'sorted(range(99))' > bench.json && pyhugetext report --bench bench.json page.html
 
 exit status:
   0 measured, whatever the verdict; 1 STMT or COMMAND failed, or no text came to lie on huge pages;

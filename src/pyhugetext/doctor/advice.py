@@ -1,0 +1,162 @@
+"""What to do about it: only what helps here, with the command where there is one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pyhugetext._settings import Settings
+from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
+from pyhugetext.doctor.rungs import Ladder
+from pyhugetext.doctor.start import Start
+from pyhugetext.doctor.storage import Storage
+from pyhugetext.store import build
+
+
+class Advice(NamedTuple):
+    """One recommendation; the command is empty where there is none to give."""
+
+    text: str
+    command: str
+
+
+def collect(
+    checks: dict[str, Check],
+    stores: list[Storage],
+    started: Start,
+    ladder: Ladder,
+    settings: Settings,
+    works: bool,
+    backing: str,
+) -> list[Advice]:
+    """The recommendations, the most pressing first; empty where nothing is to be done."""
+    user = next(store for store in stores if store.kind == "user")
+    out = _about_start(started, settings)
+    if checks["thp_disable"].state == PROBLEM:
+        out.append(
+            Advice(
+                "a parent process has disabled huge pages for all it starts "
+                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away",
+                "",
+            )
+        )
+    if backing not in ("file", "store"):
+        out += _about_store(checks, user, settings, backing)
+    if backing == "store" and started.waits:
+        out.append(
+            Advice(
+                "the first start of a program makes its entries in the store and takes longer; "
+                "make them ahead",
+                "pyhugetext warm --all-installed",
+            )
+        )
+    elif user.remembered and user.remembered != checks["large_folios"].facts["verdict"]:
+        out += _about_verdict(checks, user)
+    out += _about_limits(checks, works, backing)
+    out += _about_gain(checks, works)
+    return out
+
+
+def _about_start(started: Start, settings: Settings) -> list[Advice]:
+    out = [Advice(f"correct the setting: {problem}", "") for problem in settings.problems]
+    if started.off:
+        out.append(Advice("PYHUGETEXT turns it off: take the variable away", "unset PYHUGETEXT"))
+    if not started.started and not started.files:
+        out.append(
+            Advice(
+                "the start-up hook is not installed for this interpreter: install the package "
+                "again, or call it from a sitecustomize.py",
+                "python -m pip install --force-reinstall pyhugetext",
+            )
+        )
+    return out
+
+
+def _about_store(
+    checks: dict[str, Check], user: Storage, settings: Settings, backing: str
+) -> list[Advice]:
+    """No store on disk is in use: what would make one."""
+    verdict = checks["large_folios"].facts["verdict"]
+    if user.path is None:
+        text = "nothing says where the store is: set HOME, or name a directory"
+        return [Advice(text, "export PYHUGETEXT_STORE=/directory/of/yours")]
+    if not user.trusted:
+        path, writable, _ = (user.reason or "").partition(" is writable by others")
+        text = f"the store is not trusted: {user.reason}"
+        return [Advice(text, f"chmod go-w {path}" if writable else "")]
+    if not user.writable:
+        text = f"the store cannot be written ({user.reason}): name another directory"
+        return [Advice(text, "export PYHUGETEXT_STORE=/directory/of/yours")]
+    if user.free is not None and user.free < 0:
+        return [Advice("the store has no room: free some space", "pyhugetext store prune")]
+    if verdict == build.NEVER:
+        return [
+            Advice(
+                "a store on a file system with large folios (xfs since Linux 6.1, ext4 since "
+                "6.18) needs no memory of its own",
+                "export PYHUGETEXT_STORE=/directory/on/such",
+            )
+        ]
+    if verdict == build.EVICTED:
+        text = "this file system gives huge pages to files it reads back: fill the store ahead"
+        return [Advice(text, "pyhugetext warm --all-installed")]
+    if user.file_system == "overlayfs" and settings.build == "auto":
+        text = "on overlayfs nothing is built at a start: warm the store in the image"
+        return [Advice(text, "RUN pyhugetext warm --system --all-installed")]
+    if settings.build == "never":
+        text = "PYHUGETEXT_BUILD=never leaves the store as it is: fill it ahead"
+        return [Advice(text, "pyhugetext warm --all-installed")]
+    if backing == "shm":
+        text = "shared memory is used because it has the entries and the disk has none: make those"
+        return [Advice(text, "pyhugetext warm --all-installed")]
+    if checks["limits"].state == LIMIT:
+        text = "limits of this process keep it from building entries: fill the store without them"
+        return [Advice(text, "pyhugetext warm --all-installed")]
+    return []
+
+
+def _about_verdict(checks: dict[str, Check], user: Storage) -> list[Advice]:
+    """What the store remembers of its file system is not what was found now."""
+    if checks["large_folios"].facts["verdict"] != build.WRITTEN:
+        return []
+    text = (
+        f"the store remembers that its file system gives huge pages {_WHEN[user.remembered or '']}"
+        ", but it gives them to new files now: make the store anew"
+    )
+    return [Advice(text, "pyhugetext store clear")]
+
+
+_WHEN = {build.EVICTED: "only when it reads files back", build.NEVER: "never"}
+
+
+def _about_limits(checks: dict[str, Check], works: bool, backing: str) -> list[Advice]:
+    out = []
+    if not works and checks["thp"].facts["enabled"] == "never":
+        out.append(
+            Advice(
+                "transparent huge pages are switched off on this machine: allow them on request",
+                "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+            )
+        )
+    if checks["cgroup"].state == LIMIT and backing in ("shm", "memfd", "thp"):
+        text = f"little memory is left to the control group, and copies on {backing} count there"
+        out.append(Advice(text, "export PYHUGETEXT_PRIVATE_LIMIT=8M PYHUGETEXT_SHM_LIMIT=64M"))
+    if checks["max_map_count"].state == LIMIT:
+        text = "vm.max_map_count is low: objects are left alone when it is near"
+        out.append(Advice(text, "sudo sysctl vm.max_map_count=65530"))
+    return out
+
+
+def _about_gain(checks: dict[str, Check], works: bool) -> list[Advice]:
+    out = []
+    measure = "pyhugetext bench -s SETUP STMT"
+    if works and checks["itlb_multihit"].state == LIMIT:
+        text = "the host may split huge pages of code (iTLB multihit): measure the gain here"
+        out.append(Advice(text, measure))
+    elif works and checks["page_walk"].state == LIMIT:
+        text = "huge pages save only a part of each page walk here: measure the gain"
+        out.append(Advice(text, measure))
+    perf = checks["perf"]
+    if perf.facts["error"] in ("EACCES", "EPERM") and (perf.facts["paranoid"] or 0) > 2:
+        text = "perf is forbidden to ordinary users: allow it if you want to count iTLB misses"
+        out.append(Advice(text, "sudo sysctl kernel.perf_event_paranoid=2"))
+    return out

@@ -1,0 +1,104 @@
+"""What is imposed on this process and all that it starts."""
+
+from __future__ import annotations
+
+import resource
+
+from pyhugetext import _native
+from pyhugetext._sizes import size
+from pyhugetext.doctor import cgroup
+from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check, read_fields
+
+# Options of prctl(2).
+_PR_GET_THP_DISABLE, _PR_GET_MDWE = 42, 66
+_THP_EXCEPT_ADVISED, _MDWE_REFUSE = 2, 1
+
+_MIB = 1 << 20
+TIGHT = 128 * _MIB  # less than this left to a control group is told as a limit
+SMALL_SPACE = 512 * _MIB  # of addresses: numpy alone reserves more
+SMALL_FILE = 64 * _MIB  # the copy of an interpreter with its debugging symbols fits
+
+
+def checks() -> list[Check]:
+    """All of it, for this process as it is."""
+    return [_thp(), _mdwe(), _seccomp(), _limits(), _cgroup()]
+
+
+def _thp() -> Check:
+    value = _native.ask_prctl(_PR_GET_THP_DISABLE)
+    facts = {"disabled": None if value < 0 else bool(value & 1)}
+    if value < 0:
+        return Check("process", "thp_disable", UNKNOWN, "unknown: the kernel does not tell", facts)
+    if not value:
+        return Check("process", "thp_disable", OK, "huge pages are not disabled", facts)
+    if value & _THP_EXCEPT_ADVISED:
+        text = "huge pages are disabled where a program does not ask for them; pyhugetext asks"
+        return Check("process", "thp_disable", INFO, text, facts)
+    text = "huge pages are disabled for this process and what it starts (PR_SET_THP_DISABLE)"
+    return Check("process", "thp_disable", PROBLEM, text, facts)
+
+
+def _mdwe() -> Check:
+    value = _native.ask_prctl(_PR_GET_MDWE)
+    facts = {"enforced": None if value < 0 else bool(value & _MDWE_REFUSE)}
+    if value < 0:
+        text = "not known to this kernel (Linux 6.3 and later)"
+        return Check("process", "mdwe", INFO, text, facts)
+    if value & _MDWE_REFUSE:
+        text = "memory cannot become executable (PR_SET_MDWE): thp and hugetlb are refused"
+        return Check("process", "mdwe", LIMIT, text, facts)
+    return Check("process", "mdwe", OK, "memory may become executable", facts)
+
+
+def _seccomp() -> Check:
+    mode = read_fields("/proc/self/status").get("Seccomp", "")
+    facts = {"mode": int(mode) if mode.isdigit() else None}
+    if mode == "2":
+        text = "a filter decides about system calls (mode 2); what it refuses shows below"
+        return Check("process", "seccomp", INFO, text, facts)
+    if mode == "0":
+        return Check("process", "seccomp", OK, "no filter", facts)
+    text = f"mode {mode}" if mode else "unknown: /proc does not tell"
+    return Check("process", "seccomp", INFO if mode else UNKNOWN, text, facts)
+
+
+def _limits() -> Check:
+    found = {
+        name: resource.getrlimit(which)[0]
+        for name, which in (
+            ("address_space", resource.RLIMIT_AS),
+            ("file_size", resource.RLIMIT_FSIZE),
+        )
+    }
+    facts = {
+        name: None if value == resource.RLIM_INFINITY else value for name, value in found.items()
+    }
+    said, state = [], OK
+    for name, words, enough in (
+        ("address_space", "of addresses (RLIMIT_AS)", SMALL_SPACE),
+        ("file_size", "a file (RLIMIT_FSIZE)", SMALL_FILE),
+    ):
+        value = facts[name]
+        if value is not None:
+            said.append(f"{size(value)} {words}")
+            state = LIMIT if value < enough else state
+    return Check("process", "limits", state, "; ".join(said) or "none that matter", facts)
+
+
+def _cgroup() -> Check:
+    found = cgroup.memory()
+    facts = {
+        "version": found.version if found else None,
+        "path": found.path if found else None,
+        "memory_limit": found.limit if found else None,
+        "memory_used": found.used if found else None,
+    }
+    if found is None:
+        return Check("process", "cgroup", UNKNOWN, "unknown: no memory controller is seen", facts)
+    used = f"{size(found.used)} in use, " if found.used is not None else ""
+    if found.limit is None:
+        text = f"no memory limit (cgroup v{found.version})"
+        return Check("process", "cgroup", OK, text, facts)
+    left = found.limit - (found.used or 0)
+    text = f"{used}memory limit {size(found.limit)} (cgroup v{found.version} {found.path})"
+    return Check("process", "cgroup", LIMIT if left < TIGHT else OK, text, facts)

@@ -1,0 +1,144 @@
+"""Whether the start-up hook runs in a new python, and what comes of it there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pyhugetext import _settings
+from pyhugetext._sizes import size
+from pyhugetext.doctor import child
+from pyhugetext.doctor.check import INFO, OK, PROBLEM, Check
+
+_CODE = """
+import json, os, sys
+told = {"files": [], "native": True}
+try:
+    import site
+    directories = list(getattr(site, "getsitepackages", list)())
+    if site.ENABLE_USER_SITE:
+        directories.append(site.getusersitepackages())
+    for directory in directories:
+        for end in ("pth", "start"):
+            path = os.path.join(directory, "pyhugetext." + end)
+            if os.path.isfile(path):
+                told["files"].append(path)
+    hooked = "pyhugetext._boot" in sys.modules
+    import pyhugetext
+    told["package"] = os.path.dirname(pyhugetext.__file__)
+    told["stats"] = pyhugetext.stats().as_dict()
+    try:
+        from pyhugetext import _native
+        told["started"] = _native.snapshot()["started"]
+    except ImportError:
+        told["started"] = hooked
+except BaseException as error:
+    told["error"] = type(error).__name__ + ": " + str(error)
+print()
+print(json.dumps(told))
+"""
+
+
+_SHARED = ("file", "store", "shm")
+
+
+class Start(NamedTuple):
+    """How new processes start. `stats` is what stats() says there, with nothing built."""
+
+    installed: bool  # a .pth or .start file lies where site looks
+    started: bool  # the hook ran, or would but for PYHUGETEXT=0
+    off: bool  # PYHUGETEXT says so
+    files: list[str]
+    stats: dict[str, Any] | None
+    error: str | None
+
+    @property
+    def interpreter(self) -> dict[str, Any] | None:
+        """The region with the most coverable text: the interpreter's."""
+        regions = self.stats["regions"] if self.stats else []
+        return max(regions, key=lambda r: int(r["coverable_bytes"]), default=None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a better rung was not taken because the entry is still to be built."""
+        region = self.interpreter
+        words = [*region["fallbacks"], region["reason"] or ""] if region else []
+        return any("the store has no entry" in text or "there is no store" in text
+                   for text in words)  # fmt: skip
+
+    @property
+    def takes(self) -> str | None:
+        """The rung the interpreter is on, where it would not build an entry for a better one."""
+        region = self.interpreter
+        if region is None or not region["huge_bytes"]:
+            return None
+        backing: str = region["backing"]
+        # Nothing is built for what a shared copy serves already.
+        return backing if backing in _SHARED or not self.waits else None
+
+
+def look(settings: _settings.Settings) -> Start:
+    """Starts a new python as it is configured here, but for building and PYHUGETEXT=0."""
+    changes: dict[str, str | None] = {"PYHUGETEXT_BUILD": "never"}
+    if settings.off:
+        changes["PYHUGETEXT"] = None
+    try:
+        told = child.run(_CODE, environ=child.environment(**changes))
+    except child.Failed as error:
+        return Start(False, False, settings.off, [], None, str(error))
+    return Start(
+        bool(told["files"]),
+        bool(told.get("started")),
+        settings.off,
+        told["files"],
+        told.get("stats"),
+        told.get("error"),
+    )
+
+
+def checks(found: Start) -> list[Check]:
+    """What it says of the hook and of the process it started."""
+    return [_switch(found), _hook(found), _process(found)]
+
+
+def _switch(found: Start) -> Check:
+    facts = {"off": found.off}
+    if found.off:
+        text = "turned off by PYHUGETEXT; what follows is what would be without it"
+        return Check("start", "switch", INFO, text, facts)
+    return Check("start", "switch", OK, "on", facts)
+
+
+def _hook(found: Start) -> Check:
+    facts = {"files": found.files, "started": found.started}
+    if found.error:
+        return Check("start", "hook", PROBLEM, found.error, facts)
+    if found.started:
+        text = found.files[0] if found.files else "started by something else (sitecustomize)"
+        return Check("start", "hook", OK, text, facts)
+    if found.files:
+        text = f"{found.files[0]} is there, but does not start it"
+        reason = (found.stats or {}).get("reason")
+        return Check("start", "hook", PROBLEM, f"{text}: {reason}" if reason else text, facts)
+    text = "no pyhugetext.pth where site looks: nothing starts by itself"
+    return Check("start", "hook", PROBLEM, text, facts)
+
+
+def _process(found: Start) -> Check:
+    stats = found.stats
+    if not stats:
+        return Check("start", "process", PROBLEM, "unknown: no new python could be asked", {})
+    facts = {
+        key: stats[key]
+        for key in ("active", "reason", "backing", "coverable_bytes", "mapped_bytes", "huge_bytes",
+                    "private_bytes", "elapsed_ns")
+    }  # fmt: skip
+    if stats["active"]:
+        share = stats["mapped_bytes"] * 100 // max(stats["coverable_bytes"], 1)
+        text = (
+            f"active on {stats['backing']}: {size(stats['huge_bytes'])} in 2 MiB pages, {share} % "
+            f"of the coverable text, {size(stats['private_bytes'])} private, "
+            f"{stats['elapsed_ns'] / 1e6:.1f} ms"
+        )
+        return Check("start", "process", OK, text, facts)
+    state = INFO if found.waits else PROBLEM
+    return Check("start", "process", state, f"not active: {stats['reason']}", facts)

@@ -1,0 +1,147 @@
+"""The stores: where they are, whether they can be used, and what is free there."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from pyhugetext import _SYSTEM_STORE, _boot
+from pyhugetext._settings import Settings
+from pyhugetext.store import build, places
+from pyhugetext.store.catalogue import Catalogue
+
+# statfs(2) has numbers only.
+_NAMES = {
+    0x01021994: "tmpfs", 0x58465342: "xfs", 0xEF53: "ext4", 0x794C7630: "overlayfs",
+    0x9123683E: "btrfs", 0x6969: "nfs", 0xF2F52010: "f2fs", 0x2FC12FC1: "zfs", 0x65735546: "fuse",
+    0xCA451A4E: "bcachefs", 0x61756673: "aufs", 0x01021997: "9p", 0xFF534D42: "cifs",
+}  # fmt: skip
+
+
+class Storage(NamedTuple):
+    """One store as this process finds it. Sizes in bytes."""
+
+    kind: str  # system, user, shm
+    path: str | None  # None where nothing says where it is
+    exists: bool
+    trusted: bool
+    writable: bool
+    reason: str | None  # why it cannot be used, or not written
+    entries: int
+    used: int  # what the copies take
+    limit: int
+    free: int | None  # that new copies may take; None where that cannot be told
+    file_system: str | None
+    remembered: str | None  # the verdict on file for this kernel: written, evicted, never
+
+
+def stores(settings: Settings) -> list[Storage]:
+    """The three stores, the system's first, as a process looks through them."""
+    system = Catalogue(_SYSTEM_STORE, settings.store_limit, False, public=True)
+    found = [_look("system", system)]
+    if settings.store:
+        found.append(_look("user", Catalogue(settings.store, settings.store_limit, False)))
+    else:
+        reason = "neither HOME nor PYHUGETEXT_STORE says where it is"
+        found.append(
+            Storage("user", None, False, False, False, reason, 0, 0, settings.store_limit, None,
+                    None, None)
+        )  # fmt: skip
+    found.append(_look("shm", Catalogue(settings.shm_store, settings.shm_limit, True)))
+    return found
+
+
+def nearest(path: str) -> str:
+    """The directory itself, or the nearest above it that is there."""
+    while not os.path.isdir(path):
+        above = os.path.dirname(path)
+        if above == path:
+            break
+        path = above
+    return path
+
+
+def _look(kind: str, store: Catalogue) -> Storage:
+    here = nearest(store.root)
+    exists = os.path.isdir(store.index)
+    reason = _distrust(store)
+    trusted = reason is None
+    writable = False
+    if trusted:
+        reason = _why_not_written(store, here)
+        writable = reason is None
+    entries = used = 0
+    if exists and trusted:
+        try:
+            entries = sum(not name.startswith("image-") for name in os.listdir(store.index))
+            used = store.used_bytes()
+        except OSError as error:
+            reason = reason or build.reason_of(error)
+    free = _free(store, here)
+    if writable and free is not None and free < 0:
+        reason = "too little free space"
+    return Storage(
+        kind, store.root, exists, trusted, writable, reason, entries, used, store.limit,
+        free, _file_system(here), None if store.shared_memory else build.remembered(store),
+    )  # fmt: skip
+
+
+def _distrust(store: Catalogue) -> str | None:
+    """Why nothing is mapped from this store, or None."""
+    try:
+        places.check_before_making(store.root)
+        for path in (store.base, store.index, store.objects, store.tmp):
+            if os.path.lexists(path):
+                places.check_own(path)
+    except (OSError, places.Untrusted) as error:
+        return build.reason_of(error)
+    return None
+
+
+def _why_not_written(store: Catalogue, here: str) -> str | None:
+    """Why nothing can be built into it, or None."""
+    for path in (store.base, store.index, store.objects, store.tmp):
+        directory = nearest(path)
+        # The effective user counts, not the real one.
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+            readonly = _flags(directory) & os.ST_RDONLY
+            return f"{directory} is {'on a read-only file system' if readonly else 'not writable'}"
+    if os.path.lexists(store.root) and not os.path.isdir(store.root):
+        return f"{store.root} is no directory"
+    if _flags(here) & os.ST_NOEXEC:
+        return f"{here} is mounted noexec"
+    if store.shared_memory and _file_system(os.path.dirname(store.root)) != "tmpfs":
+        return f"{os.path.dirname(store.root)} is no tmpfs"
+    return None
+
+
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def _flags(path: str) -> int:
+    try:
+        return os.statvfs(path).f_flag
+    except OSError:
+        return 0
+
+
+def _free(store: Catalogue, here: str) -> int | None:
+    try:
+        status = os.statvfs(here)
+    except OSError:
+        return None
+    return store.free_bytes(status)
+
+
+def _file_system(path: str) -> str | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        number = int(_boot.filesystem(fd))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return _NAMES.get(number, f"{number:#x}")
