@@ -121,7 +121,8 @@ def test_what_may_pass_or_is_one_process_s_own_is_tried_again(refusal: int) -> N
         assert not store.start().built
         os.utime(note, (at := note.stat().st_mtime - 60, at))
         report = store.start()
-        assert report.built and report.interpreter["backing"] == "shm"
+        assert report.built
+        assert report.interpreter["backing"] == "shm"
 
 
 def test_process_without_huge_pages_does_not_spoil_the_store(tmp_path: Path) -> None:
