@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from pyhugetext import _SYSTEM_STORE, _boot
-from pyhugetext._settings import Settings
+from pyhugetext import _boot
+from pyhugetext._settings import SYSTEM_STORE, Settings
 from pyhugetext.store import build, places
 from pyhugetext.store.catalogue import Catalogue
 
@@ -37,7 +37,7 @@ class Storage(NamedTuple):
 
 def stores(settings: Settings) -> list[Storage]:
     """The three stores, the system's first, as a process looks through them."""
-    system = Catalogue(_SYSTEM_STORE, settings.store_limit, False, public=True)
+    system = Catalogue(SYSTEM_STORE, settings.store_limit, False, public=True)
     found = [_look("system", system)]
     if settings.store:
         found.append(_look("user", Catalogue(settings.store, settings.store_limit, False)))
