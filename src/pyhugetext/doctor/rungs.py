@@ -204,6 +204,8 @@ def _reason(name: str, found: dict[str, Any], unfit: dict[str, str]) -> str | No
 
 def _held_back(name: str, auto: dict[str, Any]) -> str:
     """Why auto does not take a rung that works when it is asked for."""
+    if name == "file" and auto.get("backing") == "store":
+        return "an entry of the store is found first"
     said = [text for text in auto.get("fallbacks", ()) if text.startswith(f"{name}: ")]
     built = auto.get("build", ())
     return "; ".join([*built, *(text.partition(": ")[2] for text in said)]) or "not taken by auto"

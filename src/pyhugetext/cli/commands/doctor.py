@@ -42,8 +42,9 @@ what is tried:
   start    A new `python -c` of this interpreter, in this environment: whether the hook runs there
            and what it comes to. With PYHUGETEXT=0 it is told, and tried without.
   backings Each is tried in a python of its own, on the interpreter's text, with temporary stores
-           where the stores are or would be. `auto` takes the first that works, from left to right:
-           file, store, shm, memfd, thp; hugetlb only when asked for.
+           where the stores are or would be. `auto` takes an entry of the store that is there;
+           else the first that works of file, store (an entry is built), shm, memfd, thp; hugetlb
+           only when asked for.
 
 keys of --json:
   works            true where a new python runs from huge pages, or would but for PYHUGETEXT=0
