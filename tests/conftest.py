@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ import pytest
 
 if os.environ.get("PYHUGETEXT") != "0":
     pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
+
+# A shell starts jobs in the background with SIGINT ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
