@@ -1,5 +1,7 @@
 #include "build.h"
 
+#include "descriptor.h"
+
 namespace pht {
 
 namespace {
@@ -39,20 +41,6 @@ public:
 
 private:
     u64 address_ = 0, length_;
-};
-
-class Descriptor {
-public:
-    explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
-    ~Descriptor() {
-        if (fd_ >= 0) sys::close(fd_);
-    }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
-    operator int() const { return fd_; }
-
-private:
-    int fd_;
 };
 
 // MADV_COLLAPSE may answer EAGAIN half way (a page was busy, or off the LRU for a moment).

@@ -1,6 +1,7 @@
 #include "elsewhere.h"
 
 #include "build.h"
+#include "descriptor.h"
 
 namespace pht {
 
@@ -16,20 +17,6 @@ constexpr u16 kMachine = EM_AARCH64;
 #else
 constexpr u16 kMachine = EM_X86_64;
 #endif
-
-class Descriptor {
-public:
-    explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
-    ~Descriptor() {
-        if (fd_ >= 0) sys::close(fd_);
-    }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
-    operator int() const { return fd_; }
-
-private:
-    int fd_;
-};
 
 // Reads exactly that much, or says why not: a file that ends before is no ELF object.
 Outcome read_all(int fd, void *to, size_t size, u64 offset) {

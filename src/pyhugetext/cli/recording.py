@@ -8,23 +8,20 @@ import. Nothing is polled and nothing is missed at exit.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure, reason_of
-from pyhugetext.measure.endings import ending
 from pyhugetext.store import build, catalogue, places, record
 
 # What of the user's settings decides about which objects are wanted.
 _KEPT = ("PYHUGETEXT_MIN_TEXT", "PYHUGETEXT_INCLUDE", "PYHUGETEXT_EXCLUDE")
-
-_SHOWN = 64 << 10  # bytes of what a failed import printed
 
 
 class Wanted(NamedTuple):
@@ -76,38 +73,14 @@ def recorder() -> Iterator[Recorder]:
             ) from None
 
 
-# Runs in the child. The current directory is left out of the path, as for an installed script.
-_CHILD = """
-import sys
-if sys.path[:1] == [""]:
-    del sys.path[0]
-import json, os
-module, result = sys.argv[1:]
-del sys.argv[1:]
-told = {"error": None, "missing": None, "present": []}
-try:
-    if module:
-        import importlib
-        importlib.import_module(module)
-    import pyhugetext
-    pyhugetext.remap()
-    from pyhugetext import _native
-    store = _native.BACKINGS.index("store")
-    told["present"] = [
-        [r["path"], r["low"]] for r in _native.snapshot()["regions"] if r["backing"] == store
-    ]
-except BaseException as error:
-    told["error"] = f"{type(error).__name__}: {error}"
-    if isinstance(error, ModuleNotFoundError):
-        told["missing"] = error.name
-with open(result, "w") as file:
-    json.dump(told, file)
-for stream in (sys.stdout, sys.stderr):
-    try:
-        stream.flush()
-    except Exception:
-        pass
-os._exit(0)
+# Runs in the child.
+_TELL = """
+pyhugetext.remap()
+from pyhugetext import _native
+store = _native.BACKINGS.index("store")
+told["present"] = [
+    [r["path"], r["low"]] for r in _native.snapshot()["regions"] if r["backing"] == store
+]
 """
 
 
@@ -115,41 +88,8 @@ def import_module(recorder: Recorder, module: str) -> list[Wanted]:
     """Imports a module (none when it is empty) in a child process, with the interpreter of this
     one. Returns what is in the system's store already; the rest is in recorder.objects(). Failure
     where the import fails, with what it printed on stderr."""
-    if not sys.executable:
-        raise Failure("this interpreter does not know its own path (sys.executable is empty)")
-    output = os.path.join(recorder.root, "output")
-    result = os.path.join(recorder.root, "result")
-    catalogue.remove(result)
-    with open(output, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, module, result],
-            env=recorder.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-        )
-        try:
-            process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    told: dict[str, Any] | None = None
-    try:
-        with open(result) as text:
-            told = json.load(text)
-    except (OSError, ValueError):
-        pass
-    what = f"importing {module}" if module else "starting the interpreter"
-    if told is None:
-        show(output)
-        raise Failure(f"{what} failed: it {ending(process.returncode)}")
-    missing = told["missing"]
-    if missing and (module == missing or module.startswith(missing + ".")):
-        raise Failure(f"no module named {missing!r} for {sys.executable}")
-    if told["error"]:
-        show(output)
-        raise Failure(f"{what} failed: {told['error']}")
+    modules = [module] if module else []
+    told = told_after_importing(modules, _TELL, recorder.root, recorder.environment())
     return [Wanted(path, bias) for path, low in told["present"] for bias in _bias(path, low)]
 
 
@@ -165,17 +105,6 @@ def _bias(path: str, low: int) -> Iterator[int]:
         return
     if head is not None:
         yield (low - (head.loads[0].vaddr & -4096)) % build.HUGE
-
-
-def show(output: str) -> None:
-    """What the child printed, on stderr."""
-    if sys.stderr is None:
-        return
-    with open(output, "rb") as file:
-        file.seek(max(os.fstat(file.fileno()).st_size - _SHOWN, 0))
-        shown = file.read().decode("utf-8", "backslashreplace")
-    if shown:
-        sys.stderr.write(shown if shown.endswith("\n") else shown + "\n")
 
 
 def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tuple[int, bool]:
