@@ -153,7 +153,7 @@ def held(store: Store) -> Iterator[Store]:
         os.close(fd)
 
 
-def test_start_does_not_wait_for_another_builder(held: Store) -> None:
+def test_start_waits_no_longer_than_a_moment_for_another_builder(held: Store) -> None:
     report = held.start()
     assert "is being written by another process" in report.reasons
     assert held.records == []
@@ -324,3 +324,36 @@ def test_shared_memory_has_a_limit_of_its_own(tmp_path: Path, shelf: list[Path])
         report = store.start(PYHUGETEXT_SHM_LIMIT="0")
         assert not report.built
         assert store.copies == []
+
+
+def test_process_waits_a_moment_for_another_that_builds_the_same(tmp_path: Path) -> None:
+    """While this one sleeps, the other one builds: no copy of its own, no second build."""
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    code = """
+        import fcntl, os, subprocess, sys, time
+        environ = dict(os.environ, PYHUGETEXT="1")
+        v1 = os.path.join(os.environ["PYHUGETEXT_STORE"], "v1")
+        os.makedirs(v1, 0o700)
+        os.chmod(os.path.dirname(v1), 0o700)
+        lock = os.open(v1, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sleep, sleeps = time.sleep, []
+
+        def let_the_other_build(seconds):
+            sleeps.append(seconds)
+            if len(sleeps) == 2:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                subprocess.run([sys.executable, "-c", "pass"], env=environ, check=True)
+            sleep(seconds)
+
+        time.sleep = let_the_other_build
+        import pyhugetext
+        stats = pyhugetext.remap()
+        time.sleep = sleep
+        print(len(sleeps), stats.backing, stats.private_bytes)
+    """
+    result = store.run(code, PYHUGETEXT="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "2 store 0\n"
+    assert len(store.copies) == len(store.records) == 1

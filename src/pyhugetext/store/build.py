@@ -72,8 +72,11 @@ def _build_into(
 ) -> "list[tuple[str, int]]":
     """Builds into one store; returns what it could not take."""
     store.prepare()
-    lock = store.lock(wait=always)
+    lock, waited = _lock(store, always)
     try:
+        if waited:  # for somebody who was building, most likely the same
+            _boot.retry(False)
+            wanted = _boot.missing()
         reason = _unfit(store)
         if reason:
             _tell(f"store {store.root}: {reason}")
@@ -83,6 +86,31 @@ def _build_into(
         return [(path, bias) for path, bias in wanted if not _build(store, path, bias, limit)]
     finally:
         store.unlock(lock)
+
+
+_patience = 0.1  # seconds this process still waits for others that build
+
+
+def _lock(store: "Catalogue", always: bool) -> "tuple[int, bool]":
+    """Takes the writer's lock; waits a moment for it, so that workers that are started together
+    on a new machine run from the one copy and not each from its own. Returns the descriptor and
+    whether it had to wait. catalogue.Busy when that takes too long."""
+    import time
+
+    from pyhugetext.store import catalogue
+
+    global _patience
+    waited = False
+    while True:
+        try:
+            return store.lock(wait=always), waited
+        except catalogue.Busy:
+            if _patience <= 0:
+                raise
+        began = time.monotonic()
+        time.sleep(0.004)
+        _patience -= time.monotonic() - began
+        waited = True
 
 
 def _unfit(store: "Catalogue") -> "str | None":
