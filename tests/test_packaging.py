@@ -159,7 +159,8 @@ def test_wheel_holds_what_is_needed_and_nothing_else(mode, wheels):
         for name in names
         if not re.fullmatch(
             r"pyhugetext\.(pth|start)|pyhugetext/_(boot|native)\.[\w-]+\.so"
-            r"|pyhugetext/(\w+/)*\w+\.pyi?|pyhugetext/py\.typed|pyhugetext-[^/]+\.dist-info/.+",
+            r"|pyhugetext/(\w+/)*\w+\.pyi?|pyhugetext/py\.typed|pyhugetext-[^/]+\.dist-info/.+"
+            r"|pyhugetext/cli/reporting/\w+\.css",
             name,
         )
     ]
