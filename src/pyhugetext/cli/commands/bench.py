@@ -226,6 +226,9 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if presses:
+            # What is left is to print and to end; in that, Python would be killed by another one.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run(options: argparse.Namespace) -> int:
