@@ -84,7 +84,9 @@ def need_tool(*names: str) -> None:
 
 def need_for_others(*paths: Path | str) -> None:
     """Skips where an ordinary user could not run this interpreter."""
-    for path in (sys.executable, sysconfig.get_path("platlib"), *paths):
+    # The interpreter of a virtual environment is a link to one that may be in somebody's home.
+    executable = os.path.realpath(sys.executable)
+    for path in (sys.executable, executable, sysconfig.get_path("platlib"), *paths):
         for step in (Path(path), *Path(path).parents):
             if not step.stat().st_mode & 0o001 and not step.is_file():
                 pytest.skip(f"an ordinary user cannot enter {step}")

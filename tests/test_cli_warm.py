@@ -353,10 +353,10 @@ def test_full_file_system_is_one_sentence_and_what_fits_is_kept(
     cli: Cli, mount: Mounts, compile_library: Library, tmp_path: Path
 ) -> None:
     small = make_library(compile_library, "small")
-    large = make_library(compile_library, "large", mebibytes=40)
+    large = make_library(compile_library, "large", mebibytes=120)
     make_module(tmp_path, "fits", small)
     make_module(tmp_path, "too_large", large)
-    cli.store = mount("ext4", 40) / "store"
+    cli.store = mount("ext4", 120) / "store"  # room for a libpython of 30 MiB
     result = cli("warm", "too_large", "fits", PYTHONPATH=str(tmp_path))
     if "never gives" in result.stderr:
         pytest.skip("ext4 has no huge pages for files on this kernel")
@@ -368,7 +368,7 @@ def test_full_file_system_is_one_sentence_and_what_fits_is_kept(
 
 
 def test_read_only_store_is_one_sentence(cli: Cli, mount: Mounts, modules: dict[str, str]) -> None:
-    point = mount("ext4", 40)
+    point = mount("ext4", 120)
     cli.store = point / "store"
     cli("warm")
     mount.make_read_only(point)
