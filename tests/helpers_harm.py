@@ -36,7 +36,7 @@ NUMBERS = {
         "pwrite64": (18, 68), "mremap": (25, 216), "madvise": (28, 233), "getpid": (39, 172),
         "fcntl": (72, 25), "ftruncate": (77, 46), "prctl": (157, 167), "clock_gettime": (228, 113),
         "openat": (257, 56), "process_vm_readv": (310, 270), "memfd_create": (319, 279),
-        "statx": (332, 291), "seccomp": (317, 277),
+        "statx": (332, 291), "seccomp": (317, 277), "prlimit64": (302, 261),
     }.items()
 }  # fmt: skip
 NAMES = {number: name for name, number in NUMBERS.items()}
@@ -44,6 +44,7 @@ NAMES = {number: name for name, number in NUMBERS.items()}
 PAGEMAP_SCAN, PROCMAP_QUERY = 0xC0606610, 0xC0686611  # ioctl of Linux 6.7, 6.11
 MFD_EXEC = 0x10  # flag of Linux 6.3
 MADV_COLLAPSE, MADV_POPULATE_READ = 25, 22  # Linux 6.1, 5.14
+MREMAP_AWAY = 7  # MAYMOVE | FIXED | DONTUNMAP, of files since Linux 5.13
 
 _PR_SET_NO_NEW_PRIVS = 38
 _NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
@@ -66,6 +67,7 @@ _5_10: tuple[Rule, ...] = (
     *_6_1,
     (NUMBERS["madvise"], (2, MADV_COLLAPSE, False), errno.EINVAL),
     (NUMBERS["madvise"], (2, MADV_POPULATE_READ, False), errno.EINVAL),
+    (NUMBERS["mremap"], (3, MREMAP_AWAY, False), errno.EINVAL),
 )
 KERNELS: dict[str, tuple[Rule, ...]] = {"this": (), "6.1": _6_1, "5.10": _5_10}
 

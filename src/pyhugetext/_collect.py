@@ -147,7 +147,8 @@ def foreign(spans: list[tuple[int, int]], mappings: Mappings) -> list[_smaps.Map
     lows = [low for low, _ in spans]
     out = []
     for m in mappings.all:
-        if "x" not in m.permissions or not m.inode or m.path.startswith("/memfd:pyhugetext:"):
+        ours = m.retired or m.path.startswith("/memfd:pyhugetext:")
+        if "x" not in m.permissions or not m.inode or ours:
             continue
         at = bisect.bisect_right(lows, m.start) - 1
         if at < 0 or m.start >= spans[at][1]:

@@ -76,6 +76,7 @@ def _is_file(mapping: Mapping) -> bool:
 
 def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest]]:
     """The objects in order of address, and what else is executable file text."""
+    mappings = [mapping for mapping in mappings if not mapping.retired]
     own = [mapping for mapping in mappings if backing_of(mapping)]
     own_starts = {mapping.start for mapping in own}
     by_key: dict[Key, list[Mapping]] = defaultdict(list)

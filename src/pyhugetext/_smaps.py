@@ -39,6 +39,13 @@ class Mapping(NamedTuple):
     anonymous: int
     device: str  # as in `fe:00`
     advised: bool  # MADV_HUGEPAGE was called on it
+    undumped: bool  # MADV_DONTDUMP was called on it
+
+    @property
+    def retired(self) -> bool:
+        """Whether it is text that the core moved out of the way, which nobody runs: core dumps are
+        told to leave it out, and no other text of a file."""
+        return self.undumped and bool(self.inode) and self.permissions == "r-xp"
 
 
 def parse(lines: Iterable[str]) -> Iterator[Mapping]:
@@ -46,28 +53,28 @@ def parse(lines: Iterable[str]) -> Iterator[Mapping]:
     head = None
     sizes = dict.fromkeys((_RESIDENT, _PRIVATE, _ANONYMOUS, _HUGE), 0)
     none = dict(sizes)
-    advised = False
+    flags = ""
     for line in lines:
         if "A" <= line[0] <= "Z":  # an address has small letters
             names = _FIELDS.get(line[:_PREFIX])
             if names is None:
                 continue
             if names is _FLAGS:
-                advised = " hg" in line
+                flags = line
                 continue
             for name in names:
                 sizes[name] += int(line.partition(":")[2].split()[0]) * 1024
             continue
         if head:
-            yield _mapping(head, sizes, advised)
+            yield _mapping(head, sizes, flags)
         head = line
         sizes.update(none)
-        advised = False
+        flags = ""
     if head:
-        yield _mapping(head, sizes, advised)
+        yield _mapping(head, sizes, flags)
 
 
-def _mapping(head: str, sizes: dict[str, int], advised: bool) -> Mapping:
+def _mapping(head: str, sizes: dict[str, int], flags: str) -> Mapping:
     span, permissions, offset, device, rest = head.split(" ", 4)
     start, _, end = span.partition("-")
     inode, _, path = rest.partition(" ")
@@ -83,7 +90,8 @@ def _mapping(head: str, sizes: dict[str, int], advised: bool) -> Mapping:
         sizes[_PRIVATE],
         sizes[_ANONYMOUS],
         device,
-        advised,
+        " hg" in flags,
+        " dd" in flags,
     )
 
 

@@ -118,7 +118,8 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) 
     const Descriptor fd(create_memfd(memory_name(region).data));
     if (fd < 0) return refused(Call::memfd_create, fd);
     // The limit counts for memory files too.
-    if (length > sys::file_size_limit()) return refused(Call::ftruncate, -sys::kEfbig);
+    if (length > sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited))
+        return refused(Call::ftruncate, -sys::kEfbig);
     long result = sys::ftruncate(fd, length);
     if (sys::failed(result)) return refused(Call::ftruncate, result);
     Scratch scratch(length);

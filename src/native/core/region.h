@@ -41,6 +41,11 @@ struct Aside {
     Outcome small;  // of pages that came out small
 };
 
+// Text of the original that was moved out of the way, from `start` to `address`; see retire.h.
+struct Retired {
+    u64 address, start, length;
+};
+
 struct Region {
     Object object;
     bool seen = true;            // the dynamic linker still lists it
@@ -55,7 +60,8 @@ struct Region {
     Array<Piece> pieces;     // sorted, from_file and gaps
     u64 base = 0;            // address of pages[0]
     Array<HugePage> pages;
-    Array<Aside> asides;      // between prepare and commit
+    Array<Aside> asides;  // between prepare and commit
+    Array<Retired> retired;
     u64 text_bytes = 0;       // executable file text
     u64 coverable_bytes = 0;  // of it, inside planned pages
     Backing backing = Backing::none;

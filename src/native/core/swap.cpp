@@ -1,5 +1,7 @@
 #include "swap.h"
 
+#include "retire.h"
+
 namespace pht {
 
 namespace {
@@ -158,12 +160,14 @@ void commit_run(Region &region, u64 address, size_t first, size_t count) {
         discard(address, length);
         return;
     }
+    retire(region, target, target + length);
     const long result = sys::mremap_onto(address, length, target);
     if (!sys::failed(result)) {
         set_outcome(region, first, count, HugePage::State::huge, done());
         return;
     }
     discard(address, length);
+    bring_back(region, target, target + length);
     if (!is_mapped(target, length)) rescue(region, target, target + length);
     each_hole(region, target, target + length,
               [](u64 start, u64 end) { discard(start, end - start); });
@@ -274,6 +278,7 @@ void restore(Region &region, const Sources &sources) {
             else
                 set_outcome(region, first, count, HugePage::State::huge, sources.opened);
         });
+    if (!region.any_huge()) discard_retired(region);
 }
 
 }  // namespace pht

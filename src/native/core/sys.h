@@ -53,10 +53,12 @@ enum : int {
     kMadvNormal = 0,
     kMadvHugepage = 14,
     kMadvNohugepage = 15,
+    kMadvDontDump = 16,
+    kMadvCold = 20,
     kMadvPopulateRead = 22,
     kMadvCollapse = 25,
 };
-enum : int { kMremapMaymove = 1, kMremapFixed = 2 };
+enum : int { kMremapMaymove = 1, kMremapFixed = 2, kMremapDontUnmap = 4 };
 enum : int {
     kOpenReadOnly = 0,
     kOpenNonBlock = 04000,
@@ -122,17 +124,25 @@ __attribute__((always_inline)) inline long mremap_onto(u64 from, u64 size, u64 t
     return raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
                static_cast<long>(size), kMremapMaymove | kMremapFixed, static_cast<long>(target));
 }
+// Moves the pages of a mapping to `target` and leaves the mapping, empty, where it is.
+__attribute__((always_inline)) inline long mremap_away(u64 from, u64 size, u64 target) {
+    return raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
+               static_cast<long>(size), kMremapMaymove | kMremapFixed | kMremapDontUnmap,
+               static_cast<long>(target));
+}
 __attribute__((always_inline)) inline long memfd_create(const char *name, unsigned flags) {
     return raw(nr::memfd_create, reinterpret_cast<long>(name), flags);
 }
 __attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
     return raw(nr::ftruncate, fd, static_cast<long>(size));
 }
-// RLIMIT_FSIZE: beyond it a write or ftruncate(2) raises SIGXFSZ, which kills.
-inline u64 file_size_limit() {
-    u64 limits[2] = {~0ull, ~0ull};
-    constexpr long kFileSize = 1;
-    raw(nr::prlimit64, 0, kFileSize, 0, reinterpret_cast<long>(limits));
+// The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond kLimitFileSize a write or
+// ftruncate(2) raises SIGXFSZ, which kills.
+enum : int { kLimitFileSize = 1, kLimitAddresses = 9 };
+constexpr u64 kUnlimited = ~0ull;
+inline u64 resource_limit(int which, u64 unknown) {
+    u64 limits[2] = {unknown, unknown};
+    raw(nr::prlimit64, 0, which, 0, reinterpret_cast<long>(limits));
     return limits[0];
 }
 __attribute__((always_inline)) inline long add_seals(int fd, int seals) {

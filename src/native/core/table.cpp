@@ -4,6 +4,7 @@
 
 #include "maps.h"
 #include "plan.h"
+#include "retire.h"
 #include "swap.h"
 
 namespace pht {
@@ -20,7 +21,7 @@ constexpr Backing kLadder[] = {Backing::store, Backing::file, Backing::shm, Back
 // How far from vm.max_map_count a program is left alone, what one region may add, and from which
 // limit on a program cannot be near it where only the mappings around new objects are looked at:
 // at start and after imports. (65,530 by default.)
-constexpr u64 kMapMargin = 64, kMapsPerRegion = 8, kAmpleMaps = 16384;
+constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
@@ -145,6 +146,7 @@ void Table::end_listing() {
 
 void Table::remove(size_t index) {
     Region *region = regions_[index];
+    discard_retired(*region);
     region->~Region();
     release(region, sizeof(Region));
     for (size_t i = index + 1; i < regions_.size(); ++i) regions_[i - 1] = regions_[i];
@@ -209,6 +211,7 @@ Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, boo
         region.fresh = true;
         for (Outcome &tried : region.tried) tried = {};
         region.pages.clear();
+        discard_retired(region);
         *replaced = true;
         return done();
     }

@@ -1,0 +1,64 @@
+#include "retire.h"
+
+#include "build.h"
+
+namespace pht {
+
+namespace {
+
+// Below that it is not worth a mapping more.
+constexpr u64 kWorthwhile = 64 << 20;
+
+bool unlimited_addresses() {
+    return sys::resource_limit(sys::kLimitAddresses, 0) == sys::kUnlimited;
+}
+
+// Of locked memory (mlock(2)) the kernel would lock what was moved away, too. MADV_COLD says so,
+// and only ages a page otherwise.
+bool is_locked(u64 address) {
+    return sys::failed(sys::madvise(address, kPageSize, sys::kMadvCold));
+}
+
+bool move_away(Retired *one) {
+    if (is_locked(one->start) || !reserve_scratch(one->length, &one->address).ok()) return false;
+    if (sys::failed(sys::mremap_away(one->start, one->length, one->address))) {
+        discard(one->address, one->length);
+        return false;
+    }
+    // A core dump needs it as little; and this tells the status command what it is.
+    sys::madvise(one->address, one->length, sys::kMadvDontDump);
+    return true;
+}
+
+void move_back(Retired *one) {
+    if (sys::failed(sys::mremap_onto(one->address, one->length, one->start)))
+        discard(one->address, one->length);
+    one->length = 0;
+}
+
+}  // namespace
+
+void retire(Region &region, u64 from, u64 to) {
+    if (to - from < kWorthwhile || !unlimited_addresses()) return;
+    for (const Piece &piece : region.pieces) {
+        if (piece.kind != Piece::Kind::text) continue;
+        // Page tables move whole only from one 2 MiB boundary to another.
+        const u64 start = max(round_up(piece.start, kHugeSize), from);
+        const u64 end = min(round_down(piece.end, kHugeSize), to);
+        if (start >= end || end - start < kWorthwhile) continue;
+        Retired one = {0, start, end - start};
+        if (move_away(&one) && !region.retired.push(one)) move_back(&one);
+    }
+}
+
+void bring_back(Region &region, u64 from, u64 to) {
+    for (Retired &one : region.retired)
+        if (from <= one.start && one.start < to) move_back(&one);
+}
+
+void discard_retired(Region &region) {
+    for (const Retired &one : region.retired) discard(one.address, one.length);
+    region.retired.clear();
+}
+
+}  // namespace pht
