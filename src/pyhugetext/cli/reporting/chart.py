@@ -97,7 +97,7 @@ def _row(
 
 
 def chart(bench: Bench) -> Markup:
-    """The picture; style.css says how it looks."""
+    """The picture; page.css says how it looks."""
     axis = _axis(bench)
     rows = [_row("2 MiB / 4 KiB", "effect", bench.effect, bench.effect_ratios, axis, 2)]
     if bench.control is not None:

@@ -21,9 +21,10 @@ _SCALE = (_WIDTH - _LABEL - 24) / (COLUMNS * _PITCH)
 _LETTER = 6  # the width of one in a note, about
 
 
-def style(name: str) -> str:
-    """A style sheet of this package."""
-    return files(__package__).joinpath(name).read_text("utf-8")
+def style(name: str) -> Markup:
+    """A style sheet of this package, behind that of the colours and the squares."""
+    sheets = (files(__package__).joinpath(sheet) for sheet in ("squares.css", name))
+    return Markup("".join(sheet.read_text("utf-8") for sheet in sheets))
 
 
 def _square(x: float, y: float, side: float) -> str:
@@ -149,7 +150,7 @@ def alone(report: Report) -> str:
         "svg",
         el("title", f"Text of {report.subject.name}"),
         el("desc", words.headline(report)),
-        el("style", Markup(style("map.css"))),
+        el("style", style("map.css")),
         el("rect", width=_WIDTH, height=height, class_="ground"),
         *parts,
         xmlns="http://www.w3.org/2000/svg",

@@ -41,7 +41,7 @@ def page(report: Report) -> str:
         Markup('<meta name="color-scheme" content="light dark">\n'),
         Markup('<meta name="referrer" content="no-referrer">\n'),
         el("title", f"{words.headline(report)}: {report.subject.name}"),
-        el("style", Markup(style)),
+        el("style", style),
         between="",
     )
     sections = [_summary(report)]
