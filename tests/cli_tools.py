@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,12 +65,50 @@ class Cli:
         return entries
 
 
+def on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
+    """What is shown on stderr when that is a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyhugetext", *arguments],
+        env=cli.environment(**env),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            data = os.read(ours, 4096)
+        except OSError:  # EIO: the other side is closed
+            break
+        if not data:
+            break
+        shown += data
+    os.close(ours)
+    assert process.wait() == 0, shown
+    return shown.decode()
+
+
 def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -> None:
     """One line on stderr, which holds these words."""
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     for word in words:
         assert word in result.stderr
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited for a minute")
+
+
+def status_of(document: dict[str, Any], path: Path) -> str:
+    """What warm --json did with an object."""
+    (status,) = [one["status"] for one in document["objects"] if one["path"] == str(path)]
+    return str(status)
 
 
 def need_root() -> None:

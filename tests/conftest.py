@@ -13,9 +13,12 @@ import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from cli_tools import Cli
 
 if os.environ.get("PYHUGETEXT") != "0":
     pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
@@ -110,6 +113,43 @@ def compile_library(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return compile_
+
+
+@pytest.fixture
+def library(compile_library: Callable[..., Path]) -> Path:
+    """A library with 5 MiB of text."""
+    from cli_tools import make_library
+
+    return make_library(compile_library)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line, with a store of its own."""
+    from cli_tools import Cli
+
+    return Cli(tmp_path / "store")
+
+
+@pytest.fixture
+def disk(cli: Cli) -> Cli:
+    """The same, where the store's file system can do it."""
+    result = cli("warm", "--json")
+    if result.returncode and "never gives" in result.stderr:
+        pytest.skip("the file system of the temporary directory has no huge pages for files")
+    shutil.rmtree(cli.store)
+    return cli
+
+
+@pytest.fixture
+def modules(tmp_path: Path, library: Path) -> dict[str, str]:
+    """PYTHONPATH with a module `sample` that loads the library."""
+    from cli_tools import make_module
+
+    directory = tmp_path / "modules"
+    directory.mkdir()
+    make_module(directory, "sample", library)
+    return {"PYTHONPATH": str(directory)}
 
 
 def big_source(functions: int = 3000, tag: str = "f", padding: int = 1024) -> str:

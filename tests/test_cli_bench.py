@@ -11,13 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli_tools import Cli, assert_one_sentence, make_library, make_module
+from cli_tools import Cli, assert_one_sentence, make_library, make_module, on_terminal, wait_for
 from helpers_layouts import skip_unless_huge
 from pyhugetext.measure.measurement import Measurement
 
@@ -33,14 +32,6 @@ def cli(tmp_path: Path) -> Cli:
 
 def mark(path: Path) -> str:
     return f"open({str(path)!r}, 'w').close()"
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("waited for a minute")
 
 
 def is_gone(pid: int) -> bool:
@@ -431,40 +422,16 @@ def test_interrupted_command_is_killed_and_told(cli: Cli, tmp_path: Path) -> Non
 # The terminal
 
 
-def on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
-    """What is shown on stderr when that is a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pyhugetext", "bench", *arguments],
-        env=cli.environment(**env),
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            data = os.read(ours, 4096)
-        except OSError:  # EIO: the other side is closed
-            break
-        if not data:
-            break
-        shown += data
-    os.close(ours)
-    assert process.wait() == 0, shown
-    return shown.decode()
-
-
 def test_progress_is_shown_for_what_takes_longer_and_taken_away(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError('not here')")
-    plain = {"PYTHONPATH": str(tmp_path), "TERM": "dumb"}
-    shown = on_terminal(cli, *QUICK[:6], "--seconds", "2.5", "sum(range(1000))", **plain)
+    plain = {"PYTHONPATH": str(tmp_path), "TERM": "xterm"}
+    shown = on_terminal(cli, "bench", *QUICK[:6], "--seconds", "2.5", "sum(range(1000))", **plain)
     assert re.search(
         r"\[[#-]+\] +\d+ % [12] s of 2 s \d s process 1 of 1", shown.replace("%", " %")
     )
     assert shown.endswith("\r\x1b[K")
     shown = on_terminal(
-        cli, "--seconds", "2.5", "--", sys.executable, "-Sc", "sum(range(10_000))", **plain
+        cli, "bench", "--seconds", "2.5", "--", sys.executable, "-Sc", "sum(range(10_000))", **plain
     )
     assert re.search(r"s of 2 s \d s run \d+", shown)
 

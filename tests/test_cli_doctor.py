@@ -25,11 +25,6 @@ STATES = {"ok", "limit", "problem", "info", "unknown"}
 LADDER = ["file", "store", "shm", "memfd", "thp", "hugetlb"]
 
 
-@pytest.fixture
-def cli(tmp_path):
-    return Cli(tmp_path / "store")
-
-
 def doctor(cli: Cli, **env: str) -> dict[str, Any]:
     """What it tells as JSON; its exit status must fit."""
     result = cli("doctor", "--json", **{"PYHUGETEXT_BACKING": "auto", **env})

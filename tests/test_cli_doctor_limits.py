@@ -20,11 +20,6 @@ from test_cli_doctor import check, rung
 from test_harm_limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
 
-@pytest.fixture
-def cli(tmp_path):
-    return Cli(tmp_path / "store")
-
-
 def doctor(
     cli: Cli, prefix: tuple[str, ...] = (), prepare: Callable[[], None] | None = None, **env: str
 ) -> dict[str, Any]:

@@ -17,18 +17,13 @@ from typing import Any
 
 import pytest
 
-from cli_tools import Cli, Library, assert_one_sentence, make_library, make_module
+from cli_tools import Cli, assert_one_sentence, make_module
 from conftest import HUGE
 from helpers_report import Page, document
 from pyhugetext.cli.main import main
 
 # Processes of a report are remapped in memory of their own: no store is waited for.
 REMAPPED = {"PYHUGETEXT": "1", "PYHUGETEXT_BACKING": "thp"}
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
 
 
 @pytest.fixture
@@ -39,11 +34,6 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _directory(out: Path) -> None:
     out.parent.mkdir()
-
-
-@pytest.fixture
-def library(compile_library: Library) -> Path:
-    return make_library(compile_library)
 
 
 @pytest.fixture

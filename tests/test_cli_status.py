@@ -37,11 +37,6 @@ LOAD = "import ctypes, sys; library = ctypes.CDLL(sys.argv[1])"
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "store")
-
-
-@pytest.fixture
 def target(compile_library: Callable[..., Path]) -> Iterator[Target]:
     """A process with a library on huge pages."""
     skip_unless_huge("memfd")

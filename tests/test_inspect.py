@@ -21,11 +21,6 @@ from pyhugetext import _inspect
 LOAD = "import ctypes, sys; library = ctypes.CDLL(sys.argv[1])"
 
 
-@pytest.fixture
-def library(compile_library) -> Path:
-    return make_library(compile_library)
-
-
 @pytest.mark.parametrize("backing", ["store", "shm", "memfd", "thp"])
 def test_figures_are_the_process_s_own(library: Path, tmp_path: Path, backing: str) -> None:
     if backing in ("memfd", "thp"):

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from cli_tools import Library, make_library
 from conftest import HUGE, Run, clean_environment
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
@@ -145,11 +144,6 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for one in started:
         one.stop()
-
-
-@pytest.fixture
-def library(compile_library: Library) -> Path:
-    return make_library(compile_library)
 
 
 def region_of(stats: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -1,8 +1,20 @@
-"""`python -m pyhugetext`: the command line."""
+"""`pyhugetext` and `python -m pyhugetext`: the command line."""
+
+from __future__ import annotations
 
 import sys
 
-from pyhugetext.cli.main import main
+
+def main() -> int:
+    """Runs the command line on sys.argv; returns the exit status."""
+    try:
+        # Ctrl-C during this import ends it as at any other moment.
+        from pyhugetext.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130  # pyhugetext.cli.outcome.INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyhugetext.cli.outcome import Failure
+from pyhugetext.cli.outcome import USAGE, Failure
 from pyhugetext.measure.endings import ending
 
 _SHOWN = 64 << 10  # bytes of what a failed import printed
@@ -47,6 +47,13 @@ for stream in (sys.stdout, sys.stderr):
         pass
 os._exit(0)
 """
+
+
+def check_names(modules: Sequence[str]) -> None:
+    """Failure where one of them cannot be a module's name."""
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise Failure(f"{module!r} is no module's name", USAGE)
 
 
 def told_after_importing(

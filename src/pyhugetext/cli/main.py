@@ -9,10 +9,11 @@ import os
 import pkgutil
 import sys
 from types import ModuleType
+from typing import NoReturn
 
 import pyhugetext
 from pyhugetext.cli import commands, text
-from pyhugetext.cli.outcome import FAILED, INTERRUPTED, Failure, reason_of
+from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure, reason_of
 
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
@@ -31,6 +32,14 @@ exit status:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with the status of wrong usage even where stderr takes nothing."""
+
+    def error(self, message: str) -> NoReturn:
+        text.complain(f"{self.format_usage()}{self.prog}: error: {message}\n")
+        raise SystemExit(USAGE)
+
+
 def load() -> dict[str, ModuleType]:
     """The commands by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
@@ -42,7 +51,7 @@ def make_parsers(
 ) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser, and the one of each command."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pyhugetext", description=_DESCRIPTION, epilog=_MANUAL, formatter_class=plain
     )
     version = f"%(prog)s {pyhugetext.__version__}"
@@ -71,40 +80,73 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
 
 
 def _run(arguments: list[str]) -> int:
-    modules = load()
-    parser, parsers = make_parsers(modules)
-    own, command = _split(arguments)
-    options = parser.parse_args(own)
-    module = modules[options.subcommand]
-    if command is not None and not getattr(module, "TAKES_COMMAND", False):
-        parsers[options.subcommand].error("it takes no command after --")
-    if command == []:
-        parsers[options.subcommand].error("there is no command after --")
-    options.command = command
+    name = ""
     try:
+        if sys.stdout is None:
+            raise Failure("the standard output is closed")
+        modules = load()
+        parser, parsers = make_parsers(modules)
+        own, command = _split(arguments)
+        options = parser.parse_args(own)
+        name = options.subcommand
+        module = modules[name]
+        if command is not None and not getattr(module, "TAKES_COMMAND", False):
+            parsers[name].error("it takes no command after --")
+        if command == []:
+            parsers[name].error("there is no command after --")
+        options.command = command
         status: int = module.run(options)
-        sys.stdout.flush()
         return status
     except Failure as failure:
-        text.say(str(failure), options.subcommand)
+        text.say(str(failure), name)
         return failure.status
+    except SystemExit as end:  # after --help or wrong usage; by a signal
+        return end.code if isinstance(end.code, int) else FAILED
     except KeyboardInterrupt:
-        text.say("interrupted; what was done is kept", options.subcommand)
+        text.say("interrupted; what was done is kept", name)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads our output has seen enough. Python would complain at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return FAILED
-    except (OSError, ImportError) as error:
-        text.say(reason_of(error), options.subcommand)
+    except OSError as error:
+        # If it was about stdout, that has been told.
+        if _flush(name):
+            text.say(reason_of(error), name)
+        return FAILED
+    except ImportError as error:
+        ours = (error.name or "").partition(".")[0] == "pyhugetext"
+        what = "no native part: Linux on x86_64 or aarch64 has one "
+        text.say(f"{what}({error})" if ours else str(error), name)
         return FAILED
     except Exception as error:
         if os.environ.get("PYHUGETEXT_DEBUG") == "1":
             raise
         sentence = f"this should not happen: {type(error).__name__}: {error}"
-        text.say(f"{sentence} (PYHUGETEXT_DEBUG=1 shows where)", options.subcommand)
+        text.say(f"{sentence} (PYHUGETEXT_DEBUG=1 shows where)", name)
         return FAILED
+
+
+def _flush(name: str = "") -> bool:
+    """Writes out what was printed. Where that fails says so, but of a reader that has seen enough,
+    and returns False."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return True
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        text.say(f"standard output: {reason_of(error)}", name)
+    _give_up_output()
+    return False
+
+
+def _give_up_output() -> None:
+    """What is still to be written goes nowhere: Python would complain of it at exit."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,9 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        return status if _flush() else status or FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except ImportError as error:
-        text.say(f"no native part: Linux on x86_64 or aarch64 has one ({error})")
-        return FAILED

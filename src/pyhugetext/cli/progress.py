@@ -1,5 +1,5 @@
 """Progress on a terminal, for what takes longer than a moment: rich's bar where rich is installed,
-a line that is rewritten where it is not, nothing where stderr is no terminal."""
+a line that is rewritten where it is not, nothing where stderr is no terminal that can."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Progress:
         self._show = show
         self._label, self._total, self._done = label, total, 0
         self._began = time.monotonic()
-        if text.width_of(sys.stderr) is not None:
+        if text.can_redraw(sys.stderr):
             self._end.clear()
             self._thread = threading.Thread(target=self._draw, daemon=True)
             self._thread.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -41,14 +43,19 @@ def bar(share: float, width: int) -> str:
     return "#" * filled + "-" * (width - filled)
 
 
-def width_of(stream: TextIO) -> int | None:
+def width_of(stream: TextIO | None) -> int | None:
     """The columns of the terminal behind a stream; None where there is none."""
     try:
-        if stream.isatty():
+        if stream is not None and stream.isatty():
             return shutil.get_terminal_size().columns
     except ValueError:  # closed
         pass
     return None
+
+
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether there is a terminal behind a stream on which lines can be written over."""
+    return width_of(stream) is not None and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def shorten(text: str, width: int) -> str:
@@ -86,6 +93,12 @@ def table(
 def say(sentence: str, command: str = "") -> None:
     """One sentence on stderr, as in `pyhugetext warm: no module named 'x'`."""
     name = f"pyhugetext {command}" if command else "pyhugetext"
-    if sys.stderr is not None:
-        sys.stderr.write(f"{name}: {printable(sentence)}\n")
-        sys.stderr.flush()
+    complain(f"{name}: {printable(sentence)}\n")
+
+
+def complain(lines: str) -> None:
+    """Writes to stderr as it is, where there is one that takes it: the exit status tells, too."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(lines)
+            sys.stderr.flush()

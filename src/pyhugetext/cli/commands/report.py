@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="where to write it; - is the standard output")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--pid", type=_pid, help="a running process")
+    which.add_argument("--pid", metavar="PID", help="a running process")
     which.add_argument(
         "-m",
         "--import",
@@ -95,26 +95,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; keys below")
 
 
-def _pid(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) < 1 << 31):
-        raise argparse.ArgumentTypeError(f"{word!r} is no process id")
-    return int(word)
-
-
 def run(options: argparse.Namespace) -> int:
+    from pyhugetext.cli import importing, processes
     from pyhugetext.cli.reporting import benchfile, drawing, gather, model, output, page
 
-    for module in options.modules:
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise Failure(f"{module!r} is no module's name", USAGE)
+    importing.check_names(options.modules)
+    pid = None if options.pid is None else processes.number(options.pid)
     if options.svg and options.benches:
         raise Failure("a map alone (--svg) shows no measurement: leave --bench out", USAGE)
     if options.json and options.file == output.STDOUT:
         raise Failure("the page and --json cannot both go to the standard output", USAGE)
     # What is fast to fail comes first.
     benches = [benchfile.read(path) for path in options.benches]
-    if options.pid is not None:
-        found = gather.running(options.pid)
+    if pid is not None:
+        found = gather.running(pid)
     else:
         progress = Progress()
         progress.begin(f"importing {', '.join(options.modules)}" if options.modules else "starting")

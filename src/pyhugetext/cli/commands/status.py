@@ -144,14 +144,14 @@ def _once(options: argparse.Namespace, pids: list[int], screen: Any) -> int:
 def _watch(options: argparse.Namespace, pids: list[int], screen: Any, seconds: float) -> int:
     """Looks until interrupted, or until the last process asked for is gone."""
     status = OK
-    terminal = screen.width is not None and not options.json
+    redraw = text.can_redraw(sys.stdout) and not options.json
     first = True
     while True:
         began = time.monotonic()
         seen, unread = _look(options, pids)
         if pids:
             # Told once each; the rest is shown on.
-            if unread and terminal and not first:
+            if unread and redraw and not first:
                 print()
             # That a process ends while it is watched is no failure.
             failed = [one for one in unread if first or not one.gone]
@@ -162,7 +162,7 @@ def _watch(options: argparse.Namespace, pids: list[int], screen: Any, seconds: f
                 return status
         if options.json:
             print(json.dumps(_document(seen, unread)), flush=True)
-        elif terminal:
+        elif redraw:
             if first:
                 sys.stdout.write("\x1b[2J")
             screen.redraw([*_lines(options, seen, unread, screen.width), _footer(seconds)])

@@ -117,9 +117,9 @@ class _Run:
 
 
 def run(options: argparse.Namespace) -> int:
-    for module in options.modules:
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise Failure(f"{module!r} is no module's name", USAGE)
+    from pyhugetext.cli import importing
+
+    importing.check_names(options.modules)
     if options.modules and options.all_installed:
         raise Failure("name modules or --all-installed, not both", USAGE)
     if options.system:

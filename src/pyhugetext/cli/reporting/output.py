@@ -37,8 +37,11 @@ def write(path: str, content: str) -> int:
     if stat.S_ISREG(mode):
         _replace(path, target, data, stat.S_IMODE(mode))
     else:
-        with open(path, "wb") as file:  # a directory says here that it is one
-            file.write(data)
+        try:
+            with open(path, "wb") as file:  # a directory says here that it is one
+                file.write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
     return len(data)
 
 
