@@ -311,6 +311,16 @@ def test_unwritable_files_are_told_before_anything_is_measured(cli: Cli, tmp_pat
 # pyperf
 
 
+def test_what_was_measured_is_printed_where_the_files_cannot_be_written(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "mine-small.json").mkdir()
+    result = cli("bench", *QUICK, "--pyperf", str(tmp_path / "mine"), "sum(range(1000))")
+    assert result.returncode == 1
+    assert_one_sentence(result, "mine-small.json: Is a directory")
+    assert result.stdout.startswith("small ")
+
+
 @pytest.mark.parametrize("what", [["sum(range(1000))"], ["--", "true"]])
 def test_pyperf_compares_the_two_files(cli: Cli, tmp_path: Path, what: list[str]) -> None:
     if importlib.util.find_spec("pyperf") is None:

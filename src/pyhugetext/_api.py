@@ -47,10 +47,11 @@ def _record(problem: str) -> None:
 
 
 def stats() -> Stats:
-    """The state of this process now, read from the kernel at the call.
+    """The state of this process now: a Stats, with a Region for each object with machine code.
 
-    Never raises for what it finds: a missing native part, an unreadable /proc and a malformed
-    setting are told in `reason` and `problems`.
+    Sizes are bytes and times nanoseconds; how much is in 2 MiB pages is what /proc/self/smaps says
+    at the call, see proc_pid_smaps(5). Never raises for what it finds: a missing native part, an
+    unreadable /proc and a malformed setting are told in `reason` and `problems`.
     """
     settings = _settings.current()
     problems = (*settings.problems, *_problems, *_build_reasons())
@@ -116,14 +117,16 @@ def remap(
 ) -> Stats:
     """Moves the text of this process to 2 MiB pages, now and for libraries loaded later.
 
-    `backing` is auto, file, store, shm, memfd, thp or hugetlb; with a named one, objects on another backing
-    are put back first. `include` and `exclude` are fnmatch patterns on paths. What is left out
-    comes from the environment. May be called any number of times, while other threads run the
-    text, and overrides PYHUGETEXT=0. Libraries opened by ctypes or from C are covered at the next
-    import of an extension, or by this call.
+    `backing` is auto, file, store, shm, memfd, thp or hugetlb; with a named one, objects on another
+    backing are put back first. `include` and `exclude` are fnmatch patterns on paths, one or
+    several. What is left out comes from the environment. May be called any number of times, while
+    other threads run the text, and overrides PYHUGETEXT=0. Libraries opened by ctypes or from C are
+    covered at the next import of an extension, or by this call.
 
-    Returns the statistics afterwards. ValueError for an unknown backing or a bad pattern, with
-    nothing changed. In a sub-interpreter nothing is done and `problems` says so.
+    Returns the statistics afterwards, as stats() does: what the kernel refuses is told there, with
+    the call and its errno (mremap(2), madvise(2), memfd_create(2), mmap(2); the kernel's
+    Documentation/admin-guide/mm/transhuge.rst). ValueError for an unknown backing or a bad pattern,
+    with nothing changed. In a sub-interpreter nothing is done and `problems` says so.
     """
     global _include, _exclude, _called
     settings = _settings.current()
@@ -156,7 +159,9 @@ def restore() -> Stats:
     """Puts the original mappings back and leaves libraries loaded later alone.
 
     A 2 MiB page that somebody changed since (a breakpoint) stays where it is, and its region says
-    so. May be called any number of times. Returns the statistics afterwards.
+    so. May be called any number of times, while other threads run the text. Returns the statistics
+    afterwards, as stats() does, and raises nothing: what the kernel refuses (mmap(2), mremap(2)) and
+    a call in a sub-interpreter, where nothing is done, are told there.
     """
     if _in_subinterpreter():
         _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")

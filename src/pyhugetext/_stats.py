@@ -22,7 +22,7 @@ class Region:
     swapped_bytes: int  # the swapped ranges themselves, a multiple of 2 MiB
     huge_bytes: int  # of them, what the kernel holds in 2 MiB pages now
     private_bytes: int  # of them, memory no other process shares
-    backing: str  # file, memfd, thp, hugetlb; none
+    backing: str  # file, store, shm, memfd, thp, hugetlb; none
     status: str  # huge: all coverable text; partial: some of it; small: nothing
     reason: str | None  # why not all of it
     fallbacks: tuple[str, ...]  # why each better backing was not taken

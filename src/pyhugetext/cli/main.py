@@ -28,7 +28,6 @@ environment:
 
 exit status:
   0 done; 1 something failed, and a sentence on stderr says what; 2 wrong usage; 130 interrupted
-  (what was done is kept)
 """
 
 
@@ -36,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
     """Ends with the status of wrong usage even where stderr takes nothing."""
 
     def error(self, message: str) -> NoReturn:
-        text.complain(f"{self.format_usage()}{self.prog}: error: {message}\n")
+        text.complain(f"{self.format_usage()}{self.prog}: error: {text.printable(message)}\n")
         raise SystemExit(USAGE)
 
 
@@ -58,7 +57,7 @@ def make_parsers(
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="subcommand")
     subparsers.required = True
-    parsers = {}
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, module in modules.items():
         parsers[name] = sub = subparsers.add_parser(
             name,
@@ -103,7 +102,7 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as end:  # after --help or wrong usage; by a signal
         return end.code if isinstance(end.code, int) else FAILED
     except KeyboardInterrupt:
-        text.say("interrupted; what was done is kept", name)
+        text.say("interrupted", name)
         return INTERRUPTED
     except BrokenPipeError:
         _give_up_output()

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 
-# enum perf_type_id, perf_hw_id, perf_sw_ids, perf_hw_cache_id in linux/perf_event.h.
-_HARDWARE, _SOFTWARE, _CACHE, _RAW = 0, 1, 3, 4
+# enum perf_type_id, perf_hw_id, perf_hw_cache_id in linux/perf_event.h.
+_HARDWARE, _CACHE, _RAW = 0, 3, 4
 _INSTRUCTIONS = 1
-_TASK_CLOCK, _PAGE_FAULTS = 1, 2
 _DTLB, _ITLB = 3, 4
 _READ_MISS = 0 << 8 | 1 << 16  # PERF_COUNT_HW_CACHE_OP_READ, PERF_COUNT_HW_CACHE_RESULT_MISS
 
@@ -48,10 +47,6 @@ class Event(NamedTuple):
     name: str
     type: int
     config: int
-
-
-TASK_CLOCK = Event("task clock ns", _SOFTWARE, _TASK_CLOCK)
-PAGE_FAULTS = Event("page faults", _SOFTWARE, _PAGE_FAULTS)
 
 
 def tlb_events() -> list[Event]:

@@ -342,8 +342,15 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
 
 
 def _report(call: _Call, found: Measurement) -> None:
-    if call.options.pyperf is not None:
-        _write_pyperf(call, found)
+    try:
+        if call.options.pyperf is not None:
+            _write_pyperf(call, found)
+    finally:
+        # What took so long is told where it cannot be written, too.
+        _print(call, found)
+
+
+def _print(call: _Call, found: Measurement) -> None:
     if call.options.json:
         print(json.dumps(found.as_dict(), indent=2))
         return

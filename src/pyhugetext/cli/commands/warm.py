@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyhugetext.cli import stores, text
-from pyhugetext.cli.outcome import FAILED, OK, USAGE, Failure
+from pyhugetext.cli.outcome import FAILED, INTERRUPTED, OK, USAGE, Failure
 from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
         call.progress.stop()
     _report(call)
     if call.interrupted:
-        raise KeyboardInterrupt
+        raise Failure("interrupted; what was done is kept", INTERRUPTED)
     return FAILED if call.problems else OK
 
 
