@@ -160,8 +160,8 @@ def restore() -> Stats:
 
     A 2 MiB page that somebody changed since (a breakpoint) stays where it is, and its region says
     so. May be called any number of times, while other threads run the text. Returns the statistics
-    afterwards, as stats() does, and raises nothing: what the kernel refuses (mmap(2), mremap(2)) and
-    a call in a sub-interpreter, where nothing is done, are told there.
+    afterwards, as stats() does, and raises nothing: what the kernel refuses (mmap(2), mremap(2)),
+    and a call in a sub-interpreter, where nothing is done, are told there.
     """
     if _in_subinterpreter():
         _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")
