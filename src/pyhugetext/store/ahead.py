@@ -76,6 +76,7 @@ def _prepare(store: Catalogue, path: str, bias: int) -> Made:
     name = record.key(status, bias)
     written = 0
     reason = huge = None
+    store.evicts_used = True
     lock = store.lock(wait=True)
     try:
         entry = store.read(name)
@@ -110,9 +111,7 @@ def _prepare(store: Catalogue, path: str, bias: int) -> Made:
 
 def usable(store: Catalogue, name: str, entry: record.Record) -> bool:
     """Whether the core would take this entry as far as can be told without comparing content."""
-    if not entry.durable and entry.boot_id != record.boot_id():
-        return False
-    return entry.is_named(name) and why_not_mapped(store, entry) is None
+    return entry.counts() and entry.is_named(name) and why_not_mapped(store, entry) is None
 
 
 def why_not_mapped(store: Catalogue, entry: record.Record) -> str | None:

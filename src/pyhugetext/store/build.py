@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OVERLAYFS, TMPFS = 0x794C7630, 0x01021994
 HUGE = 2 << 20
 SMALL_FILES = 8 << 20  # what trying a file system and writing records takes at most
+SHARE_OF_MEMORY = 4  # copies in shared memory take a quarter of it at most
 
 # What the last build could not do, for stats(): sentences.
 reasons = []  # type: list[str]
@@ -50,10 +51,13 @@ def build_missing(settings: _settings.Settings, backing: int) -> None:
     from pyhugetext.store import catalogue
 
     stores = []
-    if settings.store and not shm_only:
+    if settings.store and not shm_only and _has_home(settings.store):
         stores.append(catalogue.Catalogue(settings.store, settings.store_limit, False))
     if backing != _settings.BACKINGS["store"] and _has_shared_memory(settings.shm_store):
-        stores.append(catalogue.Catalogue(settings.shm_store, settings.shm_limit, True))
+        limit = min(settings.shm_limit, _memory() // SHARE_OF_MEMORY)
+        store = catalogue.Catalogue(settings.shm_store, limit, True)
+        store.limit_is_own = limit < settings.shm_limit
+        stores.append(store)
     for store in stores:
         try:
             wanted = _build_into(store, wanted, settings.build_limit, always)
@@ -147,11 +151,12 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
             reason = f"the kernel does not collapse shared memory: {os.strerror(error)}"
             lasting, brief = True, error in _PASSING or _is_restricted()
     except elf.Refused as error:
-        store.note(path, bias, str(error))
+        store.note(path, bias, str(error), isinstance(error, catalogue.Changed))
         _tell(f"{path}: {error}")
         return False
     except (OSError, catalogue.Full) as error:
         reason, lasting = reason_of(error), True
+        brief = store.limit_is_own and isinstance(error, catalogue.Full)
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:
         store.note(path, bias, reason, brief)
@@ -191,6 +196,45 @@ def _on_overlay(path: str) -> bool:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return _filesystem(path) == OVERLAYFS
+
+
+def _has_home(store: str) -> bool:
+    """Whether the home that a store is to be in is there. It is not ours to make: it may be meant
+    not to exist, or not be mounted yet."""
+    home, cache, _ = store.rpartition("/.cache/pyhugetext")
+    if not cache or os.path.isdir(home):
+        return True
+    _tell(f"store {store}: there is no {home}")
+    return False
+
+
+def _memory() -> int:
+    """Bytes of memory that this process may use at most: the machine's, or the least limit of the
+    control groups it is in. What is in shared memory cannot be reclaimed but by swapping, and the
+    kernel kills in a group that has no more."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [pages]
+    try:
+        with open("/proc/self/cgroup", "rb") as file:
+            groups = [line.rstrip(b"\n").split(b":", 2) for line in file]
+    except OSError:
+        groups = []
+    for _, controllers, group in groups:
+        if not controllers:
+            top, name = b"/sys/fs/cgroup", b"memory.max"
+        elif b"memory" in controllers.split(b","):
+            top, name = b"/sys/fs/cgroup/memory", b"memory.limit_in_bytes"
+        else:
+            continue
+        # In a container the group may be mounted at the top, and the way to it not be there.
+        steps = [step for step in group.split(b"/") if step]
+        for count in range(len(steps) + 1):
+            try:
+                with open(b"/".join([top, *steps[:count], name]), "rb") as file:
+                    limits.append(int(file.read()))
+            except (OSError, ValueError):  # not there, or `max`
+                continue
+    return min(limits)
 
 
 def _has_shared_memory(path: str) -> bool:
@@ -263,14 +307,14 @@ def remembered(store: "Catalogue") -> "str | None":
     from pyhugetext.store import catalogue
 
     try:
-        with open(store.verdict_file) as file:
+        with os.fdopen(places.open_trusted(store.verdict_file)) as file:
             known, _, verdict = file.read().strip().rpartition(" ")
             age = time.time() - os.fstat(file.fileno()).st_mtime
         lasts = verdict == WRITTEN or 0 <= age < catalogue.NOTE_LASTS
         if known == _here(store) and verdict in (WRITTEN, EVICTED, NEVER) and lasts:
             return verdict
-    except OSError:
-        pass
+    except (OSError, ValueError, places.Untrusted):
+        pass  # none yet, or nothing that was written here
     return None
 
 
@@ -294,15 +338,7 @@ def _here(store: "Catalogue") -> str:
 
 def remember(store: "Catalogue", verdict: str) -> None:
     """Writes down what judge() is to answer on this kernel and file system."""
-    temporary = os.path.join(store.tmp, f"{os.getpid()}-verdict")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
-    try:
-        os.fchmod(fd, 0o600)  # whatever the umask
-        os.write(fd, f"{_here(store)} {verdict}\n".encode())
-    finally:
-        os.close(fd)
-    os.rename(temporary, store.verdict_file)
+    store.write_file(store.verdict_file, f"{_here(store)} {verdict}\n".encode(), False)
 
 
 def _try(path: str) -> str:

@@ -17,14 +17,19 @@ import time
 from pyhugetext.store import copy, elf, places, record
 
 FREE_FLOOR = 1 << 30  # bytes of disk that stay free
-LIMIT = 4 << 30
-SHM_LIMIT = 512 << 20
 NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/store.cpp
 BRIEF = 60  # seconds a note of what may pass lasts
+# Seconds after which entries may go for others: use is noted once a day. Of a file that seems gone
+# or changed, which it may be in one container and not in another, an hour.
+USED_STAYS, LOST_STAYS = NOTE_LASTS, 60 * 60
 
 
 class Full(Exception):
     """No room: the size cap, the free-disk floor, or the file system says so."""
+
+
+class Changed(elf.Refused):
+    """The file was changed while it was copied."""
 
 
 class Busy(Exception):
@@ -38,6 +43,7 @@ class Catalogue:
         self.root = root
         self.limit = limit
         self.shared_memory = shared_memory
+        self.limit_is_own = False  # the limit is this process's: another may have room
         self.public = public  # the system's: read by everyone, found in container images too
         self.mode = 0o755 if public else 0o700
         self.base = os.path.join(root, places.VERSION)
@@ -46,6 +52,7 @@ class Catalogue:
         self.tmp = os.path.join(self.base, "tmp")
         self.verdict_file = os.path.join(self.base, "verdict")
         self.keep = set()  # type: set[str]  # records that are not evicted to make room
+        self.evicts_used = False  # also what was used lately: somebody asked for what is added
 
     def prepare(self) -> None:
         """Makes the directories and checks whom they belong to. OSError, places.Untrusted."""
@@ -68,7 +75,11 @@ class Catalogue:
                 raise Busy(f"{self.root} is being written by another process") from None
             raise
         if sweep:
-            self.sweep()
+            try:
+                self.sweep()
+            except BaseException:
+                self.unlock(fd)
+                raise
         return fd
 
     def unlock(self, fd: int) -> None:
@@ -113,30 +124,76 @@ class Catalogue:
         return total
 
     def make_room(self, size: int) -> None:
-        """Evicts what was least recently used until `size` bytes fit. Full where they cannot."""
+        """Evicts what was least recently used until `size` bytes fit. Full where they cannot, and
+        nothing is evicted then: programs that need more than there is room for must not build
+        their entries over each other's at every start."""
         if size > self.limit:
             raise Full(f"its copy of {size >> 20} MiB is larger than the store may be")
-        used = self.used_bytes()
-        free = self._free_bytes()
-        if used + size <= self.limit and free - size >= 0:
+
+        def lacking() -> int:
+            return max(self.used_bytes() + size - self.limit, size - self._free_bytes())
+
+        lack = lacking()
+        if lack > 0:
+            self.drop_orphan_copies()
+            lack = lacking()
+        if lack <= 0:
             return
-        if free + used - size < 0:  # evicting everything would not help
-            raise Full("the file system has too little free space")
-        gone = self.drop_orphan_copies()
-        used -= gone
-        free += gone
-        for _, name in sorted(self._by_use()):
-            if used + size <= self.limit and free - size >= 0:
+        victims = []
+        for path, names in self._evictable():
+            victims.append((path, names))
+            lack -= _file_bytes(os.path.join(self.base, path))
+            if lack <= 0:
                 break
-            if name in self.keep:
-                continue
-            gone = self.drop_record(name)
-            used -= gone
-            free += gone
-        if used + size > self.limit:
-            raise Full(f"the store's limit of {self.limit >> 20} MiB")
-        if free - size < 0:
-            raise Full("the file system has too little free space")
+        else:
+            if self.used_bytes() + size <= self.limit:
+                raise Full("the file system has too little free space")
+            raise Full(f"the store's limit of {self.limit >> 20} MiB is taken up by entries in use")
+        for path, names in victims:
+            self.drop_copy(path, names)
+
+    def drop_copy(self, path: str, names: "list[str]") -> int:
+        """Removes a copy and its records, which are these. Returns the bytes freed."""
+        for name in names:
+            remove(os.path.join(self.index, name))
+        return self._drop_object(path)
+
+    def _evictable(self) -> "list[tuple[str, list[str]]]":
+        """Copies that may go for others, with the names of their records: first what no process
+        can map any more, then what was used least recently."""
+        now = time.time()
+        out = []
+        for path, entries in self.copies():
+            names = [name for name, _ in entries]
+            ages = [now - os.lstat(os.path.join(self.index, name)).st_mtime for name in names]
+            lost = all(self._is_lost(name, entry) for name, entry in entries)
+            stays = LOST_STAYS if lost else USED_STAYS
+            # A clock that was ahead makes nothing last.
+            lately = any(0 <= age < stays for age in ages)
+            if self.keep.isdisjoint(names) and (self.evicts_used or not lately):
+                out.append((not lost, -min(ages), path, names))
+        return [(path, names) for *_, path, names in sorted(out)]
+
+    def copies(self) -> "list[tuple[str, list[tuple[str, record.Record]]]]":
+        """The copies that records tell of: (path, [(name, record), ...])."""
+        out = {}  # type: dict[str, list[tuple[str, record.Record]]]
+        for name, entry in self.records():
+            if isinstance(entry, record.Record):
+                out.setdefault(entry.path, []).append((name, entry))
+        return list(out.items())
+
+    def _is_lost(self, name: str, entry: record.Record) -> bool:
+        """Whether no process can map an entry any more, as far as this one sees."""
+        if not entry.counts():
+            return True
+        if not entry.origin or name.startswith("image-"):
+            return False
+        try:
+            return record.key(os.stat(entry.origin), entry.bias) != name
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
 
     def _free_bytes(self) -> int:
         return self.free_bytes(os.statvfs(self.base))
@@ -150,15 +207,6 @@ class Catalogue:
         floor = min(FREE_FLOOR, status.f_blocks * status.f_frsize // 10)
         return free - floor
 
-    def _by_use(self) -> "list[tuple[float, str]]":
-        out = []
-        for name in os.listdir(self.index):
-            try:
-                out.append((os.lstat(os.path.join(self.index, name)).st_mtime, name))
-            except OSError:
-                continue
-        return out
-
     def drop_record(self, name: str) -> int:
         """Removes a record, and its copy when no other record has it. Returns the bytes freed."""
         paths = {n: r.path for n, r in self.records() if isinstance(r, record.Record)}
@@ -170,10 +218,7 @@ class Catalogue:
 
     def _drop_object(self, path: str) -> int:
         target = os.path.join(self.base, path)
-        try:
-            size = os.lstat(target).st_blocks * 512
-        except OSError:
-            size = 0
+        size = _file_bytes(target)
         remove(os.path.dirname(target))
         return size
 
@@ -221,9 +266,10 @@ class Catalogue:
         The lock must be held. Returns the copy's path relative to v1 and the bytes written (0
         when a copy was there). elf.Refused, Full, OSError otherwise, with nothing left behind.
         """
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             before = os.fstat(source)
+            _outlast_tick(before)
             layout = elf.lay_out(lambda n, at: os.pread(source, n, at), before.st_size, bias)
             key = record.key(before, bias)
             name, base = _object_name(layout, before, bias), os.path.basename(path)
@@ -234,11 +280,10 @@ class Catalogue:
                 written = layout.size
             elif durable:
                 self._sync_copy(where)
-            after = os.fstat(source)
-            if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+            if record.key(os.fstat(source), bias) != key:
                 if written:
                     self._drop_object(where)
-                raise elf.Refused("was changed while it was copied")
+                raise Changed("was changed while it was copied")
         finally:
             os.close(source)
         header = b""
@@ -286,9 +331,7 @@ class Catalogue:
     def _is_current(self, name: str) -> bool:
         """Whether there is a record that the core would believe."""
         entry = self.read(name)
-        return isinstance(entry, record.Record) and (
-            entry.durable or entry.boot_id == record.boot_id()
-        )
+        return isinstance(entry, record.Record) and entry.counts()
 
     def _same_object(
         self, key: str, name: str, base: str, layout: elf.Layout, source: int
@@ -348,7 +391,11 @@ class Catalogue:
             raise
 
     def _write_record(self, name: str, data: bytes, durable: bool) -> None:
-        temporary = os.path.join(self.tmp, f"{os.getpid()}-record")
+        self.write_file(os.path.join(self.index, name), data, durable)
+
+    def write_file(self, final: str, data: bytes, durable: bool) -> None:
+        """Puts a small file in its place, whatever is there. The lock must be held."""
+        temporary = os.path.join(self.tmp, f"{os.getpid()}-file")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600)
         try:
@@ -360,7 +407,6 @@ class Catalogue:
                     os.fsync(fd)
             finally:
                 os.close(fd)
-            final = os.path.join(self.index, name)
             if os.path.isdir(final) and not os.path.islink(final):
                 remove(final)
             os.rename(temporary, final)
@@ -368,7 +414,7 @@ class Catalogue:
             remove(temporary)
             raise
         if durable:
-            _sync(self.index)
+            _sync(os.path.dirname(final))
 
 
 def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
@@ -377,6 +423,25 @@ def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
     if not content:
         content = f"{binascii.crc32(repr(layout.ranges).encode()):08x}"
     return f"{content[:40]}-{status.st_size:x}-{bias:x}"
+
+
+TICK = 0.02  # seconds, twice the longest between two times that a kernel gives to files
+
+
+def _outlast_tick(status: os.stat_result) -> None:
+    """Waits until a change of a file would show in its times: what is changed twice within one
+    tick has the same identity before and after."""
+    age = time.time() - status.st_ctime
+    if 0 <= age < TICK:
+        time.sleep(TICK - age)
+
+
+def _file_bytes(path: str) -> int:
+    """What a file takes; 0 where it is gone."""
+    try:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _disk_bytes(path: str) -> int:

@@ -15,10 +15,6 @@ MADV_HUGEPAGE, MADV_POPULATE_READ = 14, 22
 
 _BLANK = bytes(HUGE)
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 def _fill(fd: int, view: memoryview, offset: int) -> None:
     while view:

@@ -67,15 +67,16 @@ def _check_directory(path: str, status: os.stat_result, above: bool) -> None:
 
 
 def open_trusted(path: str) -> int:
-    """Opens a file of a store for reading: a regular one with no other name that only this user
-    or root can write. Untrusted, OSError; never waits for a FIFO's writer."""
+    """Opens a file of a store for reading: a regular one that only this user or root can write.
+    Other names of it are no danger, owner and mode being the file's own. Untrusted, OSError; never
+    waits for a FIFO's writer."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags)
     try:
         status = os.fstat(fd)
         _check_owner(path, status)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise Untrusted(f"{path} is no plain file with one name")
+        if not stat.S_ISREG(status.st_mode):
+            raise Untrusted(f"{path} is no plain file")
         if status.st_mode & 0o022:
             raise Untrusted(f"{path} is writable by others (mode {status.st_mode & 0o7777:o})")
     except BaseException:
@@ -85,13 +86,12 @@ def open_trusted(path: str) -> int:
 
 
 def is_trusted_file(status: os.stat_result) -> bool:
-    """Whether lstat(2) tells of a plain file that nobody but this user or root can write, under
-    no other name; the core maps no other."""
+    """Whether lstat(2) tells of a plain file that nobody but this user or root can write; the core
+    maps no other."""
     return (
         stat.S_ISREG(status.st_mode)
         and status.st_uid in (0, os.geteuid())
         and not status.st_mode & 0o022
-        and status.st_nlink == 1
     )
 
 

@@ -97,6 +97,10 @@ class Record:
     def durable(self) -> bool:
         return self.boot_id == bytes(16)
 
+    def counts(self) -> bool:
+        """Whether its copy is on disk, or was made in this boot."""
+        return self.durable or self.boot_id == boot_id()
+
     def is_named(self, name: str) -> bool:
         """Whether this is the record that the name stands for: what it says is what key() and
         image_key() are made of."""

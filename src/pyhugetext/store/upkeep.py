@@ -90,7 +90,7 @@ def _entry(store: Catalogue, name: str, found: record.Record | None, used: float
 def _state(store: Catalogue, name: str, found: record.Record) -> tuple[str, str | None]:
     if not found.is_named(name):
         return DAMAGED, "its record is of another file"
-    if not found.durable and found.boot_id != record.boot_id():
+    if not found.counts():
         return EXPIRED, "the machine was started since, and it was never known to be on disk"
     broken = ahead.why_not_mapped(store, found)
     if broken:
@@ -218,13 +218,16 @@ def prune(store: Catalogue) -> Iterator[Removed]:
 
 def _evict(store: Catalogue) -> Iterator[Removed]:
     used = store.used_bytes()
-    entries = sorted(contents(store)[0], key=lambda entry: entry.used)
-    for entry in entries:
+    last = {entry.name: entry.used for entry in contents(store)[0]}
+    by_use = sorted(store.copies(), key=lambda copy: max(last[name] for name, _ in copy[1]))
+    for path, entries in by_use:
         if used <= store.limit:
             return
-        freed = store.drop_record(entry.name)
+        freed = store.drop_copy(path, [name for name, _ in entries])
         used -= freed
-        yield Removed(entry.original or entry.name, "the store is larger than its limit", freed)
+        for name, entry in entries:
+            yield Removed(entry.origin or name, "the store is larger than its limit", freed)
+            freed = 0
 
 
 def clear(store: Catalogue) -> int:
