@@ -207,10 +207,6 @@ def made_writable(path: Path) -> None:
     path.chmod(0o666)
 
 
-def linked(path: Path) -> None:
-    os.link(path, path.parents[4] / "another-name")
-
-
 def made_a_link(path: Path) -> None:
     path.rename(path.parents[4] / "moved")
     path.symlink_to(path.parents[4] / "moved")
@@ -230,9 +226,7 @@ def removed(path: Path) -> None:
     path.unlink()
 
 
-POISONS = [
-    truncated, made_writable, linked, made_a_link, made_a_directory, made_a_fifo, removed
-]  # fmt: skip
+POISONS = [truncated, made_writable, made_a_link, made_a_directory, made_a_fifo, removed]
 
 
 @pytest.mark.parametrize("poison", POISONS)
@@ -246,6 +240,18 @@ def test_copy_that_no_process_would_map_is_damaged(
     assert_one_sentence(result, str(filled.one))
     assert not os.path.lexists(copy)
     assert filled.warm("first")["total"]["built"] == 1
+
+
+def test_copy_that_a_profiler_linked_elsewhere_is_no_damage(filled: Filled) -> None:
+    """perf record links what it saw into its build-id cache; processes map the copy all the same."""
+    copy = filled.copy(filled.one)
+    os.link(copy, copy.parents[4] / "another-name")
+    inode = copy.stat().st_ino
+    for action in ("verify", "prune"):
+        result = filled.cli("store", action)
+        assert (result.returncode, result.stderr) == (0, "")
+    assert filled.warm("first")["total"]["built"] == 0
+    assert copy.stat().st_ino == inode
 
 
 def make_garbage(path: Path) -> None:

@@ -231,6 +231,39 @@ def test_quota_ends_in_shared_memory(mount: Mount, tmp_path: Path) -> None:
     assert not store.start().built
 
 
+def test_disk_quota_ends_in_shared_memory(mount: Mount, tmp_path: Path) -> None:
+    for tool in ("setquota", "quotaon"):
+        if not shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+            pytest.skip(f"{tool} (quota) is not installed")
+    setup = f"""
+    mkfs.ext4 -q -O quota image
+    mount -o loop,usrquota image mnt
+    mkdir mnt/home; chown {STRANGER}:{STRANGER} mnt/home; chmod 755 mnt
+    setquota -u {STRANGER} 2000 2000 0 0 mnt
+    """
+    prefix = as_user(STRANGER)
+    with open(tmp_path / "image", "wb") as file:
+        file.truncate(200 << 20)
+    with home_of(0) as place:  # pytest's directories are not for others
+        place.chmod(0o755)
+        home = place / "mnt"
+        home.mkdir()
+        space = mount("ext4", setup=f'{setup}mount --bind mnt "{home}"\n')
+        root = home / "home" / "store"
+        store = Store(root, (*space.prefix, *prefix), "auto", space.sees(root))
+        report = store.start()
+        assert report.interpreter["backing"] == "shm", report.reasons
+        assert re.search("[Qq]uota exceeded|new files", report.reasons), report.reasons
+        assert not store.start().built
+        assert store.copies == []
+        space.run("setquota", "-u", str(STRANGER), "0", "0", "0", "0", str(home))
+        for note in [*store.records, store.base / "verdict"]:
+            note.unlink(missing_ok=True)
+        space.run("rm", "-r", f"/dev/shm/pyhugetext-{STRANGER}")
+        require_huge_disk(tmp_path)
+        assert store.start().interpreter["backing"] == "store"
+
+
 # Homes.
 
 
@@ -268,6 +301,19 @@ def test_home_that_cannot_be_written_ends_in_shared_memory(space: Namespace) -> 
         report = store.start(HOME=str(home), PYHUGETEXT_STORE=UNSET)
         assert "EACCES" in report.reasons
         assert not report.built
+
+
+def test_home_that_is_missing_is_not_made(space: Namespace, tmp_path: Path) -> None:
+    """Root could; it may be meant not to exist, or not be mounted yet."""
+    home = tmp_path / "missing"
+    store = Store(home / ".cache" / "pyhugetext", space.prefix, "auto")
+    for start in range(2):
+        report = store.start(HOME=str(home), PYHUGETEXT_STORE=UNSET)
+        assert report.interpreter["backing"] == "shm", report.reasons
+        assert report.built == (start == 0)
+        if start == 0:
+            assert f"there is no {home}" in report.reasons
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(

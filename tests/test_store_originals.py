@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers_store import USE_LIBRARY, Store, make_library, require_huge_disk
+from pyhugetext.store import build, catalogue, copy, elf
+from pyhugetext.store import record as record_module
 
 
 @pytest.fixture
@@ -155,3 +159,78 @@ def test_library_with_a_name_that_begins_with_a_dot_is_found_again(
     report = disk_store.start(USE_LIBRARY, str(hidden))
     assert [r["backing"] for r in report.stats["regions"] if "hidden" in r["path"]] == ["store"]
     assert not report.built
+
+
+# Changes of the original while its copy is made.
+
+
+@pytest.fixture
+def catalogue_at(tmp_path: Path) -> Iterator[catalogue.Catalogue]:
+    made = catalogue.Catalogue(str(tmp_path / "catalogue"), 1 << 30, False)
+    made.prepare()
+    lock = made.lock(wait=False)
+    yield made
+    made.unlock(lock)
+
+
+def append(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"x")
+
+
+def overwrite(path: Path) -> None:
+    """As rsync --inplace does: of the same size and modification time."""
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [append, overwrite])
+def test_library_that_changes_while_it_is_copied_gets_no_entry_until_the_next_minute(
+    catalogue_at: catalogue.Catalogue,
+    library: Path,
+    change: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = copy.write_copy
+
+    def change_and_write(*arguments: Any) -> None:
+        change(library)
+        write(*arguments)
+
+    monkeypatch.setattr(copy, "write_copy", change_and_write)
+    assert not build._build(catalogue_at, str(library), 0, 1 << 30)
+    assert os.listdir(catalogue_at.objects) == []
+    (note,) = os.listdir(catalogue_at.index)
+    assert isinstance(catalogue_at.read(note), record_module.Note)
+    age = time.time() - os.stat(os.path.join(catalogue_at.index, note)).st_mtime
+    left = catalogue.NOTE_LASTS - age
+    assert 0 < left <= catalogue.BRIEF
+
+
+def test_library_is_not_read_within_the_tick_of_its_last_change(
+    catalogue_at: catalogue.Catalogue, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change in the same tick of the kernel's clock would leave its identity as it was."""
+    read = []
+    write = copy.write_copy
+
+    def tell_when(*arguments: Any) -> None:
+        read.append(time.time())
+        write(*arguments)
+
+    monkeypatch.setattr(copy, "write_copy", tell_when)
+    os.utime(library)
+    changed = library.stat().st_ctime
+    catalogue_at.add(str(library), 0, durable=False)
+    assert read[0] - changed >= 0.015
+
+
+def test_library_replaced_by_a_fifo_does_not_hang_the_program(
+    catalogue_at: catalogue.Catalogue, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises((OSError, elf.Refused)):
+        catalogue_at.add(str(tmp_path / "fifo"), 0, durable=False)

@@ -392,6 +392,23 @@ def test_store_that_is_no_directory_is_told(tmp_path: Path, make: Poison) -> Non
     assert not report.built
 
 
+@pytest.mark.parametrize(
+    "poison", [replace_by_fifo, replace_by_link, replace_by_directory, fill_with_zeros, give_away]
+)
+def test_tampered_verdict_is_given_anew(tmp_path: Path, poison: Poison) -> None:
+    """What the file system can do was found out once; a start must not wait for a FIFO's writer."""
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    store.fill()
+    verdict = store.base / "verdict"
+    good = verdict.read_bytes()
+    poison(verdict)
+    store.record.unlink()
+    store.recovers()
+    assert verdict.is_file()
+    assert verdict.read_bytes() == good
+
+
 def listing(directory: Path) -> list[tuple[str, int, int]]:
     """Names, modes and owners below a directory."""
     found = []

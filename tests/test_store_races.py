@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -25,6 +26,7 @@ from helpers_store import (
     parse_report,
     require_huge_disk,
 )
+from pyhugetext.store import catalogue
 
 AT_ONCE = 100
 KILLS = int(os.environ.get("KILLS", "40"))
@@ -238,3 +240,18 @@ def test_process_waits_a_moment_for_another_that_builds_the_same(tmp_path: Path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "2 store 0\n"
     assert len(store.copies) == len(store.records) == 1
+
+
+def test_sweep_that_fails_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nobody could build as long as that process lives."""
+    made = catalogue.Catalogue(str(tmp_path / "store"), 1 << 30, False)
+    made.prepare()
+
+    def fail(self: catalogue.Catalogue) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as context:
+        context.setattr(catalogue.Catalogue, "sweep", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            made.lock(wait=False)
+    made.unlock(made.lock(wait=False))
