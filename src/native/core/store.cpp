@@ -39,8 +39,16 @@ u32 crc32(const u8 *data, size_t size) {
     return ~value;
 }
 
+// The user whom the kernel shows for whoever has no name in a user namespace, and NFS servers for
+// whoever they do not know: what is nobody's may be anybody's.
+constexpr u32 kNobody = 65534;
+
+u32 user() {
+    return static_cast<u32>(sys::raw(sys::nr::geteuid));
+}
+
 bool owned_by_us(const sys::FileIdentity &file) {
-    return file.owner == 0 || file.owner == static_cast<u32>(sys::raw(sys::nr::geteuid));
+    return file.owner == 0 || (file.owner == user() && file.owner != kNobody);
 }
 
 // A directory that only we or root can put names into. One that is writable by others is as good
@@ -56,7 +64,7 @@ Outcome missing_directory(int parent, const char *path, long error) {
     if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
     const long refusal = sys::may_write(parent, path);
     if (failed(refusal)) return {Status::no_store, Call::access, static_cast<u16>(-refusal)};
-    return {Status::no_store, Call::none, 0, true};
+    return {Status::no_store, Call::none, 0, user() != kNobody};
 }
 
 // Every step of an absolute path, symbolic links too: they are followed, so whoever may change

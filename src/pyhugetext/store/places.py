@@ -4,6 +4,7 @@ import os
 import stat
 
 VERSION = "v1"
+NOBODY = 65534  # kNobody in core/store.cpp: what is nobody's may be anybody's
 
 
 class Untrusted(Exception):
@@ -51,8 +52,12 @@ def _check_steps(path: str, above: bool) -> bool:
     return links
 
 
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid()) and status.st_uid != NOBODY
+
+
 def _check_owner(path: str, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
+    if not _is_ours(status):
         raise Untrusted(f"{path} belongs to user {status.st_uid}")
 
 
@@ -90,7 +95,7 @@ def is_trusted_file(status: os.stat_result) -> bool:
     maps no other."""
     return (
         stat.S_ISREG(status.st_mode)
-        and status.st_uid in (0, os.geteuid())
+        and _is_ours(status)
         and not status.st_mode & 0o022
     )
 
