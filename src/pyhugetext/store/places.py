@@ -93,11 +93,7 @@ def open_trusted(path: str) -> int:
 def is_trusted_file(status: os.stat_result) -> bool:
     """Whether lstat(2) tells of a plain file that nobody but this user or root can write; the core
     maps no other."""
-    return (
-        stat.S_ISREG(status.st_mode)
-        and _is_ours(status)
-        and not status.st_mode & 0o022
-    )
+    return stat.S_ISREG(status.st_mode) and _is_ours(status) and not status.st_mode & 0o022
 
 
 def make_directory(path: str, mode: int) -> None:
