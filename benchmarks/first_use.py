@@ -18,10 +18,10 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from starts import Cost, Estimate, estimate, start
 
 WORKLOADS = {
     "pass": "pass",
@@ -35,20 +35,6 @@ regions = [r for r in stats.regions if r.swapped_bytes]
 told = [stats.elapsed_ns, len(regions), stats.coverable_bytes, stats.mapped_bytes, stats.backing]
 open(os.environ["TOLD"], "w").write(json.dumps(told))
 """
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A median with the interval that holds it in 95 % of the resamples."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        digits = 1 if self.median >= 100 else 2
-        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 @dataclass(frozen=True)
@@ -74,27 +60,6 @@ class Row:
         return self.built / self.first_cost.median * 1e3 if self.first_cost.median > 0 else 0.0
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    rng = random.Random(20260101)
-    medians = sorted(
-        statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)
-    )
-    low, high = medians[int(RESAMPLES * 0.025)], medians[int(RESAMPLES * 0.975)]
-    return Estimate(statistics.median(values), low, high)
-
-
-def run(code: str, environ: dict[str, str]) -> tuple[float, float]:
-    """Milliseconds from the start of a Python process to its end, and of processor time.
-    RuntimeError when it fails."""
-    began = time.perf_counter_ns()
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", code], environ)
-    _, status, usage = os.wait4(pid, 0)
-    ended = time.perf_counter_ns()
-    if status:
-        raise RuntimeError(f"python -c {code!r} ended with wait status {status}")
-    return (ended - began) / 1e6, (usage.ru_utime + usage.ru_stime) * 1e3
-
-
 def size_of(store: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in store.glob("v1/objects/*/*"))
 
@@ -105,33 +70,30 @@ def measure(name: str, code: str, rounds: int, folder: Path, environ: dict[str, 
     with_warm = {**environ, "PYHUGETEXT_STORE": str(warm), "TOLD": str(folder / "told")}
     with_new = {**environ, "PYHUGETEXT_STORE": str(new)}
     for _ in range(2):
-        run(code, with_warm)
-        run(code, off)
+        start(code, with_warm)
+        start(code, off)
     os.sync()
-    walls: list[list[float]] = []
-    cpus: list[list[float]] = []
+    costs: list[tuple[Cost, ...]] = []  # off, warm, new
     told = []
     built = 0
     for i in range(rounds):
         # In turns, and in another order each time, so that a drift hits all alike.
         order = random.Random(i).sample((0, 1, 2), 3)
-        walls.append([0.0] * 3)
-        cpus.append([0.0] * 3)
-        for which in order:
-            walls[-1][which], cpus[-1][which] = run(code, (off, with_warm, with_new)[which])
+        took = {which: start(code, (off, with_warm, with_new)[which]) for which in order}
+        costs.append(tuple(took[which] for which in range(3)))
         built = size_of(new)
         shutil.rmtree(new)
-        run(code + TOLD, with_warm)
+        start(code + TOLD, with_warm)
         told.append(json.loads((folder / "told").read_text()))
     _, regions, coverable, mapped, backing = told[-1]
     return Row(
         name=code,
         rounds=rounds,
-        off=statistics.median(t[0] for t in walls),
-        warm=statistics.median(t[1] for t in walls),
-        warm_cost=estimate([t[1] - t[0] for t in walls]),
-        first_cost=estimate([t[2] - t[1] for t in walls]),
-        first_cpu=estimate([t[2] - t[1] for t in cpus]),
+        off=statistics.median(c[0].wall for c in costs),
+        warm=statistics.median(c[1].wall for c in costs),
+        warm_cost=estimate([c[1].wall - c[0].wall for c in costs]),
+        first_cost=estimate([c[2].wall - c[1].wall for c in costs]),
+        first_cpu=estimate([c[2].cpu - c[1].cpu for c in costs]),
         built=built,
         activation=estimate([t[0] / 1e6 for t in told]),
         regions=regions,

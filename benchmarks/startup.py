@@ -12,44 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-RESAMPLES = 2000
+from starts import Cost, Estimate, estimate, start
+
 PROBE = """
 import json, pyhugetext
 stats = pyhugetext.stats()
 print(json.dumps([stats.active, stats.reason, stats.backing, stats.elapsed_ns, stats.huge_bytes]))
 """
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one process took, in milliseconds."""
-
-    cpu: float
-    wall: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A median with the interval that holds it in 95 % of the resamples."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -75,15 +54,8 @@ class Variant:
     environ: dict[str, str]
 
 
-def start(variant: Variant) -> Cost:
-    """Runs `python -c pass` once. RuntimeError when it fails."""
-    began = time.perf_counter_ns()
-    pid = os.posix_spawn(variant.python, [variant.python, "-c", "pass"], variant.environ)
-    _, status, usage = os.wait4(pid, 0)
-    ended = time.perf_counter_ns()
-    if status:
-        raise RuntimeError(f"{variant.name}: python -c pass ended with wait status {status}")
-    return Cost((usage.ru_utime + usage.ru_stime) * 1e3, (ended - began) / 1e6)
+def run(variant: Variant) -> Cost:
+    return start("pass", variant.environ, variant.python)
 
 
 def alternate(base: Variant, variant: Variant, pairs: int) -> list[tuple[Cost, Cost]]:
@@ -91,22 +63,12 @@ def alternate(base: Variant, variant: Variant, pairs: int) -> list[tuple[Cost, C
     found = []
     for i in range(pairs):
         if i % 2:
-            other = start(variant)
-            found.append((start(base), other))
+            other = run(variant)
+            found.append((run(base), other))
         else:
-            one = start(base)
-            found.append((one, start(variant)))
+            one = run(base)
+            found.append((one, run(variant)))
     return found
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The median and its interval, by resampling the pairs with a fixed seed."""
-    rng = random.Random(20260101)
-    medians = sorted(
-        statistics.median(rng.choices(values, k=len(values))) for _ in range(RESAMPLES)
-    )
-    low, high = medians[int(RESAMPLES * 0.025)], medians[int(RESAMPLES * 0.975)]
-    return Estimate(statistics.median(values), low, high)
 
 
 def probe(variant: Variant, times: int) -> list[tuple[bool, str | None, str, int, int]]:
@@ -210,7 +172,7 @@ def main() -> None:
                 skipped[name] = str(reason)
         for variant in (base, *variants):
             for _ in range(3):  # files into the page cache, modules into __pycache__
-                start(variant)
+                run(variant)
         for variant in variants:
             activated = variant.python == package and variant.environ.get("PYHUGETEXT") != "0"
             rows.append(compare(base, variant, options.pairs, activated))
