@@ -20,7 +20,8 @@ import pytest
 
 from conftest import clean_environment
 
-NOBODY = 65534
+# A user without any rights. Not 65534, who has no store: what is that user's may be anybody's.
+NOBODY = 54321
 
 
 class Cli:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import helpers_harm
-from cli_tools import AS_NOBODY, Cli, need_for_others, need_tool, public_directory
+from cli_tools import AS_NOBODY, NOBODY, Cli, need_for_others, need_tool, public_directory
 from test_cli_doctor import check, rung
 from test_harm_limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
@@ -143,7 +143,7 @@ def test_home_that_cannot_be_written_and_ordinary_user(cli):
             need_for_others(os.path.realpath(sys.executable))
             prefix = AS_NOBODY
         # The store in shared memory is that user's own; it stays as it is.
-        shared = Path(f"/dev/shm/pyhugetext-{65534 if prefix else os.geteuid()}")
+        shared = Path(f"/dev/shm/pyhugetext-{NOBODY if prefix else os.geteuid()}")
         there = shared.exists()
         cli.store = home / ".cache/pyhugetext"
         told = doctor(cli, prefix=prefix, HOME=str(home), TMPDIR=str(directory))
