@@ -360,6 +360,45 @@ print("done")
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
+@pytest.mark.parametrize(
+    ("raised", "threads"), [("KeyboardInterrupt", 0), ("Timeout", 0), ("SystemExit", 1)]
+)
+def test_what_a_signal_handler_raises_reaches_the_program(
+    python, compile_extension, tmp_path, raised, threads
+):
+    # The signal comes while an entry of the library just imported is built; with another thread,
+    # that one gets it, and the handler runs at once.
+    module = compile_extension("sampled", BIG)
+    code = """
+        import os, signal, sys, threading, time
+        from pyhugetext import _after
+        class Timeout(Exception): pass
+        def handle(*_): raise {"Timeout": Timeout, "SystemExit": SystemExit,
+                               "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[2]]
+        signal.signal(signal.SIGUSR1, handle)
+        sys.path.insert(0, sys.argv[1])
+        stop = threading.Event()
+        for _ in range(int(sys.argv[3])):
+            threading.Thread(target=stop.wait, daemon=True).start()
+        def build(backing):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            print("built")
+        _after.build_missing = build
+        try:
+            import sampled
+            for _ in range(100): pass
+            print("imported")
+        except BaseException as error:
+            print(type(error).__name__)
+    """
+    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    arguments = (str(module.parent), raised, str(threads))
+    result = python(code, *arguments, env={**env, "PYHUGETEXT_BACKING": "store"})
+    expected = f"{raised}\n" if threads else f"built\n{raised}\n"
+    assert (result.stdout, result.stderr) == (expected, "")
+
+
 def test_threads_that_import_at_once(python, compile_extension):
     directory = ""
     for i in range(4):

@@ -60,8 +60,10 @@ int call_python(const char *module_name, const char *function) {
     return result ? 0 : -1;
 }
 
-// After a pass that left something to Python: entries to build, decisions to tell.
+// After a pass that left something to Python: entries to build, decisions to tell. The program's
+// signal handlers wait until it is over: what they raise is meant for the program.
 int run_after() {
+    const pht::sys::SignalsBlocked signals;
     return call_python("pyhugetext._after", "run");
 }
 
@@ -209,8 +211,14 @@ bool poll(bool report) {
 PyObject *create_module(PyObject *state, PyObject *arguments, PyObject *keywords) {
     PyObject *module = PyObject_Call(PyTuple_GET_ITEM(state, 0), arguments, keywords);
     if (!module || !poll(PyTuple_GET_ITEM(state, 1) == Py_True)) return module;
-    if (run_after() < 0) PyErr_Clear();
-    return module;
+    if (run_after() == 0) return module;
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return module;
+    }
+    // KeyboardInterrupt or SystemExit: of a handler, for a signal that another thread got.
+    Py_DECREF(module);
+    return nullptr;
 }
 
 PyMethodDef create_module_method = {
