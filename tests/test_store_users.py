@@ -20,6 +20,7 @@ from helpers_store import (
     Store,
     as_user,
     home_of,
+    make_library,
     namespace,
     require_huge_disk,
     require_root,
@@ -99,6 +100,23 @@ def test_root_leaves_nothing_in_a_user_s_home(home: Path, space: Namespace, back
         root.start(**by_home(home))
         root.start(PYHUGETEXT_BUILD="always", **by_home(home))
     assert list(home.iterdir()) == []
+
+
+def test_root_in_the_guise_of_a_user_never_maps_from_the_user_s_store(
+    home: Path, space: Namespace
+) -> None:
+    full = store_of(home, (*space.prefix, *as_user(STRANGER)))
+    full.fill(**by_home(home))
+    # PR_SET_DUMPABLE: else it may not read its own /proc/self any more.
+    code = f"""
+        import ctypes, os, pyhugetext
+        os.seteuid({STRANGER})
+        assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0
+        pyhugetext.remap(backing="store")
+    """
+    report = store_of(home, space.prefix).start(code, PYHUGETEXT="0", **by_home(home))
+    assert report.mapped_below(home) == []
+    assert "somebody else could have written it" in report.reasons
 
 
 def test_user_never_maps_from_another_user_s_cache(home: Path, space: Namespace) -> None:
@@ -204,3 +222,21 @@ def test_privileged_process_ignores_the_environment(privileged: Path, tmp_path: 
         assert report.mapped_below(store.root) == []
         assert not report.built
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_privileged_process_uses_no_shared_memory_of_its_caller(
+    privileged: Path, tmp_path: Path
+) -> None:
+    # With a group's rights it has its caller's user id, whom /dev/shm/pyhugetext-UID belongs to.
+    library = make_library(tmp_path)
+    code = "import ctypes, sys, pyhugetext; ctypes.CDLL(sys.argv[1])\n"
+    code += "pyhugetext.remap(backing='shm')"
+    with namespace() as space:
+        store = space.shm_store()
+        report = store.start(code, str(library), PYHUGETEXT="0")
+        if report.region(library.name)["backing"] != "shm":
+            pytest.skip(f"no huge pages in shared memory: {report.reasons}")
+        assert report.mapped_below(store.root)
+        report = store.start(code, str(library), executable=str(privileged))
+        assert report.mapped_below(store.root) == []
+        assert "there is no store" in report.region(library.name)["reason"]

@@ -88,7 +88,8 @@ class Settings:
         self.store_limit = self._size(environ, "PYHUGETEXT_STORE_LIMIT", STORE_LIMIT)
         self.shm_limit = self._size(environ, "PYHUGETEXT_SHM_LIMIT", SHM_LIMIT)
         *_, stores, shm = _boot.default_request() if _boot else (b"", b"")
-        self.shm_store = os.fsdecode(shm.rstrip(b"\0"))  # type: str
+        # There is none for a process with more rights than its caller.
+        self.shm_store = os.fsdecode(shm.rstrip(b"\0")) or "/nonexistent"  # type: str
         self.store = self._store(environ, stores)
         for name in environ:
             if name.startswith("PYHUGETEXT") and name not in VARIABLES:

@@ -42,8 +42,9 @@ DefaultRequest::DefaultRequest() {
             stores_.add(user_store_.data).add("/pyhugetext").add(kNul);
         else if (add_directory(getenv("HOME"), &user_store_))
             stores_.add(user_store_.data).add("/.cache/pyhugetext").add(kNul);
+        // Where it has a group's rights or capabilities, its user is its caller.
+        shm_store_.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
     }
-    shm_store_.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
     plain_ = {Backing::automatic,
               kMinimumText,
               kPrivateLimit,

@@ -43,7 +43,7 @@ long MapsQuery::next(u64 address, Mapping *out) {
     static_assert(sizeof(Query) == 104);
     constexpr unsigned long kProcmapQuery = 0xc0686611;
     enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
-    if (sys::failed(fd_)) return fd_;
+    if (fd_ < 0) return fd_;
     Query query = {};
     query.size = sizeof query;
     query.flags = kCoveringOrNext;

@@ -1,6 +1,7 @@
 // Reading /proc/PID/maps and /proc/PID/smaps of any size; see proc_pid_maps(5).
 #pragma once
 
+#include "descriptor.h"
 #include "text.h"
 
 namespace pht {
@@ -15,14 +16,7 @@ struct Mapping {
 // Reads a file line by line through a window of fixed size; lines are up to a path long.
 class LineReader {
 public:
-    explicit LineReader(const char *file) : fd_(static_cast<int>(sys::open(file))) {
-        if (sys::failed(fd_)) error_ = fd_;
-    }
-    ~LineReader() {
-        if (!sys::failed(fd_)) sys::close(fd_);
-    }
-    LineReader(const LineReader &) = delete;
-    LineReader &operator=(const LineReader &) = delete;
+    explicit LineReader(const char *file) : fd_(sys::open(file)), error_(min<long>(fd_, 0)) {}
 
     bool next(Str *line);
     long error() const { return error_; }  // 0, or -errno of what ended the reading early
@@ -30,10 +24,10 @@ public:
 private:
     // A path of 4,096 bytes, all of them newlines, which the kernel prints as four characters each.
     static constexpr size_t kWindow = 20ul * 1024;
-    int fd_;
+    const Descriptor fd_;
     size_t from_ = 0, to_ = 0;
     bool ended_ = false;
-    long error_ = 0;
+    long error_;
     char window_[kWindow];
 };
 
@@ -56,13 +50,6 @@ template <class Visit> long each_mapping(Visit visit) {
 // Linux 6.11): a process with a thousand mappings pays for the few that matter.
 class MapsQuery {
 public:
-    MapsQuery() : fd_(static_cast<int>(sys::open("/proc/self/maps"))) {}
-    ~MapsQuery() {
-        if (!sys::failed(fd_)) sys::close(fd_);
-    }
-    MapsQuery(const MapsQuery &) = delete;
-    MapsQuery &operator=(const MapsQuery &) = delete;
-
     // Returns 0 or -errno: ENOTTY where the kernel cannot.
     template <class Visit> long each(u64 start, u64 end, Visit visit) {
         while (start < end) {
@@ -81,7 +68,7 @@ private:
     // The mapping that covers `address`, or the next one behind it.
     long next(u64 address, Mapping *out);
 
-    int fd_;
+    const Descriptor fd_{sys::open("/proc/self/maps")};
     char name_[4096] = {};
 };
 

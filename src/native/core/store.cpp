@@ -1,6 +1,7 @@
 #include "store.h"
 
 #include "build.h"
+#include "descriptor.h"
 
 namespace pht {
 
@@ -43,8 +44,12 @@ u32 crc32(const u8 *data, size_t size) {
 // whoever they do not know: what is nobody's may be anybody's.
 constexpr u32 kNobody = 65534;
 
+// The user this process is. One that is several (set-user-ID, seteuid(2)) is nobody: what the
+// lesser of its users can write, the greater must not run.
 u32 user() {
-    return static_cast<u32>(sys::raw(sys::nr::geteuid));
+    u32 real, effective, saved;
+    if (sys::failed(sys::users(&real, &effective, &saved))) return kNobody;
+    return real == effective && real == saved ? effective : kNobody;
 }
 
 bool owned_by_us(const sys::FileIdentity &file) {
@@ -160,11 +165,10 @@ int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *ou
 
 // Reads the 16 bytes that name this boot; see random(4).
 Outcome read_boot_id(u8 *out) {
-    const long fd = sys::open("/proc/sys/kernel/random/boot_id");
-    if (failed(fd)) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
+    const Descriptor fd(sys::open("/proc/sys/kernel/random/boot_id"));
+    if (fd < 0) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
     char text[40] = {};
-    const long got = sys::read(static_cast<int>(fd), text, sizeof text);
-    sys::close(static_cast<int>(fd));
+    const long got = sys::read(fd, text, sizeof text);
     if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
     constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
     if (got < 36) return malformed;
@@ -301,10 +305,11 @@ private:
         length_ = round_up(at + size, kHugeSize) - offset_;
         const Outcome outcome = reserve_scratch(length_, &address_);
         if (!outcome.ok()) return outcome;
-        ours_ = true;
         const long result = sys::mmap(address_, length_, sys::kProtRead,
                                       sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+        // As in map_aligned().
         if (failed(result)) return refused(Call::mmap, result);
+        ours_ = true;
         sys::madvise(address_, length_, sys::kMadvHugepage);
         return done();
     }
@@ -423,15 +428,11 @@ Outcome Store::open(const char *root, bool system) {
     bool links;
     Outcome outcome = check_way(root, &links);
     if (!outcome.ok()) return outcome;
-    const long top = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
-    if (failed(top)) return {Status::no_store, Call::open, static_cast<u16>(-top)};
-    if (links) outcome = check_real_way(static_cast<int>(top));
-    if (!outcome.ok()) {
-        sys::close(static_cast<int>(top));
-        return outcome;
-    }
-    version_ = open_directory(static_cast<int>(top), "v1", &outcome);
-    sys::close(static_cast<int>(top));
+    const Descriptor top(sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory));
+    if (top < 0) return {Status::no_store, Call::open, static_cast<u16>(-top)};
+    if (links) outcome = check_real_way(top);
+    if (!outcome.ok()) return outcome;
+    version_ = open_directory(top, "v1", &outcome);
     if (version_ < 0) return outcome;
     index_ = open_directory(version_, "index", &outcome);
     return index_ < 0 ? outcome : done();
@@ -445,12 +446,9 @@ Outcome read_record(int index, const char *name, Shared &shared, u8 *buffer, Rec
                     Check check) {
     Outcome outcome;
     sys::FileIdentity file;
-    const int fd = open_file(index, name, &file, &outcome);
+    const Descriptor fd(open_file(index, name, &file, &outcome));
     if (fd < 0) return outcome;
-    if (file.size > kRecordLimit) {
-        sys::close(fd);
-        return damaged;
-    }
+    if (file.size > kRecordLimit) return damaged;
     outcome = read_exactly(fd, buffer, file.size, 0);
     if (outcome.ok() && is_note(buffer, file.size)) {
         outcome = note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
@@ -466,7 +464,6 @@ Outcome read_record(int index, const char *name, Shared &shared, u8 *buffer, Rec
             outcome = bad_entry(Status::stale);
     }
     if (outcome.ok()) note_use(fd, file);
-    sys::close(fd);
     return outcome;
 }
 
@@ -487,7 +484,7 @@ Outcome map_aligned(const Region &region, int copy, u64 offset, u64 length, u64 
     return failed(result) ? refused(Call::mmap, result) : done();
 }
 
-// The same, and touches its first page. On failure nothing is left.
+// The same, and touches its first page.
 Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at) {
     const Outcome outcome = map_aligned(region, copy, offset, length, at);
     if (!outcome.ok()) return outcome;
@@ -495,7 +492,7 @@ Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at
     // A fault after eviction reads 2 MiB back only under this advice.
     sys::madvise(address, length, sys::kMadvHugepage);
     const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
-    if (!failed(touched) || touched == -sys::kEinval) return done();
+    if (!failed(touched)) return done();
     sys::munmap(address, length);
     return refused(Call::read, touched);
 }
@@ -528,8 +525,9 @@ Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Sh
     const Range *range = find_range(record, start, length);
     if (!range) return {Status::unsupported, Call::none, 0};
     const u64 offset = range->offset + (start - range->address);
-    if (offset % kHugeSize || offset + length > record.head->object_size) return damaged;
-    const int copy = open_copy(version_, record.path, record.head->object_size, &outcome);
+    const u64 size = record.head->object_size;
+    if (offset % kHugeSize || offset > size || length > size - offset) return damaged;
+    const Descriptor copy(open_copy(version_, record.path, size, &outcome));
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
     outcome = map_copy(region, copy, offset, length, address);
     bool huge = outcome.ok() && shared.pagemap.all_huge(*address, kHugeSize);
@@ -545,7 +543,6 @@ Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Sh
         outcome = check_copy(region, record, &window);
         if (!outcome.ok()) sys::munmap(*address, length);
     }
-    sys::close(copy);
     return outcome;
 }
 

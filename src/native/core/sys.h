@@ -26,7 +26,6 @@ enum : int {
     kEintr = 4,
     kEio = 5,
     kEnxio = 6,
-    kEnoexec = 8,
     kEagain = 11,
     kEnomem = 12,
     kEacces = 13,
@@ -35,12 +34,10 @@ enum : int {
     kEnotdir = 20,
     kEinval = 22,
     kEfbig = 27,
-    kEnosys = 38,
     kEloop = 40,
 };
 enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
 enum : int {
-    kMapShared = 0x01,
     kMapPrivate = 0x02,
     kMapFixed = 0x10,
     kMapAnonymous = 0x20,
@@ -52,7 +49,6 @@ enum : int {
 enum : int {
     kMadvNormal = 0,
     kMadvHugepage = 14,
-    kMadvNohugepage = 15,
     kMadvDontDump = 16,
     kMadvCold = 20,
     kMadvPopulateRead = 22,
@@ -208,6 +204,12 @@ inline u64 wall_seconds() {
 // Sets access and modification time of an open file to now.
 inline long touch(int fd) {
     return raw(nr::utimensat, fd, 0, 0, 0);
+}
+
+// The user ids of this process; see getresuid(2).
+inline long users(u32 *real, u32 *effective, u32 *saved) {
+    return raw(nr::getresuid, reinterpret_cast<long>(real), reinterpret_cast<long>(effective),
+               reinterpret_cast<long>(saved));
 }
 
 // What statx(2) tells of a file, as far as the core asks.

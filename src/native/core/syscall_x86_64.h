@@ -19,7 +19,7 @@ enum : long {
     uname = 63,
     fcntl = 72,
     ftruncate = 77,
-    geteuid = 107,
+    getresuid = 118,
     prctl = 157,
     fadvise64 = 221,
     clock_gettime = 228,
