@@ -322,7 +322,9 @@ Original::~Original() {
 }
 
 Outcome Original::open(const Region &region) {
-    const long fd = sys::open(region.path.data());
+    // What has that name now may be a FIFO without a writer.
+    const long fd =
+        sys::open_at(sys::kAtFdcwd, region.path.data(), sys::kOpenReadOnly | sys::kOpenNonBlock);
     if (sys::failed(fd)) return {Status::file_gone, Call::open, static_cast<u16>(-fd)};
     fd_ = static_cast<int>(fd);
     const long result = sys::identify(fd_, &file_);

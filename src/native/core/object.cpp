@@ -71,7 +71,7 @@ bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool 
         const u64 at = load_bias + header.p_vaddr;
         const Segment segment = {round_down(at, kPageSize),
                                  round_up(at + header.p_memsz, kPageSize),
-                                 (header.p_flags & PF_W) != 0, (header.p_flags & PF_X) != 0};
+                                 (header.p_flags & PF_W) != 0};
         if (!out->segments.push(segment)) return false;
         out->low = min(out->low, segment.start);
         out->high = max(out->high, segment.end);
@@ -88,8 +88,12 @@ bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
         if (header.p_type != PT_NOTE) continue;
         const u64 at = load_bias + header.p_vaddr;
         // Only notes inside a loaded segment are in memory at all.
-        if (at < out->low || at + header.p_memsz > out->high) continue;
-        read_notes(reinterpret_cast<const u8 *>(at), header.p_memsz, header.p_align, out);
+        for (const Segment &segment : out->segments) {
+            if (at < segment.start || at >= segment.end || header.p_memsz > segment.end - at)
+                continue;
+            read_notes(reinterpret_cast<const u8 *>(at), header.p_memsz, header.p_align, out);
+            break;
+        }
     }
     return true;
 }

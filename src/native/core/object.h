@@ -10,7 +10,7 @@ namespace pht {
 // A PT_LOAD at its place in memory, rounded to pages.
 struct Segment {
     u64 start, end;
-    bool writable, executable;
+    bool writable;
 };
 
 struct BuildId {
@@ -23,7 +23,7 @@ struct Object {
     u64 low = 0, high = 0;  // the span of all PT_LOADs, rounded to pages
     u64 headers = 0;        // where its program headers lie, tells two objects at one place apart
     bool is_main = false;   // the executable: never unloaded
-    bool bti = false;       // aarch64: text wants PROT_BTI
+    bool bti = false;       // aarch64: text is mapped with PROT_BTI
     BuildId build_id;
     Array<Segment> segments;
 };
