@@ -61,10 +61,15 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-@pytest.fixture(params=["small pages", "large pages"])
+@pytest.fixture(params=["small pages", "large pages", "one segment"])
 def pair(request: pytest.FixtureRequest, objects: list[Path], tmp_path: Path) -> list[str]:
     """The two libraries, without a build-id that would tell them apart."""
-    flags = LARGE if request.param == "large pages" else ("-shared",)
+    flags = {
+        "small pages": ("-shared",),
+        "large pages": LARGE,
+        # Huge pages with nothing but executable mappings below.
+        "one segment": ("-shared", "-Wl,-z,noseparate-code"),
+    }[request.param]
     names = ("libfirst.so", "libother.so")
     return [
         str(link(tmp_path / name, [file], None, *flags, "-Wl,--build-id=none"))

@@ -71,8 +71,18 @@ u64 huge_bytes(const Region &region) {
     return bytes;
 }
 
-int prove(Backing backing) {
+// HWCAP2_BTI of the auxiliary vector, which lies behind the arguments and the environment.
+bool knows_bti(const long *stack) {
+    const long *at = stack + 1 + stack[0] + 1;
+    while (*at) ++at;
+    for (++at; at[0]; at += 2)
+        if (at[0] == 26) return at[1] & 1 << 17;
+    return false;
+}
+
+int prove(Backing backing, bool bti) {
     Table table;
+    table.use_bti(bti);
     const auto *headers = reinterpret_cast<const Elf64_Phdr *>(
         reinterpret_cast<const char *>(&__ehdr_start) + __ehdr_start.e_phoff);
     table.begin_listing();
@@ -111,7 +121,8 @@ extern "C" [[noreturn, gnu::used]] void begin(const long *stack) {
     const auto *arguments = reinterpret_cast<const char *const *>(stack + 1);
     const Str name = count > 1 ? str(arguments[1]) : str("auto");
     for (int i = 0; i <= static_cast<int>(Backing::automatic); ++i)
-        if (equal(name, str(kBackingNames[i]))) leave(prove(static_cast<Backing>(i)));
+        if (equal(name, str(kBackingNames[i])))
+            leave(prove(static_cast<Backing>(i), knows_bti(stack)));
     leave(3);
 }
 

@@ -109,6 +109,11 @@ constexpr int kTries = 3;
 
 }  // namespace
 
+Engine::Engine() {
+    constexpr unsigned long kBti = 1 << 17;  // HWCAP2_BTI; elsewhere nothing asks
+    table_.use_bti(getauxval(AT_HWCAP2) & kBti);
+}
+
 Engine &Engine::get() {
     return *std::launder(reinterpret_cast<Engine *>(storage));
 }

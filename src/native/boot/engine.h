@@ -54,6 +54,7 @@ struct PlainRequest {
 // fork() waits for the lock, so a child never sees half a pass.
 class Engine {
 public:
+    Engine();
     static Engine &get();
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named

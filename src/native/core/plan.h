@@ -10,6 +10,7 @@ struct PlainMapping {
     u64 start, end, offset, inode;
     u32 dev_major, dev_minor;
     bool readable, writable, executable, shared;
+    bool named_ours = false;  // of a name that content swapped in has, the original file's apart
 };
 
 // Plans one region from the mappings around its object (sorted, at least those within 2 MiB of

@@ -25,11 +25,10 @@ constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
-    const long fd = sys::open(file);
-    if (sys::failed(fd)) return false;
+    const Descriptor fd(sys::open(file));
+    if (fd < 0) return false;
     char text[32] = {};
-    const long got = sys::read(static_cast<int>(fd), text, sizeof text);
-    sys::close(static_cast<int>(fd));
+    const long got = sys::read(fd, text, sizeof text);
     if (sys::failed(got)) return false;
     Cursor cursor{text, text + got};
     *value = cursor.number(10);
@@ -113,6 +112,7 @@ bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
         drop();
         return false;
     }
+    region->object.bti = region->object.bti && bti_;
     region->candidate = is_main || may_be_coverable(load_bias, headers, count);
     const Object &object = region->object;
     if (object.segments.empty()) {
@@ -154,8 +154,8 @@ void Table::remove(size_t index) {
 }
 
 // A library that was closed and opened again at the same place has fresh mappings: what we know of
-// its pages is history then. Ours is one executable mapping over the whole run, of another file
-// than the original one unless the backing is that file.
+// its pages is history then, and another library may be there. Ours is one executable mapping over
+// the whole run, of the original file where that is the backing, else of a name of ours.
 bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) {
     if (region.half_restored) return true;  // until restore() comes to its end
     bool ours = true;
@@ -170,7 +170,8 @@ bool Table::still_ours(const Region &region, const Array<PlainMapping> &around) 
                 const bool original = mapping.inode == region.inode &&
                                       mapping.dev_major == region.dev_major &&
                                       mapping.dev_minor == region.dev_minor;
-                if (!mapping.executable || original != (region.backing == Backing::file)) break;
+                const bool named = region.backing == Backing::file ? original : mapping.named_ours;
+                if (!mapping.executable || !named) break;
                 at = mapping.end;
             }
             if (at < end) ours = false;
@@ -185,6 +186,18 @@ bool in_scope(const Region &region, Table::Scope scope) {
     return region.candidate && (scope == Table::Scope::candidates || region.fresh);
 }
 
+// Whether content that is swapped in, other than the original file, has a name like this.
+bool is_our_name(const Mapping &mapping) {
+    if (!mapping.inode) return true;  // anonymous
+    if (starts_with(mapping.path, str("/memfd:pyhugetext:")) ||
+        starts_with(mapping.path, str("/anon_hugepage")))
+        return true;
+    constexpr const char *kStored = "/v1/objects/";
+    for (Str rest = mapping.path; rest.size; ++rest.data, --rest.size)
+        if (starts_with(rest, str(kStored))) return true;
+    return false;
+}
+
 // Keeps a mapping that is near a region, for planning it. False when memory ran out.
 bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     const Object &object = region.object;
@@ -197,7 +210,7 @@ bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
     return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,
                        mapping.dev_minor, mapping.readable, mapping.writable, mapping.executable,
-                       mapping.shared});
+                       mapping.shared, is_our_name(mapping)});
 }
 
 }  // namespace
@@ -238,6 +251,7 @@ long Table::observe(Scope scope) {
 long Table::observe_fresh() {
     MapsQuery query;
     Array<PlainMapping> around;
+    mapping_count_ = 0;
     for (Region *region : regions_) {
         if (!in_scope(*region, Scope::fresh) || region->any_huge()) continue;
         const Object &object = region->object;

@@ -21,6 +21,9 @@ class Table {
 public:
     // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
     void plan_inward(bool inward) { inward_ = inward; }
+    // Whether this aarch64 processor knows BTI (HWCAP2_BTI of the auxiliary vector): elsewhere
+    // mprotect(PROT_BTI) fails. Before the first listing.
+    void use_bti(bool known) { bti_ = known; }
 
     // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
     // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
@@ -76,7 +79,7 @@ private:
 
     Array<Region *> regions_;
     size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
-    bool inward_ = false;
+    bool inward_ = false, bti_ = false;
     Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
