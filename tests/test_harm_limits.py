@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from conftest import big_source, big_sum
+from conftest import Run, big_source, big_sum
 from helpers_harm import PROGRAM, same_as_plain, told_causes
 
 MIB = 1 << 20
@@ -54,16 +54,20 @@ def knows(option: int, value: int) -> bool:
 # --- what processes may forbid themselves ---
 
 
+def stats_under(option: int, python: Run, tmp_path: Path, backing: str) -> dict[str, Any]:
+    return same_as_plain(
+        python,
+        tmp_path,
+        env={"PYHUGETEXT_BACKING": backing},
+        preexec_fn=set_process(option, 1),
+    )
+
+
 @pytest.mark.parametrize("backing", ["auto", "memfd", "thp"])
 def test_write_xor_execute_enforced_by_the_kernel(python, tmp_path, backing):
     if not knows(PR_SET_MDWE, 1):
         pytest.skip("the kernel has no PR_SET_MDWE (6.3)")
-    stats = same_as_plain(
-        python,
-        tmp_path,
-        env={"PYHUGETEXT_BACKING": backing},
-        preexec_fn=set_process(PR_SET_MDWE, 1),
-    )
+    stats = stats_under(PR_SET_MDWE, python, tmp_path, backing)
     if backing == "thp":
         assert not stats["active"]
         assert "mprotect(PROT_EXEC) failed with EACCES" in told_causes(stats)
@@ -76,12 +80,7 @@ def test_write_xor_execute_enforced_by_the_kernel(python, tmp_path, backing):
 def test_huge_pages_disabled_for_the_process(python, tmp_path, backing):
     if not knows(PR_SET_THP_DISABLE, 1):
         pytest.skip("the kernel has no PR_SET_THP_DISABLE")
-    stats = same_as_plain(
-        python,
-        tmp_path,
-        env={"PYHUGETEXT_BACKING": backing},
-        preexec_fn=set_process(PR_SET_THP_DISABLE, 1),
-    )
+    stats = stats_under(PR_SET_THP_DISABLE, python, tmp_path, backing)
     assert stats["huge_bytes"] == 0
     assert not stats["active"]
     if stats["mapped_bytes"]:  # from the store, where the kernel decides at the first touch

@@ -15,6 +15,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import tool
 from helpers_elf import (
     HUGE,
     LIBRARIES,
@@ -31,7 +32,6 @@ from helpers_elf import (
     patchelf,
     ranges_of,
     readelf_warnings,
-    tool,
 )
 from helpers_raw_elf import Part, blank_elf, check_layout
 from pyhugetext.store import elf

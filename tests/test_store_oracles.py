@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from conftest import tool
 from helpers_elf import (
     HUGE,
     LIBRARIES,
@@ -33,7 +34,6 @@ from helpers_elf import (
     loads,
     patchelf,
     ranges_of,
-    tool,
 )
 from pyhugetext.store import elf
 

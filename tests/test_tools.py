@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from conftest import HUGE, clean_environment
+from conftest import HUGE, clean_environment, tool
 
 PROGRAM = str(Path(__file__).with_name("helpers_tools.py"))
 SECONDS = "90"  # what a child runs at most; the tests end it before
@@ -54,14 +54,6 @@ HOT = {"_PyEval_EvalFrameDefault", "PyNumber_Remainder", "PyObject_Free", "PyLon
 FORBIDDEN = re.compile(
     r"not permitted|permission denied|CAP_SYS_PTRACE|perf_event_paranoid", re.IGNORECASE
 )
-
-
-def tool(name: str) -> str:
-    """The path of a program, of this virtual environment first."""
-    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 @dataclass(frozen=True)

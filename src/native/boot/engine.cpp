@@ -139,8 +139,7 @@ void Engine::pass(Table::Scope scope) {
     for (int i = 0; i < kTries; ++i) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
-        seen_adds_ = visit.adds;
-        seen_subs_ = visit.subs;
+        see(visit.adds, visit.subs);
         table_.prepare(request_, scope);
         dl_iterate_phdr(commit_if_unchanged, &visit);
         if (visit.complete) return;
@@ -200,7 +199,7 @@ long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
 
 size_t Engine::retry(bool fall_back) {
     const Locked locked;
-    if (!enabled_ || !machine_.ok()) return 0;
+    if (!watching()) return 0;
     const u64 began = sys::now();
     const bool before = request_.fall_back;
     request_.fall_back = fall_back;
@@ -216,24 +215,31 @@ void Engine::each_missing(void (*visit)(void *, const Region &), void *context) 
         if (region->missing) visit(context, *region);
 }
 
-bool Engine::stale() {
-    // Without the lock: a wrong answer is corrected by poll(), or at the next import.
-    if (!enabled_ || !machine_.ok()) return false;
-    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
+void Engine::see(u64 adds, u64 subs) {
+    __atomic_store_n(&seen_adds_, adds, __ATOMIC_RELAXED);
+    __atomic_store_n(&seen_subs_, subs, __ATOMIC_RELAXED);
+}
+
+bool Engine::stale() const {
+    // A wrong answer is corrected by poll(), or at the next import.
+    struct Counters {
+        u64 adds, subs;
+    };
+    Counters now = {0, 0};
     dl_iterate_phdr(
         [](dl_phdr_info *info, size_t, void *data) {
-            auto *seen = static_cast<Visit *>(data);
-            seen->changed = info->dlpi_adds != seen->adds || info->dlpi_subs != seen->subs;
+            *static_cast<Counters *>(data) = {info->dlpi_adds, info->dlpi_subs};
             return 1;
         },
-        &visit);
-    return visit.changed;
+        &now);
+    return now.adds != __atomic_load_n(&seen_adds_, __ATOMIC_RELAXED) ||
+           now.subs != __atomic_load_n(&seen_subs_, __ATOMIC_RELAXED);
 }
 
 bool Engine::poll(size_t *missing) {
     const Locked locked;
     *missing = 0;
-    if (!enabled_ || !machine_.ok()) return false;
+    if (!watching()) return false;
     const u64 began = sys::now();
     Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
     visit.known = looked_at_;
@@ -243,9 +249,8 @@ bool Engine::poll(size_t *missing) {
     last_looked_at_ = visit.last;
     // What was unloaded may have taken swapped pages with it, and left its place to another.
     const bool unloaded = visit.subs != seen_subs_;
+    see(visit.adds, visit.subs);
     if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
-    seen_adds_ = visit.adds;
-    seen_subs_ = visit.subs;
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::since(began);
     return visit.found;

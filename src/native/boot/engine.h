@@ -70,8 +70,8 @@ public:
     void each_missing(void (*visit)(void *context, const Region &region), void *context);
     // As probe_huge() of the core.
     static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
-    // True when there may be something new; cheap enough for every import.
-    bool stale();
+    // True when there may be something new; cheap enough for every import, and without the lock.
+    bool stale() const;
     // Looks at libraries loaded since the last pass. Returns whether anything was decided.
     bool poll(size_t *missing);
     void restore();
@@ -83,6 +83,8 @@ public:
     bool started() const;
 
 private:
+    bool watching() const { return enabled_ && machine_.ok(); }
+    void see(u64 adds, u64 subs);
     void fill(Snapshot *out);
     static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
@@ -92,8 +94,8 @@ private:
     Table table_;
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
-    u64 seen_adds_ = 0, seen_subs_ = 0;
-    u64 listed_subs_ = 0;  // of the last complete listing, if listed_
+    u64 seen_adds_ = 0, seen_subs_ = 0;  // written under the lock, read without: see(), stale()
+    u64 listed_subs_ = 0;                // of the last complete listing, if listed_
     bool listed_ = false;
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
