@@ -47,7 +47,7 @@ constexpr u32 kNobody = 65534;
 // The user this process is. One that is several (set-user-ID, seteuid(2)) is nobody: what the
 // lesser of its users can write, the greater must not run.
 u32 user() {
-    u32 real, effective, saved;
+    u32 real = 0, effective = 0, saved = 0;
     if (sys::failed(sys::users(&real, &effective, &saved))) return kNobody;
     return real == effective && real == saved ? effective : kNobody;
 }
