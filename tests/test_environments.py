@@ -16,6 +16,7 @@ import pytest
 
 from conftest import big_source, clean_environment
 from helpers_harm import extension_compiler, installed_files, site_packages
+from helpers_store import require_huge_disk
 
 # Few and long functions: quick to compile.
 BIG = big_source(160, padding=20000) + "\nint result(void) { return (int)f_sum(3); }"
@@ -397,6 +398,37 @@ def test_what_a_signal_handler_raises_reaches_the_program(
     result = python(code, *arguments, env={**env, "PYHUGETEXT_BACKING": "store"})
     expected = f"{raised}\n" if threads else f"built\n{raised}\n"
     assert (result.stdout, result.stderr) == (expected, "")
+
+
+def test_interrupt_does_not_wait_for_a_copy(python, compile_extension, tmp_path):
+    require_huge_disk(tmp_path)
+    module = compile_extension("sampled", BIG)
+    code = """
+        import os, signal, sys
+        from pyhugetext import _after
+        whole = _after.build_missing
+        def build(backing):
+            if sys.argv[2] == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+            whole(backing)
+        _after.build_missing = build
+        sys.path.insert(0, sys.argv[1])
+        try:
+            import sampled
+            for _ in range(100): pass
+        except KeyboardInterrupt:
+            print("interrupted")
+        import pyhugetext
+        print(*[r.backing for r in pyhugetext.stats().regions if "sampled" in r.path])
+    """
+    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first, second = (
+        python(code, str(module.parent), word, env={**env, "PYHUGETEXT_BACKING": "store"})
+        for word in ("interrupt", "")
+    )
+    assert (first.stdout, first.stderr) == ("interrupted\nnone\n", "")
+    # It is not remembered as impossible.
+    assert (second.stdout, second.stderr) == ("store\n", "")
 
 
 def test_threads_that_import_at_once(python, compile_extension):

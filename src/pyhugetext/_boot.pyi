@@ -6,7 +6,7 @@ def start(
     backing: int,
     minimum_text: int,
     private_limit: int,
-    fall_back: bool,
+    building: int,
     include: bytes,
     exclude: bytes,
     stores: bytes,

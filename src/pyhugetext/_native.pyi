@@ -45,7 +45,7 @@ def remap(
     backing: int,
     minimum_text: int,
     private_limit: int,
-    fall_back: bool,
+    building: int,
     include: bytes,
     exclude: bytes,
     stores: bytes,
@@ -72,7 +72,6 @@ def plan_elsewhere(
     mappings: list[tuple[int, int, int, int, int, int, str, bool]],
 ) -> RawRegion: ...
 def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
-def is_main_interpreter() -> bool: ...
 
 # What doctor asks the machine. Memory is anything writable, steps are counted, times in ns.
 def address_of(memory: memoryview) -> int: ...

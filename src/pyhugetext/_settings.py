@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     # Backing, minimum text, private limit, fall back, include, exclude, stores, stores in shared
     # memory.
-    Request = tuple[int, int, int, bool, bytes, bytes, bytes, bytes]
+    Request = tuple[int, int, int, int, bytes, bytes, bytes, bytes]
 else:
     try:
         from pyhugetext import _boot
@@ -32,7 +32,7 @@ SHM_LIMIT = 512 << 20
 BACKINGS = {
     "auto": AUTO, "file": 1, "store": 2, "shm": 3, "memfd": 4, "thp": 5, "hugetlb": 6,
 }  # fmt: skip
-BUILDS = {"auto": "auto", "always": "always", "never": "never"}
+BUILDING = {"auto": 1, "always": 2, "never": 0}  # Building of the core
 
 VARIABLES = (
     "PYHUGETEXT",
@@ -83,7 +83,8 @@ class Settings:
         self.exclude = split_patterns(environ.get("PYHUGETEXT_EXCLUDE", ""))
         self.min_text = self._size(environ, "PYHUGETEXT_MIN_TEXT", MIN_TEXT)
         self.private_limit = self._size(environ, "PYHUGETEXT_PRIVATE_LIMIT", PRIVATE_LIMIT)
-        self.build = self._choice(environ, "PYHUGETEXT_BUILD", BUILDS, "auto", ", ".join(BUILDS))
+        names = dict(zip(BUILDING, BUILDING))
+        self.build = self._choice(environ, "PYHUGETEXT_BUILD", names, "auto", ", ".join(names))
         self.build_limit = self._size(environ, "PYHUGETEXT_BUILD_LIMIT", BUILD_LIMIT)
         self.store_limit = self._size(environ, "PYHUGETEXT_STORE_LIMIT", STORE_LIMIT)
         self.shm_limit = self._size(environ, "PYHUGETEXT_SHM_LIMIT", SHM_LIMIT)
@@ -112,7 +113,7 @@ class Settings:
             backing,
             self.min_text,
             self.private_limit,
-            self.build == "never",
+            BUILDING[self.build],
             encode_patterns(self.include if include is None else include),
             encode_patterns(self.exclude if exclude is None else exclude),
             encode_patterns(tuple(stores)),

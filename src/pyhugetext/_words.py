@@ -32,6 +32,8 @@ SENTENCES = {
     "stale": "the entry was never known to be on disk, and the machine was started since",
     "damaged": "the entry is not what was written",
     "unbuildable": "an entry could not be made; pyhugetext store list tells why",
+    "overlay": "on overlayfs it would be built at every start of a container; warm it in the image "
+    "(pyhugetext warm) or set PYHUGETEXT_BUILD=always",
     "no_memory": "no memory for own tables",
 }
 

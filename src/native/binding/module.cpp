@@ -38,14 +38,14 @@ pht::Str view(const py::bytes &bytes) {
     return {data, static_cast<size_t>(size)};
 }
 
-long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, bool fall_back,
+long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int building,
            const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
            const py::bytes &shm_stores, bool inward) {
     const pht::EngineApi &api = engine();
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
                                        minimum_text,
                                        private_limit,
-                                       fall_back,
+                                       static_cast<pht::Building>(building),
                                        view(include),
                                        view(exclude),
                                        view(stores),
@@ -235,10 +235,6 @@ template <size_t N> py::tuple names(const char *const (&list)[N]) {
     return out;
 }
 
-bool is_main_interpreter() {
-    return PyInterpreterState_Get() == PyInterpreterState_Main();
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
@@ -250,7 +246,7 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.attr("STATUSES") = names(pht::kStatusNames);
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
-               py::arg("private_limit"), py::arg("fall_back"), py::arg("include"),
+               py::arg("private_limit"), py::arg("building"), py::arg("include"),
                py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"),
                py::arg("inward") = false);
     module.def("restore", &restore);
@@ -264,6 +260,5 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                py::arg("backing"), py::arg("build_id"), py::arg("mappings"));
     module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
                py::arg("count"));
-    module.def("is_main_interpreter", &is_main_interpreter);
     pht::machine::bind(module);
 }

@@ -86,23 +86,23 @@ PyObject *boot_begin(PyObject *, PyObject *) {
 PyObject *boot_default_request(PyObject *, PyObject *) {
     const pht::DefaultRequest request;
     const pht::PlainRequest &plain = request.plain();
-    return Py_BuildValue("(iKKOy#y#y#y#)", static_cast<int>(plain.backing), plain.minimum_text,
-                         plain.private_limit, plain.fall_back ? Py_True : Py_False,
-                         plain.include.data, static_cast<Py_ssize_t>(plain.include.size),
-                         plain.exclude.data, static_cast<Py_ssize_t>(plain.exclude.size),
-                         plain.stores.data, static_cast<Py_ssize_t>(plain.stores.size),
-                         plain.shm_stores.data, static_cast<Py_ssize_t>(plain.shm_stores.size));
+    return Py_BuildValue("(iKKiy#y#y#y#)", static_cast<int>(plain.backing), plain.minimum_text,
+                         plain.private_limit, static_cast<int>(plain.building), plain.include.data,
+                         static_cast<Py_ssize_t>(plain.include.size), plain.exclude.data,
+                         static_cast<Py_ssize_t>(plain.exclude.size), plain.stores.data,
+                         static_cast<Py_ssize_t>(plain.stores.size), plain.shm_stores.data,
+                         static_cast<Py_ssize_t>(plain.shm_stores.size));
 }
 
-// start(backing, minimum_text, private_limit, fall_back, include, exclude, stores, shm_stores)
+// start(backing, minimum_text, private_limit, building, include, exclude, stores, shm_stores)
 // -> how many regions wait for a store entry.
 PyObject *boot_start(PyObject *, PyObject *arguments) {
-    int backing, fall_back;
+    int backing, building;
     unsigned long long minimum_text, private_limit;
     const char *text[4];
     Py_ssize_t size[4];
-    if (!PyArg_ParseTuple(arguments, "iKKpy#y#y#y#", &backing, &minimum_text, &private_limit,
-                          &fall_back, &text[0], &size[0], &text[1], &size[1], &text[2], &size[2],
+    if (!PyArg_ParseTuple(arguments, "iKKiy#y#y#y#", &backing, &minimum_text, &private_limit,
+                          &building, &text[0], &size[0], &text[1], &size[1], &text[2], &size[2],
                           &text[3], &size[3]))
         return nullptr;
     pht::Str list[4];
@@ -110,7 +110,7 @@ PyObject *boot_start(PyObject *, PyObject *arguments) {
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
                                        minimum_text,
                                        private_limit,
-                                       fall_back != 0,
+                                       static_cast<pht::Building>(building),
                                        list[0],
                                        list[1],
                                        list[2],

@@ -48,7 +48,7 @@ DefaultRequest::DefaultRequest() {
     plain_ = {Backing::automatic,
               kMinimumText,
               kPrivateLimit,
-              secure,  // nothing will be built, so nothing waits for it
+              secure ? Building::never : Building::automatic,
               {"", 0},
               {"", 0},
               {stores_.data, stores_.size},

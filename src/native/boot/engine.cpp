@@ -167,7 +167,7 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     request.backing = plain.backing;
     request.minimum_text = plain.minimum_text;
     request.private_limit = plain.private_limit;
-    request.fall_back = plain.fall_back;
+    request.building = plain.building;
     const auto keep = [](Array<char> &list, Str text) { return list.append(text.data, text.size); };
     if (!keep(request.include, plain.include) || !keep(request.exclude, plain.exclude) ||
         !keep(request.stores, plain.stores) || !keep(request.shm_stores, plain.shm_stores))
@@ -201,10 +201,10 @@ size_t Engine::retry(bool fall_back) {
     const Locked locked;
     if (!watching()) return 0;
     const u64 began = sys::now();
-    const bool before = request_.fall_back;
-    request_.fall_back = fall_back;
+    const Building before = request_.building;
+    if (fall_back) request_.building = Building::never;
     pass(Table::Scope::candidates);
-    request_.fall_back = before;
+    request_.building = before;
     elapsed_ns_ += sys::since(began);
     return table_.missing();
 }

@@ -43,7 +43,7 @@ struct Snapshot {
 struct PlainRequest {
     Backing backing;
     u64 minimum_text, private_limit;
-    bool fall_back;          // false: what the store lacks waits until it was built
+    Building building;       // what the stores lack waits until it was built
     Str include, exclude;    // patterns, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL
     bool inward = false;     // the plan of other tools, for benchmarks; see plan()

@@ -10,6 +10,9 @@ inline constexpr const char *kBackingNames[] = {"none",  "file", "store",   "shm
                                                 "memfd", "thp",  "hugetlb", "auto"};
 inline constexpr int kBackings = 7;  // those a region can have, `none` included
 
+// Which missing entries of the stores a region waits for, because somebody is to build them.
+enum class Building : u8 { never, automatic, always };
+
 constexpr bool is_private(Backing backing) {
     return backing == Backing::memfd || backing == Backing::thp || backing == Backing::hugetlb;
 }
@@ -38,13 +41,15 @@ enum class Status : u8 {
     stale,          // the entry was never known to be on disk, and the machine was started since
     damaged,        // the entry is not what was written
     unbuildable,    // the store remembers that an entry could not be made
+    overlay,        // the store would lie in a container's own layer, and be built at every start
     no_memory,      // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
-    "pending",     "huge",         "partial",   "restored",     "too_small",   "below_minimum",
-    "excluded",    "not_included", "budget",    "own_code",     "modified",    "refused",
-    "unsupported", "unreadable",   "map_count", "no_huge_page", "file_gone",   "no_store",
-    "untrusted",   "no_entry",     "stale",     "damaged",      "unbuildable", "no_memory",
+    "pending",       "huge",      "partial",      "restored",   "too_small",
+    "below_minimum", "excluded",  "not_included", "budget",     "own_code",
+    "modified",      "refused",   "unsupported",  "unreadable", "map_count",
+    "no_huge_page",  "file_gone", "no_store",     "untrusted",  "no_entry",
+    "stale",         "damaged",   "unbuildable",  "overlay",    "no_memory",
 };
 static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
               static_cast<int>(Status::no_memory) + 1);

@@ -546,8 +546,28 @@ Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Sh
     return outcome;
 }
 
-Stores::Stores(const Array<char> &disk, const Array<char> &shm, const Pagemap &pagemap)
-    : shared_{pagemap} {
+namespace {
+
+// Whether a directory, or what there is of the way to it, is on overlayfs.
+bool is_on_overlay(const char *directory) {
+    char path[kPathLimit];
+    size_t size = length(directory);
+    if (size >= sizeof path) return false;
+    copy(path, directory, size + 1);
+    u64 type = 0;
+    while (sys::file_system(path, &type) == -sys::kEnoent && size > 1) {
+        while (size > 1 && path[size - 1] != '/') --size;
+        if (size > 1) --size;
+        path[size] = 0;
+    }
+    return type == sys::kOverlayFs;
+}
+
+}  // namespace
+
+Stores::Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay,
+               const Pagemap &pagemap)
+    : shared_{pagemap}, on_overlay_(on_overlay) {
     const auto add = [&](const Array<char> &roots, Backing backing) {
         for (size_t at = 0; at < roots.size() && count_ < kMost;) {
             places_[count_].root = roots.data() + at;
@@ -559,6 +579,16 @@ Stores::Stores(const Array<char> &disk, const Array<char> &shm, const Pagemap &p
     };
     add(disk, Backing::store);
     add(shm, Backing::shm);
+}
+
+bool Stores::declines_to_build() const {
+    if (on_overlay_) return false;
+    for (int i = 0; i < count_; ++i) {
+        const Place &place = places_[i];
+        if (place.backing == Backing::store && !place.system && is_on_overlay(place.root))
+            return true;
+    }
+    return false;
 }
 
 Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdentity &file,
@@ -577,6 +607,11 @@ Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdenti
         const bool buildable = result.buildable || (outcome.buildable && !place.system);
         if (!says_little || result.status == Status::no_store) result = outcome;
         result.buildable = buildable;
+    }
+    if (result.buildable && declines_to_build()) {
+        result.buildable = false;
+        if (result.status == Status::no_store || result.status == Status::no_entry)
+            result = {Status::overlay, Call::none, 0};
     }
     return result;
 }

@@ -75,7 +75,10 @@ private:
 // is opened when it is first asked for, and its directories checked then.
 class Stores {
 public:
-    Stores(const Array<char> &disk, const Array<char> &shm, const Pagemap &pagemap);
+    // Where the user's store is, or would be, on overlayfs, nothing is buildable unless told so: a
+    // container would build at every start into a layer that is thrown away.
+    Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay,
+           const Pagemap &pagemap);
 
     // As Store::map, from the first store of that kind that has an entry; else the outcome that
     // says most: what was wrong with an entry rather than that there is none.
@@ -83,6 +86,7 @@ public:
                 u64 length, u64 *address) const;
 
 private:
+    bool declines_to_build() const;
     static constexpr int kMost = 4;
     struct Place {
         const char *root = nullptr;
@@ -94,6 +98,7 @@ private:
     mutable Place places_[kMost];
     mutable Shared shared_;
     int count_ = 0;
+    bool on_overlay_;
 };
 
 }  // namespace pht

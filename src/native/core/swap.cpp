@@ -91,28 +91,33 @@ public:
     }
 
     // Whether the live bytes of [from, to) are those of the file: done(), Status::modified, or why
-    // the file cannot be read. A file that was truncated must not raise SIGBUS.
+    // the file cannot be read. Read through the kernel, which answers EFAULT where the file was
+    // truncated and reading its mapping would raise SIGBUS.
     Outcome same_content(u64 from, u64 to) const {
+        constexpr u64 kStep = 16 * kPageSize;
+        void *bytes = allocate(kStep);
+        if (!bytes) return {Status::no_memory, Call::none, 0};
+        Outcome outcome = done();
         for (const Spare &spare : list_) {
-            const u64 start = max(spare.start, from), end = min(spare.end, to);
-            if (start >= end) continue;
             if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
-            const u64 there = spare.address + (start - spare.start);
-            // Linux 5.14; before, every page is looked at through the kernel, which answers EFAULT.
-            if (sys::failed(sys::madvise(there, end - start, sys::kMadvPopulateRead))) {
-                u64 probe;
-                for (u64 at = there; at < there + (end - start); at += kPageSize) {
-                    const long got = sys::uninterrupted([&] {
-                        return sys::copy_memory(reinterpret_cast<u64>(&probe), at, sizeof probe);
-                    });
-                    if (sys::failed(got)) return refused(Call::copy, got);
-                }
+            const u64 end = min(spare.end, to);
+            for (u64 at = max(spare.start, from); at < end && outcome.ok();) {
+                const u64 there = spare.address + (at - spare.start);
+                const long got = sys::uninterrupted([&] {
+                    return sys::copy_memory(reinterpret_cast<u64>(bytes), there,
+                                            min(kStep, end - at));
+                });
+                if (got <= 0)
+                    outcome = refused(Call::copy, got ? got : -sys::kEfault);
+                else if (compare(reinterpret_cast<const void *>(at), bytes,
+                                 static_cast<size_t>(got)) != 0)
+                    outcome = {Status::modified, Call::none, 0};
+                else
+                    at += static_cast<u64>(got);
             }
-            if (compare(reinterpret_cast<const void *>(start),
-                        reinterpret_cast<const void *>(there), end - start) != 0)
-                return {Status::modified, Call::none, 0};
         }
-        return done();
+        release(bytes, kStep);
+        return outcome;
     }
 
     // Moves the parts of the spares that belong to [from, to) there. Ranges must ascend from call

@@ -10,6 +10,7 @@ enum : long {
     openat = 56,
     close = 57,
     read = 63,
+    statfs = 43,
     prlimit64 = 261,
     write = 64,
     pread64 = 67,

@@ -20,6 +20,7 @@ enum : long {
     fcntl = 72,
     ftruncate = 77,
     getresuid = 118,
+    statfs = 137,
     prctl = 157,
     fadvise64 = 221,
     clock_gettime = 228,

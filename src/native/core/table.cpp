@@ -396,14 +396,17 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         for (const Backing backing : kLadder) {
             if (attempt(backing)) break;
             // Building the entry comes before a private copy, if somebody is to do it.
-            if (!request.fall_back && backing == Backing::shm && region.missing) break;
+            if (request.building != Building::never && backing == Backing::shm && region.missing)
+                break;
         }
     }
     region.missing = region.missing && region.backing == Backing::none;
 }
 
 void Table::prepare(const Request &request, Scope scope) {
-    const Stores stores(request.stores, request.shm_stores, pagemap_);
+    // Who asks for shared memory alone has nothing to do with the disk's layer.
+    const bool on_overlay = request.building == Building::always || request.backing == Backing::shm;
+    const Stores stores(request.stores, request.shm_stores, on_overlay, pagemap_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
@@ -491,7 +494,7 @@ void Table::abandon() {
 }
 
 void Table::restore(Backing keep) {
-    const Stores none({}, {}, pagemap_);
+    const Stores none({}, {}, false, pagemap_);
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
         if (const long error = pagemap_.open()) {

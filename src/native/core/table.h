@@ -11,7 +11,7 @@ struct Request {
     Backing backing = Backing::automatic;  // one backing, or the ladder
     u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
     u64 private_limit = 0;                 // bytes of private memory, all regions together
-    bool fall_back = true;                 // a missing entry does not wait to be built
+    Building building = Building::never;   // of missing entries
     Array<char> include, exclude;          // patterns on paths, each NUL-terminated
     Array<char> stores, shm_stores;        // directories, each NUL-terminated
     u64 keep_out[2] = {};                  // addresses of objects that are never swapped

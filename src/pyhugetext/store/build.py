@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyhugetext.store.catalogue import Catalogue
 
-OVERLAYFS, TMPFS = 0x794C7630, 0x01021994
+TMPFS = 0x01021994
 HUGE = 2 << 20
 SMALL_FILES = 8 << 20  # what trying a file system and writing records takes at most
 SHARE_OF_MEMORY = 4  # copies in shared memory take a quarter of it at most
@@ -41,12 +41,6 @@ def build_missing(settings: _settings.Settings, backing: int) -> None:
     ceiling = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if ceiling != resource.RLIM_INFINITY and ceiling < SMALL_FILES:
         _tell(f"RLIMIT_FSIZE of {ceiling} bytes is too small for a store")
-        return
-    if settings.store and not always and not shm_only and _on_overlay(settings.store):
-        _tell(
-            f"store {settings.store}: on overlayfs it would be built at every start of a "
-            "container; warm it in the image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"
-        )
         return
     from pyhugetext.store import catalogue
 
@@ -155,7 +149,7 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         _tell(f"{path}: {error}")
         return False
     except (OSError, catalogue.Full) as error:
-        reason, lasting = reason_of(error), True
+        reason, lasting = reason_of(error), not isinstance(error, InterruptedError)
         brief = store.limit_is_own and isinstance(error, catalogue.Full)
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:
@@ -190,12 +184,6 @@ def too_many(store: "Catalogue", path: str) -> bool:
     same_file = record.key(os.stat(path), 0).rsplit("-", 1)[0] + "-"
     entries = sum(name.startswith(same_file) for name in os.listdir(store.index))
     return entries >= MOST_BIASES
-
-
-def _on_overlay(path: str) -> bool:
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return _filesystem(path) == OVERLAYFS
 
 
 def _has_home(store: str) -> bool:

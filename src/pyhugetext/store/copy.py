@@ -1,5 +1,7 @@
 """Writing a copy, and comparing one with its original."""
 
+# What `signal` wraps in enumerations, whose import takes longer.
+import _signal  # type: ignore[import-not-found]
 import errno
 import os
 from bisect import bisect_right
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 MADV_HUGEPAGE, MADV_POPULATE_READ = 14, 22
 
 _BLANK = bytes(HUGE)
+
+# Start-up blocks signals while it builds. Who presses Ctrl-C does not wait for a large library.
+_STOPPING = {_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT}
 
 
 def _fill(fd: int, view: memoryview, offset: int) -> None:
@@ -66,8 +71,10 @@ def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, boo
 def write_copy(layout: Layout, source: int, target: int) -> None:
     """Writes the copy of the open file `source` to the open and empty file `target`, in aligned
     writes of 2 MiB: what makes a file system use 2 MiB folios. Holes stay holes where nothing can
-    be mapped huge. OSError as write(2)."""
+    be mapped huge. OSError as write(2), InterruptedError when a signal waits that ends programs."""
     for start, data, hole in _chunks(layout, source):
+        if _STOPPING & _signal.sigpending():
+            raise InterruptedError(errno.EINTR, "a signal came meanwhile")
         if hole and not any(at <= start < at + n for _, n, at in layout.ranges):
             continue
         while data:
