@@ -179,7 +179,7 @@ PyObject *boot_filesystem(PyObject *, PyObject *argument) {
     if (fd == -1 && PyErr_Occurred()) return nullptr;
     struct statfs info;
     if (fstatfs(static_cast<int>(fd), &info) < 0) return PyErr_SetFromErrno(PyExc_OSError);
-    return PyLong_FromLong(info.f_type);
+    return PyLong_FromLong(static_cast<long>(info.f_type));
 }
 
 // retry(fall_back) -> how many still wait; another pass after entries were built.
