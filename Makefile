@@ -21,13 +21,14 @@ NATIVE := $(shell find src/native tests/native -name '*.cpp' -o -name '*.h')
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo test heavy lint format bench bench-startup clean
+.PHONY: help demo test heavy suites lint format bench bench-startup clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           install into a fresh virtual environment and see it work"
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
+	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
@@ -108,6 +109,17 @@ heavy:
 	    $(HEAVY)/bin/python -m pytest -m heavy $(PYTEST_ARGS); \
 	fi
 
+SUITES := .venv-suites/$(TAG)
+$(SUITES)/installed: $(SOURCES)
+	$(call install,$(SUITES),. numpy pytest hypothesis)
+
+suites: $(SUITES)/installed
+	@$(SUITES)/bin/python tests/platforms/suites.py cpython
+	@$(SUITES)/bin/python tests/platforms/suites.py cpython --backing memfd test_gc test_threading \
+	    test_multiprocessing_fork test_ctypes test_site test_fork1 test_subprocess test_capi \
+	    test_faulthandler test_import test_importlib test_venv test_regrtest
+	@$(SUITES)/bin/python tests/platforms/suites.py numpy
+
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
 $(LINT)/installed: Makefile pyproject.toml
@@ -170,6 +182,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-lint .venv-bench \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-suites .venv-lint .venv-bench \
 	    .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
