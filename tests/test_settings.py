@@ -243,7 +243,7 @@ def test_start_up_asks_for_what_the_settings_default_to(python):
                 if place:
                     roots.append(os.fsencode(place.rstrip("/") + "/" + below))
                 assert defaults[-2] == b"".join(root + b"\\0" for root in roots), (home, cache)
-        assert defaults[:4] == (7, 256 << 10, 64 << 20, False)
+        assert defaults[:4] == (7, 256 << 10, 64 << 20, _settings.BUILDING["auto"])
         assert defaults[-1] == b"/dev/shm/pyhugetext-%d\\0" % os.geteuid()
     """
     python(code, *PLACES, env={"PYHUGETEXT": "0"})

@@ -41,7 +41,7 @@ Seen look(const char *name) {
 int prove(const char *directory, Backing backing) {
     char path[4096];
     snprintf(path, sizeof path, "%s/libbig.so", directory);
-    const pht::PlainRequest request = {backing, 0,       1ull << 40, true,
+    const pht::PlainRequest request = {backing, 0,       1ull << 40, pht::Building::never,
                                        {"", 0}, {"", 0}, {"", 0},    {"", 0}};
     if (Engine::get().remap(request, Table::Scope::fresh) != 0) return 1;
     if (look("libbig.so").swapped) return 2;
