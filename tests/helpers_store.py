@@ -287,7 +287,8 @@ def as_user(uid: int) -> tuple[str, ...]:
     if not shutil.which("setpriv"):
         pytest.skip("setpriv (util-linux) is not installed")
     prefix = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    probe = [*prefix, sys.executable, "-c", "import pyhugetext._boot"]
+    # Through env: setpriv itself still has root's capabilities when it starts a program.
+    probe = [*prefix, "env", sys.executable, "-c", "import json, pyhugetext._boot"]
     environ = clean_environment(PYHUGETEXT="0", HOME="/nonexistent")
     if subprocess.run(probe, env=environ, capture_output=True, check=False).returncode:
         pytest.skip("another user cannot read the interpreter of these tests")

@@ -13,7 +13,7 @@ from helpers_layouts import PRELUDE, compile_object, last_record, link, skip_unl
 
 OFF = {"PYHUGETEXT": "0", "PYHUGETEXT_PRIVATE_LIMIT": "256M"}
 FUNCTIONS = 24
-LARGE, SMALL = 4 << 20, 2 << 20  # of text a function; only the larger sum is worth it
+LARGE, SMALL = 4 << 20, 1 << 19  # of text a function; only the larger sum is worth it
 
 # retired(): address, size and resident bytes of what was moved away, as smaps tells.
 START = """
@@ -110,7 +110,7 @@ h.report(record)
 def test_smaller_text_is_unmapped_as_ever(python: Run, libraries: dict[int, str]) -> None:
     code = "touch(); h.report([remap(), retired()])"
     region, (retired, _) = run(python, code, libraries[SMALL])
-    assert region["mapped_bytes"] > 40 << 20
+    assert region["mapped_bytes"] > 8 << 20
     assert retired == []
 
 

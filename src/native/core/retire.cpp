@@ -7,7 +7,7 @@ namespace pht {
 namespace {
 
 // Below that it is not worth a mapping more.
-constexpr u64 kWorthwhile = 64 << 20;
+constexpr u64 kWorthwhile = 16 << 20;
 
 bool unlimited_addresses() {
     return sys::resource_limit(sys::kLimitAddresses, 0) == sys::kUnlimited;
