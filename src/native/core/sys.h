@@ -209,7 +209,7 @@ inline long touch(int fd) {
 // The type of the file system a path is on; see statfs(2). Returns 0 or -errno.
 enum : u64 { kOverlayFs = 0x794c7630 };
 inline long file_system(const char *path, u64 *type) {
-    u64 info[15];  // struct statfs: 120 bytes, f_type first
+    u64 info[15] = {};  // struct statfs: 120 bytes, f_type first
     const long result = raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(info));
     if (result == 0) *type = info[0];
     return result;
