@@ -172,6 +172,9 @@ def test_fork_vfork_and_subprocess_meanwhile(python: Run, library: Path, backing
 import signal, subprocess, threading, warnings
 # 3.12 and later warn of fork() with threads, which is what is tested here.
 warnings.simplefilter("ignore", DeprecationWarning)
+# No module is to be at its first import when another thread forks: the child would wait for that
+# module's lock for ever, as with any module of Python's.
+pyhugetext.stats()
 stop, counts, errors = threading.Event(), {{"fork": 0, "stats": 0, "spawn": 0}}, []
 
 def child(full):
