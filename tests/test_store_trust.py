@@ -196,7 +196,9 @@ reader, writer = os.pipe()
 parent = os.getpid()
 child = os.fork()
 if child == 0:
-    os.read(reader, 1)
+    os.close(writer)
+    if not os.read(reader, 1):  # there is no namespace
+        os._exit(1)
     for name in ("uid_map", "gid_map"):
         with open(f"/proc/{{parent}}/{{name}}", "w") as file:
             file.write("0 {outside} {count}\\n")
@@ -215,7 +217,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
     prefix = (sys.executable, "-S", "-c", script)
     told = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False,
-                          env={"PYHUGETEXT": "0"})  # fmt: skip
+                          env={"PYHUGETEXT": "0"}, timeout=60)  # fmt: skip
     if told.returncode:
         pytest.skip(f"no user namespace can be made here: {told.stderr.strip()}")
     return prefix
