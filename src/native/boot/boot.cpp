@@ -193,32 +193,35 @@ PyObject *boot_retry(PyObject *, PyObject *fall_back) {
     return PyLong_FromSize_t(missing);
 }
 
-// Looks for new libraries; returns whether Python has something to do: entries to build, or
-// decisions to report.
-bool poll(bool report) {
-    if (!Engine::get().stale()) return false;
+// Looks for new libraries and has Python do what is its part: entries to build, decisions to
+// report. What goes wrong is ours alone; -1 with what a signal handler of the program raised
+// (KeyboardInterrupt, SystemExit: for a signal that another thread got).
+int look(bool report) {
+    if (!Engine::get().stale()) return 0;
     bool decided;
     size_t missing;
     Py_BEGIN_ALLOW_THREADS;
     decided = Engine::get().poll(&missing);
     Py_END_ALLOW_THREADS;
-    return missing > 0 || (decided && report);
+    if ((missing == 0 && !(decided && report)) || run_after() == 0) return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
+    PyErr_Clear();
+    return 0;
 }
 
 // Stands in for ExtensionFileLoader.create_module. In C so that no frame of ours appears in the
 // traceback of an import that fails. `state` is (the original function, whether decisions are
 // reported).
+//
+// It looks before the import, too: a module that imports others while it is loaded, as torch does
+// with numpy, is looked at before their libraries start threads. Each of the hundreds of page
+// tables of a large library costs an interrupt of every processor that runs another thread.
 PyObject *create_module(PyObject *state, PyObject *arguments, PyObject *keywords) {
+    const bool report = PyTuple_GET_ITEM(state, 1) == Py_True;
+    if (look(report) < 0) return nullptr;
     PyObject *module = PyObject_Call(PyTuple_GET_ITEM(state, 0), arguments, keywords);
-    if (!module || !poll(PyTuple_GET_ITEM(state, 1) == Py_True)) return module;
-    if (run_after() == 0) return module;
-    if (PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear();
-        return module;
-    }
-    // KeyboardInterrupt or SystemExit: of a handler, for a signal that another thread got.
-    Py_DECREF(module);
-    return nullptr;
+    if (module && look(report) < 0) Py_CLEAR(module);
+    return module;
 }
 
 PyMethodDef create_module_method = {
