@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -84,10 +85,14 @@ def running(
         process.communicate()
 
 
-def figures(stats: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """What two readings of one process have to agree in."""
-    regions = [tuple(region[name] for name in REGION_FIGURES) for region in stats["regions"]]
-    return {name: stats[name] for name in FIGURES}, sorted(regions)
+def figures(stats: dict[str, Any], root: str = "") -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """What two readings of one process have to agree in, with names below its root."""
+
+    def of(region: dict[str, Any]) -> tuple[Any, ...]:
+        named = {**region, "path": region["path"].removeprefix(root)}
+        return tuple(named[name] for name in REGION_FIGURES)
+
+    return {name: stats[name] for name in FIGURES}, sorted(map(of, stats["regions"]))
 
 
 def assert_agreement(target: Target, code: str = "") -> dict[str, Any]:
@@ -95,6 +100,8 @@ def assert_agreement(target: Target, code: str = "") -> dict[str, Any]:
     from pyhugetext import _inspect
 
     own = target.ask(code)
+    # Run in a chroot, we are told names in another mount namespace from that one's top.
+    root = os.readlink(f"/proc/{target.pid}/root").rstrip("/")
     # What the kernel does on its own (reclaim) may fall between two readings.
     for _ in range(5):
         seen = _inspect.inspect(target.pid).as_dict()
@@ -102,7 +109,7 @@ def assert_agreement(target: Target, code: str = "") -> dict[str, Any]:
         if figures(own) == figures(again):
             break
         own = again
-    assert figures(seen) == figures(own)
+    assert figures(seen, root) == figures(own)
     return own
 
 

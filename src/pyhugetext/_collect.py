@@ -57,14 +57,16 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
         return _OFF
     if name not in ("huge", "partial"):
         parts.append(_words.sentence(raw["outcome"]))
-    seen = set()
+    left: dict[str, list[int]] = {}
     for start, _end, page_swapped, outcome in raw["pages"]:
         if page_swapped and _words.status_name(outcome) == "huge":
             continue
         text = _words.sentence(outcome)
-        if swapped and text and text not in seen:
-            seen.add(text)
-            parts.append(f"2 MiB at {start:#x}: {text}")
+        if swapped and text:
+            left.setdefault(text, []).append(start)
+    for text, starts in left.items():
+        more = f" and {len(starts) - 1} more" if len(starts) > 1 else ""
+        parts.append(f"2 MiB at {starts[0]:#x}{more}: {text}")
     if huge < resident:
         parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
     return "; ".join(parts) or None

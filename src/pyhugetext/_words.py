@@ -34,6 +34,8 @@ SENTENCES = {
     "unbuildable": "an entry could not be made; pyhugetext store list tells why",
     "overlay": "on overlayfs it would be built at every start of a container; warm it in the image "
     "(pyhugetext warm) or set PYHUGETEXT_BUILD=always",
+    "cramped": "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 256 MiB; "
+    "warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always",
     "no_memory": "no memory for own tables",
 }
 

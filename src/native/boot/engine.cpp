@@ -323,7 +323,7 @@ bool Engine::add_view(const Region &region, Snapshot *out) {
     }
     view.first_text = out->texts.size();
     for (const Piece &piece : region.pieces) {
-        if (piece.kind != Piece::Kind::text) continue;
+        if (piece.kind != Piece::Kind::text || piece.filler) continue;
         if (!out->texts.push({piece.start, piece.end})) return false;
         ++view.texts;
     }

@@ -25,29 +25,30 @@ bool find_file(Region &region, const Array<PlainMapping> &mappings) {
 
 struct Builder {
     Region &region;
+    u64 low_offset;  // in the file; of what is mapped at the object's begin
     bool memory = true;
 
-    void add(u64 start, u64 end, u64 offset, Piece::Kind kind) {
-        if (start < end && !region.pieces.push({start, end, offset, kind})) memory = false;
+    void add(u64 start, u64 end, u64 offset, Piece::Kind kind, bool loaded) {
+        const bool readable = kind == Piece::Kind::text || kind == Piece::Kind::readonly;
+        // The dynamic linker's, or the program's own, which came to lie there.
+        if (readable && !loaded && offset - low_offset != start - region.object.low) return;
+        if (!region.pieces.push({start, end, offset, kind, readable && !loaded})) memory = false;
     }
 
     // Adds [start, end) less what belongs to writable segments.
     void add_unwritable(u64 start, u64 end, u64 offset, Piece::Kind kind) {
         u64 at = start;
         while (at < end) {
-            // The writable segment that covers `at`, or the next one behind it.
+            // The segments that cover `at`, up to where the first ends or another begins.
             u64 stop = end;
-            bool covered = false;
+            bool writable = false, loaded = false;
             for (const Segment &segment : region.object.segments) {
-                if (!segment.writable) continue;
-                if (segment.start <= at && at < segment.end) {
-                    covered = true;
-                    stop = min(end, segment.end);
-                    break;
-                }
                 if (segment.start > at) stop = min(stop, segment.start);
+                if (segment.start > at || at >= segment.end) continue;
+                stop = min(stop, segment.end);
+                (segment.writable ? writable : loaded) = true;
             }
-            if (!covered) add(at, stop, offset + (at - start), kind);
+            if (!writable) add(at, stop, offset + (at - start), kind, loaded);
             at = stop;
         }
     }
@@ -90,7 +91,10 @@ bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
     }
 
     const u64 from = round_down(object.low, kHugeSize), to = round_up(object.high, kHugeSize);
-    Builder builder{region};
+    Builder builder{region, 0};
+    for (const PlainMapping &mapping : mappings)
+        if (mapping.start == object.low && same_file(region, mapping))
+            builder.low_offset = mapping.offset;
     u64 at = from;
     for (const PlainMapping &mapping : mappings) {
         if (mapping.end <= from) continue;
@@ -116,7 +120,7 @@ bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
             if (piece.start >= end) break;
             const u64 bytes = min(piece.end, end) - max(piece.start, start);
             covered += bytes;
-            if (piece.kind == Piece::Kind::text) text += bytes;
+            if (piece.kind == Piece::Kind::text && !piece.filler) text += bytes;
         }
         HugePage &page = region.pages[i];
         page.text = static_cast<u32>(text);

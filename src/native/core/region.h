@@ -19,8 +19,11 @@ struct Piece {
     u64 start, end;
     u64 offset;  // in the file; of `start`
     Kind kind;
+    // Text or readonly, and of no segment: musl leaves the whole file mapped behind its segments.
+    // Past the file's end reading raises SIGBUS. Nobody reads it, so it needs no content.
+    bool filler = false;
 
-    bool from_file() const { return kind == Kind::text || kind == Kind::readonly; }
+    bool from_file() const { return !filler && (kind == Kind::text || kind == Kind::readonly); }
 };
 
 struct HugePage {

@@ -41,7 +41,7 @@ void move_back(Retired *one) {
 void retire(Region &region, u64 from, u64 to) {
     if (to - from < kWorthwhile || !unlimited_addresses()) return;
     for (const Piece &piece : region.pieces) {
-        if (piece.kind != Piece::Kind::text) continue;
+        if (piece.kind != Piece::Kind::text || piece.filler) continue;
         // Page tables move whole only from one 2 MiB boundary to another.
         const u64 start = max(round_up(piece.start, kHugeSize), from);
         const u64 end = min(round_down(piece.end, kHugeSize), to);

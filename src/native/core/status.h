@@ -42,14 +42,15 @@ enum class Status : u8 {
     damaged,        // the entry is not what was written
     unbuildable,    // the store remembers that an entry could not be made
     overlay,        // the store would lie in a container's own layer, and be built at every start
+    cramped,        // building would take memory that a limit of the process may want back
     no_memory,      // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
-    "pending",       "huge",      "partial",      "restored",   "too_small",
-    "below_minimum", "excluded",  "not_included", "budget",     "own_code",
-    "modified",      "refused",   "unsupported",  "unreadable", "map_count",
-    "no_huge_page",  "file_gone", "no_store",     "untrusted",  "no_entry",
-    "stale",         "damaged",   "unbuildable",  "overlay",    "no_memory",
+    "pending",     "huge",         "partial",   "restored",     "too_small",   "below_minimum",
+    "excluded",    "not_included", "budget",    "own_code",     "modified",    "refused",
+    "unsupported", "unreadable",   "map_count", "no_huge_page", "file_gone",   "no_store",
+    "untrusted",   "no_entry",     "stale",     "damaged",      "unbuildable", "overlay",
+    "cramped",     "no_memory",
 };
 static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
               static_cast<int>(Status::no_memory) + 1);

@@ -563,11 +563,32 @@ bool is_on_overlay(const char *directory) {
     return type == sys::kOverlayFs;
 }
 
+constexpr u64 kRoomToBuild = 256ul << 20;
+
+// Whether a limit of memory leaves less room than that. Where /proc does not tell, it does.
+bool is_cramped() {
+    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
+    const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);
+    if (addresses == sys::kUnlimited && data == sys::kUnlimited) return false;
+    // Pages: addresses, resident, shared, text, 0, data; see proc_pid_statm(5).
+    u64 pages[6] = {};
+    const Descriptor fd(sys::open("/proc/self/statm"));
+    char text[160];
+    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
+    Cursor cursor{text, text + max<long>(got, 0)};
+    for (u64 &number : pages) {
+        number = cursor.number(10);
+        cursor.spaces();
+    }
+    const auto near = [](u64 limit, u64 used) { return limit < used * kPageSize + kRoomToBuild; };
+    return !cursor.ok || near(addresses, pages[0]) || near(data, pages[5]);
+}
+
 }  // namespace
 
-Stores::Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay,
+Stores::Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay, bool when_cramped,
                const Pagemap &pagemap)
-    : shared_{pagemap}, on_overlay_(on_overlay) {
+    : shared_{pagemap}, on_overlay_(on_overlay), when_cramped_(when_cramped) {
     const auto add = [&](const Array<char> &roots, Backing backing) {
         for (size_t at = 0; at < roots.size() && count_ < kMost;) {
             places_[count_].root = roots.data() + at;
@@ -581,14 +602,14 @@ Stores::Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay,
     add(shm, Backing::shm);
 }
 
-bool Stores::declines_to_build() const {
-    if (on_overlay_) return false;
-    for (int i = 0; i < count_; ++i) {
+Outcome Stores::may_build() const {
+    if (!when_cramped_ && is_cramped()) return {Status::cramped, Call::none, 0};
+    for (int i = 0; i < count_ && !on_overlay_; ++i) {
         const Place &place = places_[i];
         if (place.backing == Backing::store && !place.system && is_on_overlay(place.root))
-            return true;
+            return {Status::overlay, Call::none, 0};
     }
-    return false;
+    return done();
 }
 
 Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdentity &file,
@@ -608,12 +629,12 @@ Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdenti
         if (!says_little || result.status == Status::no_store) result = outcome;
         result.buildable = buildable;
     }
-    if (result.buildable && declines_to_build()) {
-        result.buildable = false;
-        if (result.status == Status::no_store || result.status == Status::no_entry)
-            result = {Status::overlay, Call::none, 0};
-    }
-    return result;
+    if (!result.buildable) return result;
+    const Outcome allowed = may_build();
+    if (allowed.ok()) return result;
+    result.buildable = false;
+    const bool says_little = result.status == Status::no_store || result.status == Status::no_entry;
+    return says_little ? allowed : result;
 }
 
 }  // namespace pht

@@ -76,8 +76,9 @@ private:
 class Stores {
 public:
     // Where the user's store is, or would be, on overlayfs, nothing is buildable unless told so: a
-    // container would build at every start into a layer that is thrown away.
-    Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay,
+    // container would build at every start into a layer that is thrown away. Nor is it where a
+    // limit of memory is near: the modules that build stay, and the program may need the room.
+    Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay, bool when_cramped,
            const Pagemap &pagemap);
 
     // As Store::map, from the first store of that kind that has an entry; else the outcome that
@@ -86,7 +87,8 @@ public:
                 u64 length, u64 *address) const;
 
 private:
-    bool declines_to_build() const;
+    // Why nothing is built; done() where it is.
+    Outcome may_build() const;
     static constexpr int kMost = 4;
     struct Place {
         const char *root = nullptr;
@@ -98,7 +100,7 @@ private:
     mutable Place places_[kMost];
     mutable Shared shared_;
     int count_ = 0;
-    bool on_overlay_;
+    bool on_overlay_, when_cramped_;
 };
 
 }  // namespace pht

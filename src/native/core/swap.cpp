@@ -82,7 +82,8 @@ public:
                                        : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
                                                    piece.offset + (start - piece.start));
             if (sys::failed(got)) return refused(Call::mmap, got);
-            if (!list_.push({static_cast<u64>(got), start, end, piece.kind})) {
+            const Piece::Kind kind = piece.filler ? Piece::Kind::padding : piece.kind;
+            if (!list_.push({static_cast<u64>(got), start, end, kind})) {
                 sys::munmap(static_cast<u64>(got), end - start);
                 return {Status::no_memory, Call::none, 0};
             }

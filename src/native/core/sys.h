@@ -134,7 +134,7 @@ __attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
 }
 // The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond kLimitFileSize a write or
 // ftruncate(2) raises SIGXFSZ, which kills.
-enum : int { kLimitFileSize = 1, kLimitAddresses = 9 };
+enum : int { kLimitFileSize = 1, kLimitData = 2, kLimitAddresses = 9 };
 constexpr u64 kUnlimited = ~0ull;
 inline u64 resource_limit(int which, u64 unknown) {
     u64 limits[2] = {unknown, unknown};

@@ -405,8 +405,9 @@ void Table::choose(Region &region, const Request &request, const Sources &source
 
 void Table::prepare(const Request &request, Scope scope) {
     // Who asks for shared memory alone has nothing to do with the disk's layer.
-    const bool on_overlay = request.building == Building::always || request.backing == Backing::shm;
-    const Stores stores(request.stores, request.shm_stores, on_overlay, pagemap_);
+    const bool always = request.building == Building::always;
+    const bool on_overlay = always || request.backing == Backing::shm;
+    const Stores stores(request.stores, request.shm_stores, on_overlay, always, pagemap_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
@@ -494,7 +495,7 @@ void Table::abandon() {
 }
 
 void Table::restore(Backing keep) {
-    const Stores none({}, {}, false, pagemap_);
+    const Stores none({}, {}, false, false, pagemap_);
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
         if (const long error = pagemap_.open()) {

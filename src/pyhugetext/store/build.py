@@ -341,7 +341,10 @@ def _try(path: str) -> str:
 def try_file(fd: int) -> str:
     """Writes 4 MiB to an empty file as a copy is written, and returns the verdict on its file
     system. OSError where it cannot be written or mapped."""
-    data = b"\x90" * HUGE
+    from pyhugetext.store import copy
+
+    data = copy.buffer()
+    data[:: 4 << 10] = b"\x90" * (HUGE >> 12)
     os.pwrite(fd, data, 0)
     os.pwrite(fd, data, HUGE)
     if _boot.probe(fd, HUGE, HUGE, False):

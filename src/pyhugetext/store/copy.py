@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 
 MADV_HUGEPAGE, MADV_POPULATE_READ = 14, 22
 
-_BLANK = bytes(HUGE)
+_STEP = 64 << 10  # bytes compared at a time
 
 # Start-up blocks signals while it builds. Who presses Ctrl-C does not wait for a large library.
 _STOPPING = {_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT}
+
+
+def buffer() -> "mmap":
+    """2 MiB of zeros. Not from malloc: what is freed there raises the size from which the program's
+    own blocks are mappings of theirs, and the heap keeps the room; see mallopt(3)."""
+    from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+
+    return mmap(-1, HUGE, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
 def _fill(fd: int, view: memoryview, offset: int) -> None:
@@ -44,7 +52,7 @@ def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, boo
     between the parts is blank. The bytes are a view of one buffer that the next step reuses."""
     pieces = sorted(layout.pieces)
     starts = [piece[0] for piece in pieces]
-    view = memoryview(bytearray(HUGE))
+    view, blank = memoryview(buffer()), memoryview(buffer())
     for start in range(0, layout.size, HUGE):
         end = min(start + HUGE, layout.size)
         covered = 0
@@ -56,7 +64,7 @@ def _chunks(layout: Layout, source: int) -> "Iterator[tuple[int, memoryview, boo
                 parts.append((a, b, origin + a - at))
                 covered += b - a
         if covered < end - start:
-            view[:] = _BLANK
+            view[:] = blank
         for a, b, origin in parts:
             _fill(source, view[a - start : b - start], origin)
         hole = not parts
@@ -102,9 +110,11 @@ def same_copy(layout: Layout, source: int, target: int) -> "int | None":
                 continue
             # Answers with an error where touching would raise SIGBUS.
             _advise(there, MADV_POPULATE_READ, start, len(data))
-            # Not as memoryviews: those compare byte by byte.
-            if there[start : start + len(data)] != data.tobytes():
-                return start
+            for at in range(0, len(data), _STEP):
+                part = data[at : at + _STEP]
+                # Not as memoryviews: those compare byte by byte.
+                if there[start + at : start + at + len(part)] != part.tobytes():
+                    return start
     return None
 
 
