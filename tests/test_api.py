@@ -234,6 +234,29 @@ def test_library_of_ctypes_is_covered_at_the_next_import_or_call(
         run_silently(python, code, str(library), way, str(small.parent))
 
 
+def test_library_is_looked_at_before_an_import_too(python, compile_library, compile_extension):
+    # A module that imports others while it is loaded has brought libraries by then.
+    library = compile_library(BIG)
+    broken = compile_extension("broken", "int nothing;")
+    broken.write_bytes(b"\x7fELF but no more")
+    code = """
+        import ctypes, sys
+        import pyhugetext
+        pyhugetext.stats()
+        library = ctypes.CDLL(sys.argv[1])
+        expected = library.result()
+        sys.path.insert(0, sys.argv[2])
+        try:
+            import broken
+        except ImportError:
+            pass
+        [region] = [r for r in pyhugetext.stats().regions if r.path == sys.argv[1]]
+        assert region.status == "huge", region
+        assert library.result() == expected
+    """
+    run_silently(python, code, str(library), str(broken.parent))
+
+
 def test_after_restore_libraries_loaded_later_are_left_alone(python, compile_extension):
     module = compile_extension("late", BIG)
     code = """
