@@ -3,7 +3,7 @@
 
 #include "pagemap.h"
 #include "region.h"
-#include "store.h"
+#include "stores.h"
 
 namespace pht {
 

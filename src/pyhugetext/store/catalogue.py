@@ -17,7 +17,7 @@ import time
 from pyhugetext.store import copy, elf, places, record
 
 FREE_FLOOR = 1 << 30  # bytes of disk that stay free
-NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/store.cpp
+NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/record.cpp
 BRIEF = 60  # seconds a note of what may pass lasts
 # Seconds after which entries may go for others: use is noted once a day. Of a file that seems gone
 # or changed, which it may be in one container and not in another, an hour.

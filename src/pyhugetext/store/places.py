@@ -4,7 +4,7 @@ import os
 import stat
 
 VERSION = "v1"
-NOBODY = 65534  # kNobody in core/store.cpp: what is nobody's may be anybody's
+NOBODY = 65534  # kNobody in core/trust.cpp: what is nobody's may be anybody's
 
 
 class Untrusted(Exception):

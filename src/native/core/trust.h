@@ -1,0 +1,27 @@
+// Whom the store is believed: every directory on the way to it, and every file in it. It holds code
+// that will be executed, so whoever can write there can do what this user can.
+#pragma once
+
+#include "status.h"
+#include "sys.h"
+
+namespace pht {
+
+// An entry that is of no use as it is; writing it anew helps.
+constexpr Outcome bad_entry(Status status) {
+    return {status, Call::none, 0, true};
+}
+
+inline constexpr size_t kPathLimit = 4096;
+
+// Opens a store's root, an absolute path: every step of the way must be ours or root's, and
+// writable by nobody else. The descriptor (O_PATH), or -1 with the outcome.
+int open_root(const char *root, Outcome *outcome);
+
+// Opens a directory below a trusted one, likewise.
+int open_directory(int parent, const char *name, Outcome *outcome);
+
+// Opens a regular file below a trusted directory, that nobody else can write, for reading.
+int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome);
+
+}  // namespace pht
