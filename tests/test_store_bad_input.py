@@ -27,7 +27,7 @@ from helpers_raw_elf import (
     reader,
     small_elf,
 )
-from pyhugetext.store import catalogue, copy, elf
+from pyhugetext.store import catalogue, copy, elf, files
 
 WHOLE = small_elf()
 SECTIONS = struct.unpack_from("<Q", WHOLE, 40)[0]
@@ -174,7 +174,7 @@ def test_store_takes_a_good_copy_or_nothing(
             assert copy.same_copy(layout, source.fileno(), target.fileno()) is None
         assert len(os.listdir(store.index)) == 1
         for path in contents(store):
-            catalogue.remove(path)
+            files.remove(path)
     finally:
         os.close(lock)
 

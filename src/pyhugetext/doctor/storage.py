@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pyhugetext import _boot
 from pyhugetext._settings import SYSTEM_STORE, Settings
-from pyhugetext.store import build, places
+from pyhugetext.store import build, places, room
 from pyhugetext.store.catalogue import Catalogue
 
 # statfs(2) has numbers only.
@@ -74,7 +74,7 @@ def _look(kind: str, store: Catalogue) -> Storage:
     if exists and trusted:
         try:
             entries = sum(not name.startswith("image-") for name in os.listdir(store.index))
-            used = store.used_bytes()
+            used = room.used_bytes(store)
         except OSError as error:
             reason = reason or build.reason_of(error)
     free = _free(store, here)
@@ -130,7 +130,7 @@ def _free(store: Catalogue, here: str) -> int | None:
         status = os.statvfs(here)
     except OSError:
         return None
-    return store.free_bytes(status)
+    return room.free_bytes(status)
 
 
 def _file_system(path: str) -> str | None:

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from pyhugetext import _boot
-from pyhugetext.store import build, catalogue, copy, elf, places, record
+from pyhugetext.store import build, copy, elf, places, record, room
 from pyhugetext.store.catalogue import Catalogue
 
 HUGE = 2 << 20
@@ -61,7 +61,7 @@ def prepare(store: Catalogue, path: str, bias: int) -> Made:
         made = _prepare(store, path, bias)
     except elf.Refused as error:
         made = refused(path, bias, str(error), store.root)
-    except (catalogue.Full, places.Untrusted) as error:
+    except (room.Full, places.Untrusted) as error:
         made = refused(path, bias, str(error), store.root, failed=True)
     except OSError as error:
         made = refused(path, bias, error.strerror or str(error), store.root, failed=True)

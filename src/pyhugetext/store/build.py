@@ -126,7 +126,7 @@ def _unfit(store: "Catalogue") -> "str | None":
 
 def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
     """Builds one entry; whether nobody else needs to try."""
-    from pyhugetext.store import catalogue, elf, record
+    from pyhugetext.store import catalogue, elf, record, room
 
     global _spent
     lasting, brief = True, False
@@ -148,9 +148,9 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         store.note(path, bias, str(error), isinstance(error, catalogue.Changed))
         _tell(f"{path}: {error}")
         return False
-    except (OSError, catalogue.Full) as error:
+    except (OSError, room.Full) as error:
         reason, lasting = reason_of(error), not isinstance(error, InterruptedError)
-        brief = store.limit_is_own and isinstance(error, catalogue.Full)
+        brief = store.limit_is_own and isinstance(error, room.Full)
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:
         store.note(path, bias, reason, brief)

@@ -14,18 +14,10 @@ import fcntl
 import os
 import time
 
-from pyhugetext.store import copy, elf, places, record
+from pyhugetext.store import copy, elf, files, places, record, room
 
-FREE_FLOOR = 1 << 30  # bytes of disk that stay free
 NOTE_LASTS = 24 * 60 * 60  # seconds; kDay in core/record.cpp
 BRIEF = 60  # seconds a note of what may pass lasts
-# Seconds after which entries may go for others: use is noted once a day. Of a file that seems gone
-# or changed, which it may be in one container and not in another, an hour.
-USED_STAYS, LOST_STAYS = NOTE_LASTS, 60 * 60
-
-
-class Full(Exception):
-    """No room: the size cap, the free-disk floor, or the file system says so."""
 
 
 class Changed(elf.Refused):
@@ -92,8 +84,8 @@ class Catalogue:
         out = []
         for name in os.listdir(self.tmp):
             path = os.path.join(self.tmp, name)
-            out.append((path, _disk_bytes(path)))
-            remove(path)
+            out.append((path, files.disk_bytes(path)))
+            files.remove(path)
         return out
 
     def read(self, name: str) -> "record.Record | record.Note | None":
@@ -111,68 +103,11 @@ class Catalogue:
         """All of the index: (name, what read() says)."""
         return [(name, self.read(name)) for name in sorted(os.listdir(self.index))]
 
-    def used_bytes(self) -> int:
-        """Disk (or memory) the copies take."""
-        total = 0
-        for name in os.listdir(self.objects):
-            directory = os.path.join(self.objects, name)
-            try:
-                for base in os.listdir(directory):
-                    total += os.lstat(os.path.join(directory, base)).st_blocks * 512
-            except OSError:
-                continue
-        return total
-
-    def make_room(self, size: int) -> None:
-        """Evicts what was least recently used until `size` bytes fit. Full where they cannot, and
-        nothing is evicted then: programs that need more than there is room for must not build
-        their entries over each other's at every start."""
-        if size > self.limit:
-            raise Full(f"its copy of {size >> 20} MiB is larger than the store may be")
-
-        def lacking() -> int:
-            return max(self.used_bytes() + size - self.limit, size - self._free_bytes())
-
-        lack = lacking()
-        if lack > 0:
-            self.drop_orphan_copies()
-            lack = lacking()
-        if lack <= 0:
-            return
-        victims = []
-        for path, names in self._evictable():
-            victims.append((path, names))
-            lack -= _file_bytes(os.path.join(self.base, path))
-            if lack <= 0:
-                break
-        else:
-            if self.used_bytes() + size <= self.limit:
-                raise Full("the file system has too little free space")
-            raise Full(f"the store's limit of {self.limit >> 20} MiB is taken up by entries in use")
-        for path, names in victims:
-            self.drop_copy(path, names)
-
     def drop_copy(self, path: str, names: "list[str]") -> int:
         """Removes a copy and its records, which are these. Returns the bytes freed."""
         for name in names:
-            remove(os.path.join(self.index, name))
+            files.remove(os.path.join(self.index, name))
         return self._drop_object(path)
-
-    def _evictable(self) -> "list[tuple[str, list[str]]]":
-        """Copies that may go for others, with the names of their records: first what no process
-        can map any more, then what was used least recently."""
-        now = time.time()
-        out = []
-        for path, entries in self.copies():
-            names = [name for name, _ in entries]
-            ages = [now - os.lstat(os.path.join(self.index, name)).st_mtime for name in names]
-            lost = all(self._is_lost(name, entry) for name, entry in entries)
-            stays = LOST_STAYS if lost else USED_STAYS
-            # A clock that was ahead makes nothing last.
-            lately = any(0 <= age < stays for age in ages)
-            if self.keep.isdisjoint(names) and (self.evicts_used or not lately):
-                out.append((not lost, -min(ages), path, names))
-        return [(path, names) for *_, path, names in sorted(out)]
 
     def copies(self) -> "list[tuple[str, list[tuple[str, record.Record]]]]":
         """The copies that records tell of: (path, [(name, record), ...])."""
@@ -182,35 +117,10 @@ class Catalogue:
                 out.setdefault(entry.path, []).append((name, entry))
         return list(out.items())
 
-    def _is_lost(self, name: str, entry: record.Record) -> bool:
-        """Whether no process can map an entry any more, as far as this one sees."""
-        if not entry.counts():
-            return True
-        if not entry.origin or name.startswith("image-"):
-            return False
-        try:
-            return record.key(os.stat(entry.origin), entry.bias) != name
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
-
-    def _free_bytes(self) -> int:
-        return self.free_bytes(os.statvfs(self.base))
-
-    @staticmethod
-    def free_bytes(status: os.statvfs_result) -> int:
-        """Bytes of a file system that copies may take: what is free above a floor; below 0 where
-        it is less."""
-        free = status.f_bavail * status.f_frsize
-        # A small file system keeps a tenth of itself free, a large one the floor.
-        floor = min(FREE_FLOOR, status.f_blocks * status.f_frsize // 10)
-        return free - floor
-
     def drop_record(self, name: str) -> int:
         """Removes a record, and its copy when no other record has it. Returns the bytes freed."""
         paths = {n: r.path for n, r in self.records() if isinstance(r, record.Record)}
-        remove(os.path.join(self.index, name))
+        files.remove(os.path.join(self.index, name))
         path = paths.pop(name, None)
         if path is None or path in paths.values():
             return 0
@@ -218,8 +128,8 @@ class Catalogue:
 
     def _drop_object(self, path: str) -> int:
         target = os.path.join(self.base, path)
-        size = _file_bytes(target)
-        remove(os.path.dirname(target))
+        size = files.file_bytes(target)
+        files.remove(os.path.dirname(target))
         return size
 
     def drop_orphans(self) -> int:
@@ -228,7 +138,7 @@ class Catalogue:
             if isinstance(entry, record.Note):
                 continue
             if entry is None or not os.path.isfile(os.path.join(self.base, entry.path)):
-                remove(os.path.join(self.index, name))
+                files.remove(os.path.join(self.index, name))
         return self.drop_orphan_copies()
 
     def drop_orphan_copies(self) -> int:
@@ -241,7 +151,7 @@ class Catalogue:
             if not any(f"objects/{name}/{base}" in used for base in bases):
                 for base in bases:
                     freed += os.lstat(os.path.join(directory, base)).st_blocks * 512
-                remove(directory)
+                files.remove(directory)
         return freed
 
     def _paths_in_use(self, but: str = "") -> "set[str]":
@@ -264,12 +174,12 @@ class Catalogue:
         """Builds the entry of one file, or ties it to a copy of the same content that is there.
 
         The lock must be held. Returns the copy's path relative to v1 and the bytes written (0
-        when a copy was there). elf.Refused, Full, OSError otherwise, with nothing left behind.
+        when a copy was there). elf.Refused, room.Full, OSError otherwise, with nothing left behind.
         """
         source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             before = os.fstat(source)
-            _outlast_tick(before)
+            files.outlast_tick(before)
             layout = elf.lay_out(lambda n, at: os.pread(source, n, at), before.st_size, bias)
             key = record.key(before, bias)
             name, base = _object_name(layout, before, bias), os.path.basename(path)
@@ -311,7 +221,7 @@ class Catalogue:
     def _sync_copy(self, where: str) -> None:
         target = os.path.join(self.base, where)
         for path in (target, os.path.dirname(target), self.objects):
-            _sync(path)
+            files.sync(path)
 
     def note(self, path: str, bias: int, reason: str, brief: bool = False) -> None:
         """Remembers that an entry could not be made, so that the next start does not try: for a
@@ -347,7 +257,7 @@ class Catalogue:
             except FileNotFoundError:
                 continue  # none, or one of another basename
             except (OSError, places.Untrusted):
-                _try_to_remove(directory)
+                files.try_to_remove(directory)  # somebody else's stays; the next number is free
                 continue
             try:
                 if copy.same_copy(layout, source, target) is None:
@@ -355,13 +265,13 @@ class Catalogue:
             finally:
                 os.close(target)
             if where not in self._paths_in_use(but=key):
-                _try_to_remove(directory)
+                files.try_to_remove(directory)
         return None
 
     def _write_object(
         self, name: str, base: str, layout: elf.Layout, source: int, durable: bool
     ) -> str:
-        self.make_room(layout.size)
+        room.make_room(self, layout.size)
         temporary = os.path.join(self.tmp, f"{os.getpid()}-{name}")
         os.mkdir(temporary, self.mode)
         try:
@@ -377,17 +287,17 @@ class Catalogue:
             finally:
                 os.close(fd)
             if durable:
-                _sync(temporary)
+                files.sync(temporary)
             for number in range(16):
                 final = os.path.join(self.objects, f"{name}-{number}")
                 if not os.path.lexists(final):
                     os.rename(temporary, final)
                     if durable:
-                        _sync(self.objects)
+                        files.sync(self.objects)
                     return f"objects/{name}-{number}/{base}"
-            raise Full("sixteen different files have the same build-id and size")
+            raise room.Full("sixteen different files have the same build-id and size")
         except BaseException:
-            remove(temporary)
+            files.remove(temporary)
             raise
 
     def _write_record(self, name: str, data: bytes, durable: bool) -> None:
@@ -408,13 +318,13 @@ class Catalogue:
             finally:
                 os.close(fd)
             if os.path.isdir(final) and not os.path.islink(final):
-                remove(final)
+                files.remove(final)
             os.rename(temporary, final)
         except BaseException:
-            remove(temporary)
+            files.remove(temporary)
             raise
         if durable:
-            _sync(os.path.dirname(final))
+            files.sync(os.path.dirname(final))
 
 
 def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
@@ -423,58 +333,3 @@ def _object_name(layout: elf.Layout, status: os.stat_result, bias: int) -> str:
     if not content:
         content = f"{binascii.crc32(repr(layout.ranges).encode()):08x}"
     return f"{content[:40]}-{status.st_size:x}-{bias:x}"
-
-
-TICK = 0.02  # seconds, twice the longest between two times that a kernel gives to files
-
-
-def _outlast_tick(status: os.stat_result) -> None:
-    """Waits until a change of a file would show in its times: what is changed twice within one
-    tick has the same identity before and after."""
-    age = time.time() - status.st_ctime
-    if 0 <= age < TICK:
-        time.sleep(TICK - age)
-
-
-def _file_bytes(path: str) -> int:
-    """What a file takes; 0 where it is gone."""
-    try:
-        return os.lstat(path).st_blocks * 512
-    except OSError:
-        return 0
-
-
-def _disk_bytes(path: str) -> int:
-    """What a file, or the files of a directory, take."""
-    names = os.listdir(path) if os.path.isdir(path) and not os.path.islink(path) else None
-    if names is not None:
-        return sum(_disk_bytes(os.path.join(path, name)) for name in names)
-    return os.lstat(path).st_blocks * 512
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _try_to_remove(path: str) -> None:
-    try:
-        remove(path)
-    except OSError:
-        return  # somebody else's; the next number is free
-
-
-def remove(path: str) -> None:
-    """Removes a file or a directory with all below it; silent when it is gone."""
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            for name in os.listdir(path):
-                remove(os.path.join(path, name))
-            os.rmdir(path)
-        else:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext.store import ahead, catalogue, copy, elf, record
+from pyhugetext.store import ahead, catalogue, copy, elf, files, record, room
 from pyhugetext.store.catalogue import Catalogue
 
 # Of an entry: ready to be mapped; its original was changed or is gone; never known to be on disk
@@ -217,7 +217,7 @@ def prune(store: Catalogue) -> Iterator[Removed]:
 
 
 def _evict(store: Catalogue) -> Iterator[Removed]:
-    used = store.used_bytes()
+    used = room.used_bytes(store)
     last = {entry.name: entry.used for entry in contents(store)[0]}
     by_use = sorted(store.copies(), key=lambda copy: max(last[name] for name, _ in copy[1]))
     for path, entries in by_use:
@@ -235,10 +235,10 @@ def clear(store: Catalogue) -> int:
     copies stay until they end."""
     lock = store.lock(wait=True, sweep=False)
     try:
-        freed = store.used_bytes() if os.path.isdir(store.objects) else 0
+        freed = room.used_bytes(store) if os.path.isdir(store.objects) else 0
         # What leads to the copies goes first.
         for path in (store.index, store.base):
-            catalogue.remove(path)
+            files.remove(path)
         # Something else may be in it, or the directory above not ours.
         with contextlib.suppress(OSError):
             os.rmdir(store.root)
