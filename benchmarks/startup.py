@@ -1,8 +1,8 @@
 """What a start of Python costs with the package, with the package off, and without it.
 
 Run it with an interpreter of a virtual environment where pyhugetext is installed (`make
-bench-startup` does). It makes two environments that differ in nothing but the package and starts
-`python -c pass` in pairs: without the package, with it, with it, without it. Each process is
+bench-startup` does). It makes two environments, as `python -m venv` does, that differ in nothing but
+the package, and starts `python -c pass` in pairs: without it, with it, with it, without it. Each is
 started by posix_spawn(3) and measured by wait4(2): user and system time as the kernel charged it,
 wall-clock time from the spawn to the end. Intervals are 95 % bootstrap intervals of the median.
 """
@@ -87,12 +87,13 @@ def backings() -> list[str]:
     return sorted(BACKINGS.keys() - {"auto"}, key=lambda name: BACKINGS[name])
 
 
-def make_twins(folder: Path) -> tuple[str, str]:
-    """Two virtual environments without pip; the first gets the files of the installed package."""
+def make_twins(folder: Path, bare: bool) -> tuple[str, str]:
+    """Two virtual environments; the first gets the files of the installed package. Bare ones have
+    no pip and, up to Python 3.11, no setuptools, whose own .pth file makes every start longer."""
     files = metadata.distribution("pyhugetext").files or []
     pythons = []
     for name in ("with", "without"):
-        command = [sys.executable, "-m", "venv", "--without-pip", str(folder / name)]
+        command = [sys.executable, "-m", "venv", *["--without-pip"][:bare], str(folder / name)]
         subprocess.run(command, check=True)
         pythons.append(str(folder / name / "bin" / "python"))
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -144,6 +145,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=100, help="for each variant (default 100)")
+    parser.add_argument("--bare", action="store_true", help="environments without pip")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     if options.pairs < 2:
@@ -155,10 +157,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pyhugetext-startup-") as folder:
         # A store of its own: filled by the warm-up, gone afterwards.
         environ["XDG_CACHE_HOME"] = folder
-        package, bare = make_twins(Path(folder))
-        base = Variant("without the package", bare, environ)
+        package, without = make_twins(Path(folder), options.bare)
+        base = Variant("without the package", without, environ)
         variants = [
-            Variant("without, once more", bare, environ),
+            Variant("without, once more", without, environ),
             Variant("PYHUGETEXT=0", package, {**environ, "PYHUGETEXT": "0"}),
             Variant("active", package, environ),
         ]
@@ -184,6 +186,7 @@ def main() -> None:
             "machine": os.uname().machine,
             "processors": os.cpu_count(),
             "pairs": options.pairs,
+            "bare": options.bare,
             "rows": [asdict(row) for row in rows],
             "skipped": skipped,
         }
