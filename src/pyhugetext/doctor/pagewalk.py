@@ -63,7 +63,7 @@ def check(guest: bool | None) -> Check:
         "saved": None if saved is None else round(saved, 3),
     }
     text = (
-        f"huge/small {timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f}); a step takes "
+        f"huge/small {timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f}); at best a step takes "
         f"{timing.small:.1f} ns on small pages, {timing.huge:.1f} on huge ones, {timing.floor:.1f} "
         "without page walks: "
     )
