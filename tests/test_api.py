@@ -237,7 +237,7 @@ def test_library_of_ctypes_is_covered_at_the_next_import_or_call(
 def test_library_is_looked_at_before_an_import_too(python, compile_library, compile_extension):
     # A module that imports others while it is loaded has brought libraries by then.
     library = compile_library(BIG)
-    broken = compile_extension("broken", "int nothing;")
+    broken = compile_extension("broken", "int result(void) { return 1; }")
     broken.write_bytes(b"\x7fELF but no more")
     code = """
         import ctypes, sys
