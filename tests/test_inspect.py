@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -226,6 +227,25 @@ def test_file_that_is_not_the_mapped_one_any_more(
             told = json.loads(python(code, str(target.pid), "", env=off, timeout=20).stdout)
             assert region(told, name)["coverable_bytes"] == mine["coverable_bytes"]
             assert region(told, name)["mapped_bytes"] == mine["mapped_bytes"]
+
+
+def test_library_that_maps_its_own_text_once_more(library: Path) -> None:
+    # As libffi does for its trampolines: between other libraries, where no second one would fit.
+    load = """
+        import ctypes, mmap, sys
+        sys.path.insert(0, sys.argv[2])
+        import helpers_child as h
+        library = ctypes.CDLL(sys.argv[1])
+        [offset] = [line[3] for line in h.maps() if line[5] == sys.argv[1] and "x" in line[2]]
+        with open(sys.argv[1], "rb") as file:
+            flags, protection = mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC
+            again = mmap.mmap(file.fileno(), mmap.PAGESIZE, flags, protection, offset=offset)
+    """
+    with running(load, str(library), str(Path(__file__).parent), PYHUGETEXT="0") as target:
+        own = assert_agreement(target)
+        again = [r for r in own["regions"] if r["path"] == str(library)]
+        assert sorted(r["text_bytes"] for r in again)[0] == mmap.PAGESIZE
+        assert len(again) == 2
 
 
 def test_object_without_a_name(library: Path, python: Run) -> None:

@@ -205,7 +205,8 @@ def _object(
     mappings: list[Mapping],
     own: list[Mapping],
 ) -> Object | None:
-    """The object at that bias, if it has text there as the headers say."""
+    """The object at that bias, if it has text there as the headers say, and is not a single segment
+    of several: libffi maps pages of its own text once more, wherever there is room."""
     low, high = span
     text = [(bias + load.start, bias + load.end) for load in head.loads if load.executable]
 
@@ -228,6 +229,14 @@ def _object(
     starts = {mapping.start for mapping in swapped}
     plain = any("x" in m.permissions and m.start not in starts and in_text(m) for m in voters)
     if not swapped and not plain:
+        return None
+    of_file = [load for load in head.loads if load.file_end > load.offset]
+    mapped = [*voters, *swapped]
+    there = sum(
+        any(m.start < bias + load.end and bias + load.start < m.end for m in mapped)
+        for load in of_file
+    )
+    if there < min(2, len(of_file)):
         return None
     return Object(key, head, bias, low, high, tuple(swapped), backing or "none")
 
