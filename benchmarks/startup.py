@@ -1,8 +1,9 @@
 """What a start of Python costs with the package, with the package off, and without it.
 
 Run it with an interpreter of a virtual environment where pyhugetext is installed (`make
-bench-startup` does). It makes two environments, as `python -m venv` does, that differ in nothing but
-the package, and starts `python -c pass` in pairs: without it, with it, with it, without it. Each is
+bench-startup` does). It makes environments, as `python -m venv` does, that differ in nothing but the
+package, and starts `python -c pass` in pairs: without it, with it, with it, without it. One more has a
+.pth file of one line instead, which is what any such file costs. Each start is
 started by posix_spawn(3) and measured by wait4(2): user and system time as the kernel charged it,
 wall-clock time from the spawn to the end. Intervals are 95 % bootstrap intervals of the median.
 """
@@ -87,25 +88,25 @@ def backings() -> list[str]:
     return sorted(BACKINGS.keys() - {"auto"}, key=lambda name: BACKINGS[name])
 
 
-def make_twins(folder: Path, bare: bool) -> tuple[str, str]:
-    """Two virtual environments; the first gets the files of the installed package. Bare ones have
-    no pip and, up to Python 3.11, no setuptools, whose own .pth file makes every start longer."""
-    files = metadata.distribution("pyhugetext").files or []
-    pythons = []
-    for name in ("with", "without"):
-        command = [sys.executable, "-m", "venv", *["--without-pip"][:bare], str(folder / name)]
-        subprocess.run(command, check=True)
-        pythons.append(str(folder / name / "bin" / "python"))
+def make_environment(folder: Path, bare: bool) -> tuple[str, Path]:
+    """A virtual environment: its Python and its site-packages. A bare one has no pip and, up to
+    Python 3.11, no setuptools, whose own .pth file makes every start longer."""
+    command = [sys.executable, "-m", "venv", *["--without-pip"][:bare], str(folder)]
+    subprocess.run(command, check=True)
+    python = str(folder / "bin" / "python")
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    target = Path(subprocess.check_output([pythons[0], "-c", code], text=True).strip())
-    for file in files:
+    return python, Path(subprocess.check_output([python, "-c", code], text=True).strip())
+
+
+def copy_package(target: Path) -> None:
+    """Puts the files of the installed package into another site-packages."""
+    for file in metadata.distribution("pyhugetext").files or []:
         copy = target / str(file)
         if ".." not in file.parts:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(str(file.locate()), copy)
     if not (target / "pyhugetext.pth").exists() or not list(target.glob("pyhugetext/_boot*.so")):
         sys.exit("the installed pyhugetext has no files to copy: install it without --editable")
-    return pythons[0], pythons[1]
 
 
 def compare(base: Variant, variant: Variant, pairs: int, activated: bool) -> Row:
@@ -157,10 +158,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pyhugetext-startup-") as folder:
         # A store of its own: filled by the warm-up, gone afterwards.
         environ["XDG_CACHE_HOME"] = folder
-        package, without = make_twins(Path(folder), options.bare)
+        without, _ = make_environment(Path(folder) / "without", options.bare)
+        one_line, target = make_environment(Path(folder) / "line", options.bare)
+        (target / "line.pth").write_text("import os\n")
+        package, target = make_environment(Path(folder) / "with", options.bare)
+        copy_package(target)
         base = Variant("without the package", without, environ)
         variants = [
             Variant("without, once more", without, environ),
+            Variant("a .pth file: import os", one_line, environ),
             Variant("PYHUGETEXT=0", package, {**environ, "PYHUGETEXT": "0"}),
             Variant("active", package, environ),
         ]
