@@ -113,10 +113,15 @@ def test_limit_on_the_size_of_files(cli):
     assert not cli.store.exists()
 
 
-def test_limit_on_addresses(cli):
-    told = doctor(cli, prepare=limit(resource.RLIMIT_AS, 200 * MIB))
-    assert check(told, "limits")["facts"]["address_space"] == 200 * MIB
+@pytest.mark.parametrize(
+    ("which", "name"), [(resource.RLIMIT_AS, "address_space"), (resource.RLIMIT_DATA, "data")]
+)
+def test_limit_on_memory(cli, which, name):
+    told = doctor(cli, prepare=limit(which, 200 * MIB))
+    assert check(told, "limits")["facts"][name] == 200 * MIB
     assert check(told, "limits")["state"] == "limit"
+    told = doctor(cli, prepare=limit(which, 2048 * MIB))
+    assert check(told, "limits")["state"] == "ok"
 
 
 def test_store_that_others_can_write(cli):

@@ -364,14 +364,16 @@ print("done")
 @pytest.mark.parametrize(
     ("raised", "threads"), [("KeyboardInterrupt", 0), ("Timeout", 0), ("SystemExit", 1)]
 )
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 def test_what_a_signal_handler_raises_reaches_the_program(
-    python, compile_extension, tmp_path, raised, threads
+    python, compile_extension, tmp_path, raised, threads, before
 ):
-    # The signal comes while an entry of the library just imported is built; with another thread,
-    # that one gets it, and the handler runs at once.
+    # The signal comes while an entry of the library just imported is built, or of one that was
+    # loaded before the import; with another thread, that one gets it, and the handler runs at once.
     module = compile_extension("sampled", BIG)
+    compile_extension("small", "int result(void) { return 1; }")
     code = """
-        import os, signal, sys, threading, time
+        import ctypes, glob, os, signal, sys, threading, time
         from pyhugetext import _after
         class Timeout(Exception): pass
         def handle(*_): raise {"Timeout": Timeout, "SystemExit": SystemExit,
@@ -385,19 +387,63 @@ def test_what_a_signal_handler_raises_reaches_the_program(
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.01)
             print("built")
-        _after.build_missing = build
+        _after._build_missing = build
         try:
-            import sampled
+            if sys.argv[4] == "True":
+                library = ctypes.CDLL(glob.glob(sys.argv[1] + "/sampled*.so")[0])
+                import small
+            else:
+                import sampled
             for _ in range(100): pass
             print("imported")
         except BaseException as error:
             print(type(error).__name__)
     """
     env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    arguments = (str(module.parent), raised, str(threads))
+    arguments = (str(module.parent), raised, str(threads), str(before))
     result = python(code, *arguments, env={**env, "PYHUGETEXT_BACKING": "store"})
     expected = f"{raised}\n" if threads else f"built\n{raised}\n"
     assert (result.stdout, result.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["same thread", "another thread"])
+def test_what_is_found_while_an_entry_is_built(python, compile_extension, tmp_path, other):
+    # An import of the builder, or of another thread, finds a library of its own: whoever builds
+    # holds the store's lock, for which it must not wait.
+    require_huge_disk(tmp_path)
+    modules = [compile_extension(name, BIG) for name in ("one", "two")]
+    compile_extension("small", "int result(void) { return 1; }")
+    code = """
+        import ctypes, sys, threading
+        import pyhugetext
+        from pyhugetext.store import catalogue
+        sys.path[:0] = sys.argv[3:]
+        libraries = []
+        def meanwhile():
+            libraries.append(ctypes.CDLL(sys.argv[2]))
+            import small
+        whole = catalogue.Catalogue.add
+        def add(*arguments, **options):
+            catalogue.Catalogue.add = whole
+            if sys.argv[1] == "True":
+                thread = threading.Thread(target=meanwhile)
+                thread.start()
+                thread.join()
+            else:
+                meanwhile()
+            return whole(*arguments, **options)
+        catalogue.Catalogue.add = add
+        import one
+        assert len(libraries) == 1
+        backings = [r.backing for r in pyhugetext.stats().regions
+                    if "one." in r.path or "two." in r.path]
+        assert backings == ["store", "store"], backings
+    """
+    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    python("", env=env)
+    places = [str(module.parent) for module in modules]
+    result = python(code, str(other), str(modules[1]), *places, env=env, timeout=60)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_interrupt_does_not_wait_for_a_copy(python, compile_extension, tmp_path):
@@ -406,12 +452,12 @@ def test_interrupt_does_not_wait_for_a_copy(python, compile_extension, tmp_path)
     code = """
         import os, signal, sys
         from pyhugetext import _after
-        whole = _after.build_missing
+        whole = _after._build_missing
         def build(backing):
             if sys.argv[2] == "interrupt":
                 os.kill(os.getpid(), signal.SIGINT)
             whole(backing)
-        _after.build_missing = build
+        _after._build_missing = build
         sys.path.insert(0, sys.argv[1])
         try:
             import sampled

@@ -147,10 +147,7 @@ def remap(
     if _native.remap(*settings.request(number, wanted, unwanted)):
         from pyhugetext import _after
 
-        try:
-            _after.build_missing(number)
-        finally:
-            _boot.retry(True)
+        _after.complete(number)
     _boot.watch(settings.debug)
     return stats()
 

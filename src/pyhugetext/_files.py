@@ -34,7 +34,7 @@ class Load(NamedTuple):
     start: int
     end: int
     offset: int
-    file_end: int  # in the file
+    file_end: int  # in the file; `offset` where nothing of it is
     executable: bool
     writable: bool
 
@@ -204,12 +204,13 @@ def _loads(headers: bytes) -> list[Load]:
     out = []
     for kind, flags, offset, start, _, in_file, size, _ in _HEADER.iter_unpack(headers):
         if kind == _PT_LOAD and size:
+            file_end = -(-(offset + in_file) // PAGE) * PAGE if in_file else offset & -PAGE
             out.append(
                 Load(
                     start & -PAGE,
                     -(-(start + size) // PAGE) * PAGE,
                     offset & -PAGE,
-                    -(-(offset + in_file) // PAGE) * PAGE,
+                    file_end,
                     bool(flags & _PF_X),
                     bool(flags & _PF_W),
                 )

@@ -260,8 +260,8 @@ int watch_imports(bool report) {
     return result;
 }
 
-// watch(report): look for new libraries after every import of an extension module, in this
-// interpreter.
+// watch(report): look for new libraries before and after every import of an extension module, in
+// this interpreter.
 PyObject *boot_watch(PyObject *, PyObject *report) {
     const int wanted = PyObject_IsTrue(report);
     if (wanted < 0 || watch_imports(wanted != 0) < 0) return nullptr;

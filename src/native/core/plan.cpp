@@ -28,11 +28,13 @@ struct Builder {
     u64 low_offset;  // in the file; of what is mapped at the object's begin
     bool memory = true;
 
-    void add(u64 start, u64 end, u64 offset, Piece::Kind kind, bool loaded) {
+    void add(u64 start, u64 end, u64 offset, Piece::Kind kind, bool of_segment) {
         const bool readable = kind == Piece::Kind::text || kind == Piece::Kind::readonly;
-        // The dynamic linker's, or the program's own, which came to lie there.
-        if (readable && !loaded && offset - low_offset != start - region.object.low) return;
-        if (!region.pieces.push({start, end, offset, kind, readable && !loaded})) memory = false;
+        const bool filler = readable && !of_segment;
+        // Not where the dynamic linker's mapping of the whole file has it: a mapping of the
+        // program's own, which came to lie there and is not ours to replace.
+        if (filler && offset - low_offset != start - region.object.low) return;
+        if (!region.pieces.push({start, end, offset, kind, filler})) memory = false;
     }
 
     // Adds [start, end) less what belongs to writable segments.
@@ -41,14 +43,14 @@ struct Builder {
         while (at < end) {
             // The segments that cover `at`, up to where the first ends or another begins.
             u64 stop = end;
-            bool writable = false, loaded = false;
+            bool writable = false, of_segment = false;
             for (const Segment &segment : region.object.segments) {
                 if (segment.start > at) stop = min(stop, segment.start);
                 if (segment.start > at || at >= segment.end) continue;
                 stop = min(stop, segment.end);
-                (segment.writable ? writable : loaded) = true;
+                (segment.writable ? writable : of_segment) = true;
             }
-            if (!writable) add(at, stop, offset + (at - start), kind, loaded);
+            if (!writable) add(at, stop, offset + (at - start), kind, of_segment);
             at = stop;
         }
     }

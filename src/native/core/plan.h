@@ -18,8 +18,8 @@ struct PlainMapping {
 // region.outcome pending, or too_small when no page can be swapped.
 //
 // A page can be swapped when it holds text and every byte of it is non-writable content of the
-// same file, padding inside the object, or free address space that goes away with the object (for
-// the executable, which never goes away, any free address space). What is writable is decided by
+// same file, padding or filler inside the object, or free address space that goes away with the
+// object (for the executable, which never goes away, any free one). What is writable is decided by
 // the program headers: RELRO looks read-only in maps and holds relocated pointers.
 //
 // With `inward` only pages that are text from end to end, as other tools plan: for comparison.

@@ -19,7 +19,7 @@ struct Piece {
     u64 start, end;
     u64 offset;  // in the file; of `start`
     Kind kind;
-    // Text or readonly, and of no segment: musl leaves the whole file mapped behind its segments.
+    // Text or readonly, and of no segment: musl leaves the whole file mapped between its segments.
     // Past the file's end reading raises SIGBUS. Nobody reads it, so it needs no content.
     bool filler = false;
 

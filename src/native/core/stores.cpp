@@ -24,7 +24,7 @@ bool is_on_overlay(const char *directory) {
 
 constexpr u64 kRoomToBuild = 256ul << 20;
 
-// Whether a limit of memory leaves less room than that. Where /proc does not tell, it does.
+// Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
 bool is_cramped() {
     const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
     const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);

@@ -1,5 +1,5 @@
-// Whom the store is believed: every directory on the way to it, and every file in it. It holds code
-// that will be executed, so whoever can write there can do what this user can.
+// Which directories and files of a store are trusted. It holds code that will be executed, so
+// whoever can write there can do what this user can.
 #pragma once
 
 #include "status.h"

@@ -15,7 +15,7 @@ _THP_EXCEPT_ADVISED, _MDWE_REFUSE = 2, 1
 
 _MIB = 1 << 20
 TIGHT = 128 * _MIB  # less than this left to a control group is told as a limit
-SMALL_SPACE = 512 * _MIB  # of addresses: numpy alone reserves more
+ROOM_TO_BUILD = 256 * _MIB  # less is left alone: kRoomToBuild in core/stores.cpp
 SMALL_FILE = 64 * _MIB  # the copy of an interpreter with its debugging symbols fits
 
 
@@ -67,6 +67,7 @@ def _limits() -> Check:
         name: resource.getrlimit(which)[0]
         for name, which in (
             ("address_space", resource.RLIMIT_AS),
+            ("data", resource.RLIMIT_DATA),
             ("file_size", resource.RLIMIT_FSIZE),
         )
     }
@@ -74,8 +75,10 @@ def _limits() -> Check:
         name: None if value == resource.RLIM_INFINITY else value for name, value in found.items()
     }
     said, state = [], OK
+    addresses, data = _used()
     for name, words, enough in (
-        ("address_space", "of addresses (RLIMIT_AS)", SMALL_SPACE),
+        ("address_space", "of addresses (RLIMIT_AS)", addresses + ROOM_TO_BUILD),
+        ("data", "of data (RLIMIT_DATA)", data + ROOM_TO_BUILD),
         ("file_size", "a file (RLIMIT_FSIZE)", SMALL_FILE),
     ):
         value = facts[name]
@@ -83,6 +86,17 @@ def _limits() -> Check:
             said.append(f"{size(value)} {words}")
             state = LIMIT if value < enough else state
     return Check("process", "limits", state, "; ".join(said) or "none that matter", facts)
+
+
+def _used() -> tuple[int, int]:
+    """Bytes of addresses and of data that this process has; 0 where proc_pid_statm(5) is not
+    there."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = [int(word) for word in file.read().split()]
+    except OSError:
+        return 0, 0
+    return pages[0] * resource.getpagesize(), pages[5] * resource.getpagesize()
 
 
 def _cgroup() -> Check:

@@ -41,12 +41,9 @@ class Sides:
         text huge. NothingHuge with the reason where nothing can be moved."""
         missing = _native.remap(*self._request, inward=self._inward)
         if missing:
-            from pyhugetext import _after, _boot
+            from pyhugetext import _after
 
-            try:
-                _after.build_missing(self._number)
-            finally:
-                _boot.retry(True)
+            _after.complete(self._number)
         raw = _native.snapshot()
         if any(region["mapped_bytes"] for region in raw["regions"]):
             return

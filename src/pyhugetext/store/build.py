@@ -149,7 +149,9 @@ def _build(store: "Catalogue", path: str, bias: int, limit: int) -> bool:
         _tell(f"{path}: {error}")
         return False
     except (OSError, room.Full) as error:
-        reason, lasting = reason_of(error), not isinstance(error, InterruptedError)
+        reason = reason_of(error)
+        # Of this process and this moment.
+        lasting = getattr(error, "errno", None) not in (errno.EINTR, errno.ENOMEM)
         brief = store.limit_is_own and isinstance(error, room.Full)
     _tell(f"store {store.root}: {path}: {reason}")
     if lasting:

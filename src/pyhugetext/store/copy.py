@@ -3,6 +3,7 @@
 # What `signal` wraps in enumerations, whose import takes longer.
 import _signal  # type: ignore[import-not-found]
 import errno
+import mmap
 import os
 from bisect import bisect_right
 
@@ -11,7 +12,6 @@ from pyhugetext.store.elf import HUGE, Layout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from mmap import mmap
 
 MADV_HUGEPAGE, MADV_POPULATE_READ = 14, 22
 
@@ -21,12 +21,10 @@ _STEP = 64 << 10  # bytes compared at a time
 _STOPPING = {_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT}
 
 
-def buffer() -> "mmap":
+def buffer() -> mmap.mmap:
     """2 MiB of zeros. Not from malloc: what is freed there raises the size from which the program's
     own blocks are mappings of theirs, and the heap keeps the room; see mallopt(3)."""
-    from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-
-    return mmap(-1, HUGE, MAP_PRIVATE | MAP_ANONYMOUS)
+    return mmap.mmap(-1, HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _fill(fd: int, view: memoryview, offset: int) -> None:
@@ -99,8 +97,6 @@ def same_copy(layout: Layout, source: int, target: int) -> "int | None":
     The copy is read through a mapping: read(2) would fill the page cache with small folios where
     it was evicted, and whoever maps the copy afterwards would get small pages.
     """
-    import mmap
-
     if os.fstat(target).st_size != layout.size:
         return 0
     with mmap.mmap(target, layout.size, mmap.MAP_SHARED, mmap.PROT_READ) as there:
@@ -120,8 +116,6 @@ def same_copy(layout: Layout, source: int, target: int) -> "int | None":
 
 def read_copy(fd: int, length: int, at: int = 0) -> bytes:
     """A few bytes of a copy, read through a mapping for the same reason. OSError as read(2)."""
-    import mmap
-
     size = os.fstat(fd).st_size
     if not 0 <= at <= at + length <= size or not length:
         return b""
@@ -132,7 +126,7 @@ def read_copy(fd: int, length: int, at: int = 0) -> bytes:
         return there[at : at + length]
 
 
-def _advise(there: "mmap", advice: int, start: int, length: int) -> None:
+def _advise(there: mmap.mmap, advice: int, start: int, length: int) -> None:
     try:
         there.madvise(advice, start, length)
     except OSError as error:

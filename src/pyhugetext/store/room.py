@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pyhugetext.store.catalogue import Catalogue
 
 FREE_FLOOR = 1 << 30  # bytes of disk that stay free
-# Seconds after which entries may go for others: use is noted once a day. Of a file that seems gone
-# or changed, which it may be in one container and not in another, an hour.
+# Seconds after which entries may go for others: use is noted once a day (kDay in core/record.cpp),
+# so no less. Of a file that seems gone or changed, which it may be in one container and not in
+# another, an hour.
 USED_STAYS, LOST_STAYS = 24 * 60 * 60, 60 * 60
 
 
