@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cli_tools import Cli
@@ -25,6 +26,10 @@ if os.environ.get("PYHUGETEXT") != "0":
 
 # A shell starts jobs in the background with SIGINT ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No example fails because the machine was slow.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -97,9 +97,7 @@ programs = st.lists(
     kind=st.sampled_from([2, 3]),
     padding=st.integers(0, 3 * 4096),
 )
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_headers_that_say_anything(
     target: Target,
     tmp_path: Path,

@@ -90,7 +90,7 @@ def test_a_foreign_file_is_told(tmp_path: Path, content: bytes) -> None:
     assert_refused(tmp_path, content)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_truncated_measurement_is_told(tmp_path_factory: Factory, data: st.DataObject) -> None:
     content = json.dumps(document()).encode()
@@ -105,7 +105,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_measurement_with_anything_in_it_is_read_or_told(
     tmp_path_factory: Factory, data: st.DataObject

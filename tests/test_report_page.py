@@ -111,7 +111,7 @@ def test_a_hostile_name_is_shown_and_does_nothing() -> None:
 _ANY = st.text(st.characters(), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(path=_ANY, reason=_ANY, name=_ANY)
 def test_any_text_is_escaped(path: str, reason: str, name: str) -> None:
     found = stats(region("/x/" + path, 2, reason=reason), region(path, 0), problems=(name,))
@@ -229,7 +229,7 @@ _RATIOS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=80) | st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(effect=_RATIOS, control=st.none() | _RATIOS)
 def test_a_distribution_is_drawn_within_its_picture(
     effect: list[float], control: list[float] | None

@@ -281,9 +281,7 @@ def test_patterns_match_as_fnmatch_does(python, compile_library, tmp_path, name)
     try:
         path = str(Path(shutil.copy(library, short / name)))
 
-        @settings(
-            max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-        )
+        @settings(max_examples=8, database=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(patterns_about(path), min_size=60, max_size=60))
         @example(
             ["*", path, "?" * len(path), f"*{name[-5:]}", "*[ü]*", "*[!u]€*", "[/]*", "*[b-a]*"]

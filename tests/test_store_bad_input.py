@@ -116,7 +116,7 @@ FIELD = st.one_of(
     st.integers(0, len(WHOLE)),
     st.sampled_from([0, PAGE, 0x155000, HUGE - PAGE]),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_anything_broken_at_once(
     fields: list[tuple[int, int]], flips: list[tuple[int, int]], cut: int, bias: int
 ) -> None:
@@ -149,7 +149,6 @@ def contents(store: catalogue.Catalogue) -> list[str]:
 )
 @settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_store_takes_a_good_copy_or_nothing(

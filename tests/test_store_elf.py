@@ -280,7 +280,7 @@ def layouts(draw: st.DrawFn) -> list[Part]:
 
 
 @given(layouts(), st.sampled_from([0, PAGE, 0x155000, HUGE - PAGE]), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_ranges_are_those_of_a_model(parts: list[Part], bias: int, program: bool) -> None:
     expected = model(parts, bias, program)
     made = blank_elf(parts, program)
