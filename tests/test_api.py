@@ -140,7 +140,7 @@ def test_remap_with_another_backing_converts(python, compile_library):
         for backing in ("memfd", "thp", "memfd", "thp"):
             stats = pyhugetext.remap(backing=backing)
             assert stats.backing == backing, str(stats)
-            assert stats.mapped_bytes == stats.coverable_bytes, str(stats)
+            assert 0 <= stats.coverable_bytes - stats.mapped_bytes < 256 << 10  # as in test_startup.py
             names = [line for line in open("/proc/self/maps") if "memfd:pyhugetext" in line]
             assert bool(names) == (backing == "memfd"), names
             assert library.result() == expected
@@ -420,7 +420,8 @@ for region in stats.regions:
     )
 assert (stats.huge_bytes, stats.mapped_bytes) == (huge, mapped), (stats, huge, mapped)
 assert stats.private_bytes == private, (stats.private_bytes, private)
-assert stats.mapped_bytes == stats.coverable_bytes > 2 << 20
+assert 0 <= stats.coverable_bytes - stats.mapped_bytes < 256 << 10  # as in test_startup.py
+assert stats.mapped_bytes > 2 << 20
 after = pyhugetext.restore()
 assert (after.huge_bytes, after.private_bytes, after.mapped_bytes) == (0, 0, 0)
 assert after.text_bytes == off.text_bytes

@@ -138,7 +138,8 @@ def test_a_call_that_fails_harms_nothing_and_is_named(
             import ctypes, sys, pyhugetext
             library = ctypes.CDLL(sys.argv[1])
             stats = pyhugetext.remap(backing=sys.argv[2])
-            print(stats.mapped_bytes == stats.coverable_bytes, stats.reason, *stats.problems)
+            left = stats.coverable_bytes - stats.mapped_bytes  # as in test_startup.py
+            print(left < 256 << 10, stats.reason, *stats.problems)
         """
         told = python(code, library, backing, env={**env, "PYHUGETEXT_BUILD": "always"}).stdout
         if not told.startswith("True"):

@@ -227,8 +227,8 @@ def test_ten_thousand_mappings_are_no_obstacle(python, compile_library, backing)
     add(6000); add(6000)
     assert count() > 12000
     stats = pyhugetext.remap(backing=sys.argv[3])
-    assert stats.mapped_bytes == stats.coverable_bytes > 0, str(stats)
-    assert stats.huge_bytes >= stats.mapped_bytes
+    assert 0 <= stats.coverable_bytes - stats.mapped_bytes < 256 << 10, str(stats)  # as in test_startup.py
+    assert stats.huge_bytes >= stats.mapped_bytes > 0
     results = work(), library.f_sum(7)
     after = pyhugetext.restore()
     assert after.mapped_bytes == 0, str(after)
@@ -255,7 +255,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     near = count()
     stats = pyhugetext.remap()
     assert not stats.mapped_bytes, str(stats)
-    reasons = {r.reason for r in stats.regions if r.coverable_bytes}
+    reasons = {r.reason for r in stats.regions if r.coverable_bytes >= 256 << 10}
     results_near = work(), library.f_sum(7)
     more, more_size = add(200)  # now there is not one left, not even for malloc
     try:
@@ -270,7 +270,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     assert results_near == results and results_at == results[1]
     # And with room again it is done as always.
     stats = pyhugetext.remap()
-    assert stats.mapped_bytes == stats.coverable_bytes, str(stats)
+    assert 0 <= stats.coverable_bytes - stats.mapped_bytes < 256 << 10, str(stats)  # as in test_startup.py
     print(json.dumps([maximum - near, sorted(reasons)]))
     """
     )
@@ -475,7 +475,8 @@ def test_locked_memory(python, backing, flags):
         pyhugetext.stats()
         before = locked()
         stats = pyhugetext.remap(backing=sys.argv[1])
-        assert stats.mapped_bytes == stats.coverable_bytes > 0, str(stats)
+        assert 0 <= stats.coverable_bytes - stats.mapped_bytes < 256 << 10, str(stats)  # as in test_startup.py
+        assert stats.mapped_bytes > 0
         # A mapping of the store is filled with what the page cache has when it is locked.
         assert stats.huge_bytes >= stats.mapped_bytes or stats.backing == "store", str(stats)
         kept = locked() - before
