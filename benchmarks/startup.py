@@ -1,10 +1,10 @@
 """What a start of Python costs with the package, with the package off, and without it.
 
 Run it with an interpreter of a virtual environment where pyhugetext is installed (`make
-bench-startup` does). It makes environments, as `python -m venv` does, that differ in nothing but the
-package, and starts `python -c pass` in pairs: without it, with it, with it, without it. One more has a
-.pth file of one line instead, which is what any such file costs. Each start is
-started by posix_spawn(3) and measured by wait4(2): user and system time as the kernel charged it,
+bench-startup` does). It makes environments, as `python -m venv` does, that differ in nothing but
+the package, and starts `python -c pass` in pairs: without it, with it, with it, without it. One
+more has a .pth file of one line instead, which is what any such file costs. Each process is started
+by posix_spawn(3) and measured by wait4(2): user and system time as the kernel charged it,
 wall-clock time from the spawn to the end. Intervals are 95 % bootstrap intervals of the median.
 """
 

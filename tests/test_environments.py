@@ -446,6 +446,43 @@ def test_what_is_found_while_an_entry_is_built(python, compile_extension, tmp_pa
     assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_remap_waits_for_what_another_thread_builds(python, compile_extension, tmp_path):
+    require_huge_disk(tmp_path)
+    module = compile_extension("one", BIG)
+    code = """
+        import os, sys, threading
+        import pyhugetext
+        from pyhugetext.store import catalogue
+        pyhugetext.stats()  # nothing is at its first import when another thread forks
+        sys.path.insert(0, sys.argv[1])
+        told, begun, whole = [], threading.Event(), catalogue.Catalogue.add
+        def remap():
+            begun.set()
+            told.extend(pyhugetext.remap().regions)
+        thread = threading.Thread(target=remap)
+        def add(*arguments, **options):
+            catalogue.Catalogue.add = whole
+            thread.start()
+            begun.wait()
+            # A child made meanwhile builds for itself.
+            child = os.fork()
+            if child == 0:
+                [region] = [r for r in pyhugetext.remap().regions if "one." in r.path]
+                os._exit(region.status != "huge")
+            assert os.waitpid(child, 0)[1] == 0
+            return whole(*arguments, **options)
+        catalogue.Catalogue.add = add
+        import one
+        thread.join()
+        [region] = [r for r in told if "one." in r.path]
+        assert region.backing == "store", region
+    """
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    python("", env=env)
+    result = python(code, str(module.parent), env=env, flags=("-Wignore",), timeout=60)
+    assert (result.stdout, result.stderr) == ("", "")
+
+
 def test_interrupt_does_not_wait_for_a_copy(python, compile_extension, tmp_path):
     require_huge_disk(tmp_path)
     module = compile_extension("sampled", BIG)

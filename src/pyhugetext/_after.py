@@ -7,8 +7,8 @@ from pyhugetext import _boot, _settings
 
 # One build at a time, by one thread: what is imported while it builds, here or in another thread,
 # may find libraries of its own, and must not wait for the store's lock that this process holds.
-_building = _thread.allocate_lock()
-_builder = 0  # the process that holds it; what fork() copied is nobody's
+_building = _thread.RLock()
+os.register_at_fork(after_in_child=_building._at_fork_reinit)  # type: ignore[attr-defined]
 _more = False  # found meanwhile
 
 
@@ -22,26 +22,35 @@ def run() -> None:
         _debug.report()
 
 
-def complete(backing: int) -> None:
+def complete(backing: int, wait: bool = False) -> None:
     """Builds what the last pass found missing in the stores that `backing` (the core's number)
     draws on, as far as the settings allow, and passes again. Never leaves a region waiting:
-    whatever the building comes to, the next backing follows. While another thread does this, or
-    this one further up, it is left to that."""
-    global _building, _builder, _more
+    whatever the building comes to, the next backing follows. While another thread does this it is
+    left to that, or with `wait` done after it; and to this thread where it is further up in it."""
+    global _more
     _more = True
-    if _building.locked() and _builder != os.getpid():
-        _building = _thread.allocate_lock()
-    _builder = os.getpid()
-    while _more and _building.acquire(False):
+    if _is_mine():
+        return
+    while _more or wait:
         try:
-            while _more:
+            # Inside, for what a signal handler raises as soon as the lock is taken.
+            if not _building.acquire(wait):
+                return
+            wait = False
+            while True:
                 _more = False
                 _build_missing(backing)
-                if _more:
-                    _boot.retry(False)
+                if not _more:
+                    break
+                _boot.retry(False)
         finally:
-            _boot.retry(True)
-            _building.release()
+            if _is_mine():
+                _boot.retry(True)
+                _building.release()
+
+
+def _is_mine() -> bool:
+    return _building._is_owned()  # type: ignore[attr-defined, no-any-return]
 
 
 def _build_missing(backing: int) -> None:

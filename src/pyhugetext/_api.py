@@ -147,7 +147,7 @@ def remap(
     if _native.remap(*settings.request(number, wanted, unwanted)):
         from pyhugetext import _after
 
-        _after.complete(number)
+        _after.complete(number, wait=True)
     _boot.watch(settings.debug)
     return stats()
 

@@ -22,6 +22,10 @@ bool is_on_overlay(const char *directory) {
     return type == sys::kOverlayFs;
 }
 
+bool says_little(const Outcome &outcome) {
+    return outcome.status == Status::no_store || outcome.status == Status::no_entry;
+}
+
 constexpr u64 kRoomToBuild = 256ul << 20;
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
@@ -82,18 +86,15 @@ Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdenti
         Outcome outcome = place.opened;
         if (outcome.ok()) outcome = place.store.map(region, file, shared_, target, length, address);
         if (outcome.ok()) return outcome;
-        const bool says_little =
-            outcome.status == Status::no_store || outcome.status == Status::no_entry;
         const bool buildable = result.buildable || (outcome.buildable && !place.system);
-        if (!says_little || result.status == Status::no_store) result = outcome;
+        if (!says_little(outcome) || result.status == Status::no_store) result = outcome;
         result.buildable = buildable;
     }
     if (!result.buildable) return result;
     const Outcome allowed = may_build();
     if (allowed.ok()) return result;
     result.buildable = false;
-    const bool says_little = result.status == Status::no_store || result.status == Status::no_entry;
-    return says_little ? allowed : result;
+    return says_little(result) ? allowed : result;
 }
 
 }  // namespace pht

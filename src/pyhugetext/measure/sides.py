@@ -43,7 +43,7 @@ class Sides:
         if missing:
             from pyhugetext import _after
 
-            _after.complete(self._number)
+            _after.complete(self._number, wait=True)
         raw = _native.snapshot()
         if any(region["mapped_bytes"] for region in raw["regions"]):
             return

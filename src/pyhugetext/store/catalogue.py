@@ -150,7 +150,7 @@ class Catalogue:
             bases = os.listdir(directory) if os.path.isdir(directory) else []
             if not any(f"objects/{name}/{base}" in used for base in bases):
                 for base in bases:
-                    freed += os.lstat(os.path.join(directory, base)).st_blocks * 512
+                    freed += files.file_bytes(os.path.join(directory, base))
                 files.remove(directory)
         return freed
 

@@ -27,7 +27,7 @@ def used_bytes(store: "Catalogue") -> int:
         directory = os.path.join(store.objects, name)
         try:
             for base in os.listdir(directory):
-                total += os.lstat(os.path.join(directory, base)).st_blocks * 512
+                total += files.file_bytes(os.path.join(directory, base))
         except OSError:
             continue
     return total
