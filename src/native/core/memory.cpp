@@ -46,6 +46,16 @@ int memcmp(const void *a, const void *b, size_t size) {
 
 namespace pht {
 
+void *map_memory(size_t size) {
+    const long got = sys::mmap(0, round_up(size, kPageSize), sys::kProtRead | sys::kProtWrite,
+                               sys::kMapPrivate | sys::kMapAnonymous, -1, 0);
+    return sys::failed(got) ? nullptr : reinterpret_cast<void *>(got);
+}
+
+void unmap_memory(void *block, size_t size) {
+    sys::munmap(reinterpret_cast<u64>(block), round_up(size, kPageSize));
+}
+
 namespace {
 
 // Blocks of a power of two come from chunks and go back to a list of their size; larger ones are
@@ -65,12 +75,6 @@ int size_class(size_t size) {
     int index = 0;
     for (size_t block = kSmallest; block < size; block *= 2) ++index;
     return index;
-}
-
-void *map_memory(size_t size) {
-    const long got = sys::mmap(0, round_up(size, kPageSize), sys::kProtRead | sys::kProtWrite,
-                               sys::kMapPrivate | sys::kMapAnonymous, -1, 0);
-    return sys::failed(got) ? nullptr : reinterpret_cast<void *>(got);
 }
 
 }  // namespace
@@ -98,7 +102,7 @@ void *allocate(size_t size) {
 void release(void *block, size_t size) {
     if (!block) return;
     if (size > kLargest) {
-        sys::munmap(reinterpret_cast<u64>(block), round_up(size, kPageSize));
+        unmap_memory(block, size);
         return;
     }
     auto *entry = static_cast<Free *>(block);

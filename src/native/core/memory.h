@@ -7,12 +7,25 @@ namespace pht {
 
 void *allocate(size_t size);             // zero-filled, 16-byte aligned; nullptr when there is none
 void release(void *block, size_t size);  // `size` as given to allocate
+void *map_memory(size_t size);           // the same, as a mapping of its own
+void unmap_memory(void *block, size_t size);
 int compare(const void *a, const void *b, size_t size);
 void copy(void *to, const void *from, size_t size);
 
+// Where an array's memory comes from: the pool, which belongs to whoever holds the engine's lock,
+// or mappings of its own, for what runs beside others without that lock.
+struct Pooled {
+    static void *take(size_t size) { return allocate(size); }
+    static void give(void *block, size_t size) { release(block, size); }
+};
+struct Mapped {
+    static void *take(size_t size) { return map_memory(size); }
+    static void give(void *block, size_t size) { unmap_memory(block, size); }
+};
+
 // A growable array of trivially copyable things. push() returns false when memory ran out, and
 // then leaves the array as it was.
-template <class T> class Array {
+template <class T, class Memory = Pooled> class Array {
 public:
     Array() = default;
     Array(const Array &) = delete;
@@ -43,7 +56,7 @@ public:
     }
     void clear() { size_ = 0; }
     void reset() {
-        if (data_) release(data_, capacity_ * sizeof(T));
+        if (data_) Memory::give(data_, capacity_ * sizeof(T));
         data_ = nullptr;
         size_ = capacity_ = 0;
     }
@@ -66,11 +79,11 @@ public:
 
 private:
     bool reserve(size_t capacity) {
-        void *block = allocate(capacity * sizeof(T));
+        void *block = Memory::take(capacity * sizeof(T));
         if (!block) return false;
         if (data_) {
             copy(block, data_, size_ * sizeof(T));
-            release(data_, capacity_ * sizeof(T));
+            Memory::give(data_, capacity_ * sizeof(T));
         }
         data_ = static_cast<T *>(block);
         capacity_ = capacity;
@@ -79,5 +92,8 @@ private:
     T *data_ = nullptr;
     size_t size_ = 0, capacity_ = 0;
 };
+
+// For what runs without the engine's lock.
+template <class T> using MappedArray = Array<T, Mapped>;
 
 }  // namespace pht
