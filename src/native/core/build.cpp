@@ -293,11 +293,12 @@ long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes)
     const long collapsed = collapse_first ? collapse(scratch.address(), length) : 0;
     const long touched = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
     if (sys::failed(touched)) return touched;
-    Array<u8> huge;
-    if (!huge.resize(length / kHugeSize)) return -sys::kEnomem;
-    const long result = pagemap.find_huge(scratch.address(), huge.size(), huge.data());
-    if (result) return result;
-    for (const u8 mark : huge) *bytes += mark ? kHugeSize : 0;
+    // No array: this runs without the engine's lock, too.
+    for (u64 at = 0; at < length; at += kHugeSize) {
+        u8 huge = 0;
+        if (const long error = pagemap.find_huge(scratch.address() + at, 1, &huge)) return error;
+        *bytes += huge ? kHugeSize : 0;
+    }
     // A part is better than nothing; of nothing the reason counts.
     return *bytes ? 0 : collapsed;
 }

@@ -117,5 +117,8 @@ int compare(const void *a, const void *b, size_t size) {
 void copy(void *to, const void *from, size_t size) {
     if (size) memcpy(to, from, size);
 }
+void clear(void *block, size_t size) {
+    if (size) memset(block, 0, size);
+}
 
 }  // namespace pht

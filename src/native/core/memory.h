@@ -11,6 +11,7 @@ void *map_memory(size_t size);           // the same, as a mapping of its own
 void unmap_memory(void *block, size_t size);
 int compare(const void *a, const void *b, size_t size);
 void copy(void *to, const void *from, size_t size);
+void clear(void *block, size_t size);
 
 // Where an array's memory comes from: the pool, which belongs to whoever holds the engine's lock,
 // or mappings of its own, for what runs beside others without that lock.

@@ -24,59 +24,10 @@ struct CrcTable {
 };
 constexpr CrcTable crc_table;
 
-u32 crc32(const u8 *data, size_t size) {
-    u32 value = ~0u;
-    for (size_t i = 0; i < size; ++i) value = (value >> 8) ^ crc_table.of[(value ^ data[i]) & 255];
-    return ~value;
-}
-
-// Reads the 16 bytes that name this boot; see random(4).
-Outcome read_boot_id(u8 *out) {
-    const Descriptor fd(sys::open("/proc/sys/kernel/random/boot_id"));
-    if (fd < 0) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
-    char text[40] = {};
-    const long got = sys::read(fd, text, sizeof text);
-    if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
-    constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
-    if (got < 36) return malformed;
-    size_t digits = 0;
-    for (int i = 0; i < 36 && digits < 32; ++i) {
-        if (text[i] == '-') continue;
-        Cursor cursor{text + i, text + i + 1};
-        const u64 value = cursor.number(16);
-        if (!cursor.ok) return malformed;
-        if (digits % 2 == 0)
-            out[digits / 2] = static_cast<u8>(value << 4);
-        else
-            out[digits / 2] = static_cast<u8>(out[digits / 2] | value);
-        ++digits;
-    }
-    return digits == 32 ? done() : malformed;
-}
-
 bool zero(const u8 *data, size_t size) {
     for (size_t i = 0; i < size; ++i)
         if (data[i]) return false;
     return true;
-}
-
-// The parts of a record in memory, checked against its size.
-bool view_record(const u8 *data, size_t size, RecordView *out) {
-    if (size < sizeof(Record)) return false;
-    const auto *head = reinterpret_cast<const Record *>(data);
-    if (compare(head->magic, kRecordMagic, sizeof kRecordMagic) != 0 || head->size != size)
-        return false;
-    constexpr size_t kCovered = offsetof(Record, crc) + sizeof head->crc;
-    if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
-    if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
-    if (size !=
-        sizeof(Record) + head->range_count * sizeof(Range) + head->path_size + head->header_size)
-        return false;
-    out->head = head;
-    out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
-    out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
-    out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
-    return out->path[head->path_size - 1] == 0;
 }
 
 Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
@@ -90,8 +41,6 @@ Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
     return done();
 }
 
-constexpr u64 kDay = 24ul * 60 * 60;
-
 bool is_recent(const sys::FileIdentity &file) {
     const u64 today = sys::wall_seconds();
     return today >= file.mtime && today - file.mtime < kDay;
@@ -103,67 +52,14 @@ bool is_note(const u8 *data, size_t size) {
 
 bool note_holds(const u8 *data, const sys::FileIdentity &file) {
     const sys::KernelNames kernel;
-    const Str release = str(kernel.release());
-    const Str noted = {reinterpret_cast<const char *>(data) + sizeof kNoteMagic,
-                       file.size - sizeof kNoteMagic};
-    return is_recent(file) && noted.size > release.size && starts_with(noted, release) &&
-           noted.data[release.size] == '\n';
+    NoteView note;
+    return is_recent(file) && view_note(data, file.size, &note) &&
+           equal(note.kernel, str(kernel.release()));
 }
 
 // Entries are evicted by when they were last used; once a day is near enough.
 void note_use(int fd, const sys::FileIdentity &record) {
     if (!is_recent(record)) sys::touch(fd);
-}
-
-// What was written during another boot and is not known to be on disk: whatever a power cut left of
-// it must not be executed.
-Outcome check_boot(const Record &head, Boot &boot) {
-    if (zero(head.boot_id, sizeof head.boot_id)) return done();
-    if (!boot.known) {
-        const Outcome outcome = read_boot_id(boot.id);
-        if (!outcome.ok()) return outcome;
-        boot.known = true;
-    }
-    return compare(boot.id, head.boot_id, sizeof boot.id) == 0 ? done() : bad_entry(Status::stale);
-}
-
-using KeyText = Buffer<192>;
-
-KeyText key_of(const sys::FileIdentity &file, u64 bias) {
-    KeyText key;
-    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size, file.mtime,
-                         file.mtime_ns,  file.ctime,     file.ctime_ns, bias};
-    for (const u64 part : parts) {
-        if (key.size) key.add("-");
-        key.add_hex(part);
-    }
-    return key;
-}
-
-// How a file of a container image is known: inode, device and change time are new wherever the
-// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
-KeyText image_key_of(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
-    KeyText key;
-    key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
-    for (int i = 0; i < id.size; ++i) {
-        key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
-    }
-    key.add("-").add_hex(bias);
-    return key;
-}
-
-bool same_identity(const Record &head, const sys::FileIdentity &file, u64 bias) {
-    return head.dev_major == file.dev_major && head.dev_minor == file.dev_minor &&
-           head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
-           head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
-           head.ctime_ns == file.ctime_ns && head.bias == bias;
-}
-
-// Of a record found by its image key: the build-id was part of the key, and is compared with the
-// copy's like any other.
-bool same_image(const Record &head, const sys::FileIdentity &file, u64 bias) {
-    return head.inode == 0 && head.file_size == file.size && head.mtime == file.mtime &&
-           head.bias == bias && head.build_id_size > 0;
 }
 
 // Reads one record; `is_of` says whether it tells of the original that was asked for.
@@ -188,6 +84,129 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, u8 *buffer, Recor
 
 }  // namespace
 
+u32 crc32(const u8 *data, size_t size) {
+    u32 value = ~0u;
+    for (size_t i = 0; i < size; ++i) value = (value >> 8) ^ crc_table.of[(value ^ data[i]) & 255];
+    return ~value;
+}
+
+Outcome Boot::read() {
+    if (known) return done();
+    const Descriptor fd(sys::open("/proc/sys/kernel/random/boot_id"));
+    if (fd < 0) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
+    char text[40] = {};
+    const long got = sys::read(fd, text, sizeof text);
+    if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
+    constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
+    if (got < 36) return malformed;
+    size_t digits = 0;
+    for (int i = 0; i < 36 && digits < 32; ++i) {
+        if (text[i] == '-') continue;
+        Cursor cursor{text + i, text + i + 1};
+        const u64 value = cursor.number(16);
+        if (!cursor.ok) return malformed;
+        if (digits % 2 == 0)
+            id[digits / 2] = static_cast<u8>(value << 4);
+        else
+            id[digits / 2] = static_cast<u8>(id[digits / 2] | value);
+        ++digits;
+    }
+    known = digits == 32;
+    return known ? done() : malformed;
+}
+
+namespace {
+constexpr size_t kCovered = offsetof(Record, crc) + sizeof(Record::crc);
+}  // namespace
+
+void seal_record(u8 *data, size_t size) {
+    auto *head = reinterpret_cast<Record *>(data);
+    head->size = static_cast<u32>(size);
+    head->crc = crc32(data + kCovered, size - kCovered);
+}
+
+bool view_record(const u8 *data, size_t size, RecordView *out) {
+    if (size < sizeof(Record)) return false;
+    const auto *head = reinterpret_cast<const Record *>(data);
+    if (compare(head->magic, kRecordMagic, sizeof kRecordMagic) != 0 || head->size != size)
+        return false;
+    if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
+    if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
+    if (size !=
+        sizeof(Record) + head->range_count * sizeof(Range) + head->path_size + head->header_size)
+        return false;
+    out->head = head;
+    out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
+    out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
+    out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
+    return out->path[head->path_size - 1] == 0;
+}
+
+bool view_note(const u8 *data, size_t size, NoteView *out) {
+    if (!is_note(data, size)) return false;
+    const auto *at = reinterpret_cast<const char *>(data) + sizeof kNoteMagic;
+    const char *end = reinterpret_cast<const char *>(data) + size;
+    Str *const parts[] = {&out->kernel, &out->reason, &out->origin};
+    for (Str *part : parts) {
+        const char *stop = at;
+        while (stop < end && *stop != '\n') ++stop;
+        *part = {at, static_cast<size_t>(stop - at)};
+        at = stop < end ? stop + 1 : end;
+    }
+    return true;
+}
+
+bool RecordView::durable() const {
+    return zero(head->boot_id, sizeof head->boot_id);
+}
+
+Str RecordView::origin() const {
+    const size_t at = length(path) + 1;
+    return at < head->path_size ? str(path + at) : Str{};
+}
+
+Outcome check_boot(const Record &head, Boot &boot) {
+    if (zero(head.boot_id, sizeof head.boot_id)) return done();
+    const Outcome outcome = boot.read();
+    if (!outcome.ok()) return outcome;
+    return compare(boot.id, head.boot_id, sizeof boot.id) == 0 ? done() : bad_entry(Status::stale);
+}
+
+KeyText record_key(const sys::FileIdentity &file, u64 bias) {
+    KeyText key;
+    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size, file.mtime,
+                         file.mtime_ns,  file.ctime,     file.ctime_ns, bias};
+    for (const u64 part : parts) {
+        if (key.size) key.add("-");
+        key.add_hex(part);
+    }
+    return key;
+}
+
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
+    KeyText key;
+    key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
+    for (int i = 0; i < id.size; ++i) {
+        key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
+    }
+    key.add("-").add_hex(bias);
+    return key;
+}
+
+bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.dev_major == file.dev_major && head.dev_minor == file.dev_minor &&
+           head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
+           head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
+           head.ctime_ns == file.ctime_ns && head.bias == bias;
+}
+
+// Of a record found by its image key: the build-id was part of the key, and is compared with the
+// copy's like any other.
+bool is_image_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.inode == 0 && head.file_size == file.size && head.mtime == file.mtime &&
+           head.bias == bias && head.build_id_size > 0;
+}
+
 const Range *RecordView::find(u64 address, u64 length) const {
     const u32 count = head ? head->range_count : 0;
     for (u32 i = 0; i < count; ++i) {
@@ -201,14 +220,14 @@ const Range *RecordView::find(u64 address, u64 length) const {
 
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
                     u8 (&buffer)[kRecordLimit], RecordView *record) {
-    return read_record(index, key_of(file, bias), boot, buffer, record,
-                       [&](const Record &head) { return same_identity(head, file, bias); });
+    return read_record(index, record_key(file, bias), boot, buffer, record,
+                       [&](const Record &head) { return is_record_of(head, file, bias); });
 }
 
 Outcome find_image_record(int index, const sys::FileIdentity &file, const BuildId &id, u64 bias,
                           Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record) {
-    return read_record(index, image_key_of(file, id, bias), boot, buffer, record,
-                       [&](const Record &head) { return same_image(head, file, bias); });
+    return read_record(index, image_key(file, id, bias), boot, buffer, record,
+                       [&](const Record &head) { return is_image_record_of(head, file, bias); });
 }
 
 }  // namespace pht

@@ -7,7 +7,7 @@
 
 namespace pht {
 
-// The fixed part of a record; the Python side writes the same with struct "<8sII..." (record.py).
+// The fixed part of a record.
 struct Record {
     char magic[8];  // kRecordMagic
     u32 size, crc;  // of the whole record; CRC-32 of all behind this field
@@ -41,15 +41,52 @@ struct RecordView {
     const char *path = nullptr;
     const u8 *header = nullptr;
 
+    bool durable() const;  // the copy is known to be on disk
+    Str origin() const;    // where the original was when the copy was made; for people only
     // Where in the copy a stretch lies: nullptr unless one range holds all of it.
     const Range *find(u64 address, u64 length) const;
 };
+
+// The parts of a record in memory, checked against its size and its checksum.
+bool view_record(const u8 *data, size_t size, RecordView *out);
+
+// Puts size and checksum into a record that is otherwise complete.
+void seal_record(u8 *data, size_t size);
+
+// A note in memory, its parts.
+struct NoteView {
+    Str kernel, reason, origin;
+};
+bool view_note(const u8 *data, size_t size, NoteView *out);
+
+// How long a note is believed, an entry that was used stays, and how often use is noted.
+inline constexpr u64 kDay = 24ul * 60 * 60;  // seconds
 
 // Which boot this is; read when it is first asked for.
 struct Boot {
     bool known = false;
     u8 id[16] = {};
+
+    Outcome read();  // see random(4)
 };
+
+// Whether a record counts now: of what was written during another boot and is not known to be on
+// disk nothing may be executed, whatever a power cut left of it.
+Outcome check_boot(const Record &head, Boot &boot);
+
+// The name of the record of a file: what the kernel knows it by, and where it is loaded.
+using KeyText = Buffer<192>;
+KeyText record_key(const sys::FileIdentity &file, u64 bias);
+// How a file of a container image is known: inode, device and change time are new wherever the
+// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias);
+
+// Whether a record tells of the original that a key was asked for.
+bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
+bool is_image_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
+
+// CRC-32 as in gzip.
+u32 crc32(const u8 *data, size_t size);
 
 // Reads and checks the record of a file, into `buffer`, which *record refers to. Outcome no_entry
 // when there is none; stale or damaged when writing it anew mends it; unbuildable when a note

@@ -1,6 +1,7 @@
 #include "store.h"
 
 #include "build.h"
+#include "copy_window.h"
 #include "descriptor.h"
 #include "trust.h"
 
@@ -11,60 +12,6 @@ namespace {
 using sys::failed;
 
 constexpr Outcome damaged = bad_entry(Status::damaged);
-
-// A copy's bytes, read through a mapping with MADV_HUGEPAGE: read(2) would fill the page cache
-// with small folios, and whoever maps the copy afterwards would get small pages.
-class CopyWindow {
-public:
-    // [offset, offset + length) is mapped at `address` already, the first `present` bytes of it
-    // by the page table; what lies outside is mapped here.
-    CopyWindow(int fd, u64 address, u64 offset, u64 length, u64 present)
-        : fd_(fd), address_(address), offset_(offset), length_(length), present_(present) {}
-    ~CopyWindow() { drop(); }
-    CopyWindow(const CopyWindow &) = delete;
-    CopyWindow &operator=(const CopyWindow &) = delete;
-
-    // Whether the copy has exactly these bytes at `at`.
-    Outcome expect(u64 at, const u8 *bytes, size_t size) {
-        if (at < offset_ || at + size > offset_ + length_) {
-            const Outcome outcome = move_to(at, size);
-            if (!outcome.ok()) return outcome;
-        }
-        const u64 where = address_ + (at - offset_);
-        const u64 page = round_down(where, kPageSize);
-        // Answers with an error where touching would raise SIGBUS.
-        const u64 end = round_up(where + size, kPageSize);
-        const long result =
-            end <= address_ + present_ ? 0 : sys::madvise(page, end - page, sys::kMadvPopulateRead);
-        if (failed(result)) return refused(Call::read, result);
-        return compare(reinterpret_cast<const void *>(where), bytes, size) == 0 ? done() : damaged;
-    }
-
-private:
-    Outcome move_to(u64 at, size_t size) {
-        drop();
-        present_ = 0;
-        offset_ = round_down(at, kHugeSize);
-        length_ = round_up(at + size, kHugeSize) - offset_;
-        const Outcome outcome = reserve_scratch(length_, &address_);
-        if (!outcome.ok()) return outcome;
-        const long result = sys::mmap(address_, length_, sys::kProtRead,
-                                      sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
-        // As in map_aligned().
-        if (failed(result)) return refused(Call::mmap, result);
-        ours_ = true;
-        sys::madvise(address_, length_, sys::kMadvHugepage);
-        return done();
-    }
-    void drop() {
-        if (ours_) sys::munmap(address_, length_);
-        ours_ = false;
-    }
-
-    int fd_;
-    u64 address_, offset_, length_, present_;
-    bool ours_ = false;
-};
 
 // The copy must begin with the very headers the record tells of, and carry the build-id of the
 // object that is mapped.

@@ -3,6 +3,7 @@
 // one (a seccomp filter on the instruction pointer).
 #pragma once
 
+#include "syscall_numbers.h"
 #include "types.h"
 
 #if defined(__x86_64__)
@@ -195,11 +196,14 @@ struct KernelNames {
     const char *release() const { return names[2]; }
 };
 
-// Seconds since the epoch.
-inline u64 wall_seconds() {
+// Nanoseconds and seconds since the epoch.
+inline u64 wall_nanoseconds() {
     long time[2] = {0, 0};
     raw(nr::clock_gettime, 0, reinterpret_cast<long>(time));
-    return static_cast<u64>(time[0]);
+    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+inline u64 wall_seconds() {
+    return wall_nanoseconds() / 1000000000u;
 }
 // Sets access and modification time of an open file to now.
 inline long touch(int fd) {
@@ -228,6 +232,7 @@ struct FileIdentity {
     u64 mtime = 0, ctime = 0;  // seconds
     u32 mtime_ns = 0, ctime_ns = 0;
     u32 mode = 0, owner = 0;
+    u64 disk_bytes = 0;  // allocated
 };
 inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
@@ -258,7 +263,8 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
             info.mtime.nanoseconds,
             info.ctime.nanoseconds,
             info.mode,
-            info.uid};
+            info.uid,
+            info.blocks * 512};
     return 0;
 }
 inline long identify(int fd, FileIdentity *out) {
@@ -288,11 +294,13 @@ inline long read_link(const char *path, char *to, size_t size) {
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,
-// as they must.
+// as they must. The C library's own are never blocked: glibc's set*id functions wait until every
+// thread took signal 33, and 32 is for cancellation; musl uses 32 to 34.
 class SignalsBlocked {
 public:
     SignalsBlocked() {
-        const u64 all = ~0ull;
+        constexpr u64 kOfLibc = 7ull << (32 - 1);
+        const u64 all = ~kOfLibc;
         blocked_ = raw(nr::rt_sigprocmask, 0, reinterpret_cast<long>(&all),
                        reinterpret_cast<long>(&old_), 8) == 0;
     }

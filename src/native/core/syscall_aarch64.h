@@ -1,42 +1,6 @@
 // Raw system calls of aarch64: number in x8, arguments in x0-x5; see syscall(2).
 #pragma once
 
-namespace pht::sys::nr {
-enum : long {
-    fcntl = 25,
-    ioctl = 29,
-    faccessat = 48,
-    ftruncate = 46,
-    openat = 56,
-    close = 57,
-    read = 63,
-    statfs = 43,
-    prlimit64 = 261,
-    write = 64,
-    pread64 = 67,
-    pwrite64 = 68,
-    readlinkat = 78,
-    utimensat = 88,
-    exit = 93,
-    clock_gettime = 113,
-    rt_sigprocmask = 135,
-    uname = 160,
-    prctl = 167,
-    getresuid = 148,
-    getpid = 172,
-    munmap = 215,
-    mremap = 216,
-    mmap = 222,
-    fadvise64 = 223,
-    mprotect = 226,
-    madvise = 233,
-    process_vm_readv = 270,
-    memfd_create = 279,
-    openat2 = 437,
-    statx = 291,
-};
-}  // namespace pht::sys::nr
-
 namespace pht::sys {
 
 __attribute__((always_inline)) inline long raw(long number, long a = 0, long b = 0, long c = 0,

@@ -30,14 +30,6 @@ bool owned_by_us(const sys::FileIdentity &file) {
     return file.owner == 0 || (file.owner == user() && file.owner != kNobody);
 }
 
-// A directory that only we or root can put names into. One that is writable by others is as good
-// only above the store, when it is sticky and root's, as /tmp and /dev/shm are.
-bool trusted_directory(const sys::FileIdentity &file, bool above) {
-    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
-    if (!(file.mode & kOthersWrite)) return true;
-    return above && (file.mode & kSticky) && file.owner == 0;
-}
-
 // What a missing directory comes to: it can be made where its parent may be written.
 Outcome missing_directory(int parent, const char *path, long error) {
     if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
@@ -48,7 +40,7 @@ Outcome missing_directory(int parent, const char *path, long error) {
 
 // Every step of an absolute path, symbolic links too: they are followed, so whoever may change
 // one may lead us elsewhere. Where there are any, the way they lead has to be checked as well.
-Outcome check_way(const char *path, bool *links) {
+Outcome check_way(const char *path, bool above, bool *links) {
     char prefix[kPathLimit];
     const size_t size = length(path);
     *links = false;
@@ -73,7 +65,7 @@ Outcome check_way(const char *path, bool *links) {
             *links = true;
         } else if (type != kDirectory) {
             return {Status::no_store, Call::open, sys::kEnotdir};
-        } else if (!trusted_directory(file, i < size)) {
+        } else if (!trusted_directory(file, above || i < size)) {
             return untrusted;
         }
         parent = i == 0 ? 1 : i;
@@ -83,7 +75,7 @@ Outcome check_way(const char *path, bool *links) {
 }
 
 // The way to an open directory without any symbolic link.
-Outcome check_real_way(int directory) {
+Outcome check_real_way(int directory, bool above) {
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(directory));
     char real[kPathLimit];
@@ -91,15 +83,25 @@ Outcome check_real_way(int directory) {
     if (failed(size) || static_cast<size_t>(size) >= sizeof real) return untrusted;
     real[size] = 0;
     bool links;
-    const Outcome outcome = check_way(real, &links);
+    const Outcome outcome = check_way(real, above, &links);
     return links ? untrusted : outcome;
 }
 
 }  // namespace
 
-int open_root(const char *root, Outcome *outcome) {
+bool trusted_directory(const sys::FileIdentity &file, bool above) {
+    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
+    if (!(file.mode & kOthersWrite)) return true;
+    return above && (file.mode & kSticky) && file.owner == 0;
+}
+
+bool is_somebody() {
+    return user() != kNobody;
+}
+
+int open_root(const char *root, Outcome *outcome, bool above) {
     bool links;
-    *outcome = check_way(root, &links);
+    *outcome = check_way(root, above, &links);
     if (!outcome->ok()) return -1;
     const long fd = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
     if (failed(fd)) {
@@ -107,7 +109,7 @@ int open_root(const char *root, Outcome *outcome) {
         return -1;
     }
     const auto directory = static_cast<int>(fd);
-    if (links) *outcome = check_real_way(directory);
+    if (links) *outcome = check_real_way(directory, above);
     if (outcome->ok()) return directory;
     sys::close(directory);
     return -1;

@@ -14,9 +14,17 @@ constexpr Outcome bad_entry(Status status) {
 
 inline constexpr size_t kPathLimit = 4096;
 
+// A directory that only we or root can put names into. One that is writable by others is as good
+// only `above` the store, when it is sticky and root's, as /tmp and /dev/shm are.
+bool trusted_directory(const sys::FileIdentity &file, bool above);
+
+// Whether this user may have a store at all; see user() in trust.cpp.
+bool is_somebody();
+
 // Opens a store's root, an absolute path: every step of the way must be ours or root's, and
-// writable by nobody else. The descriptor (O_PATH), or -1 with the outcome.
-int open_root(const char *root, Outcome *outcome);
+// writable by nobody else. With `above` it is a directory in which the store, or what leads to it,
+// is to be made. The descriptor (O_PATH), or -1 with the outcome.
+int open_root(const char *root, Outcome *outcome, bool above = false);
 
 // Opens a directory below a trusted one, likewise.
 int open_directory(int parent, const char *name, Outcome *outcome);

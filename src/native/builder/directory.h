@@ -1,0 +1,43 @@
+// Directories by descriptor: what is in them, what it takes, and removing it. Only plain names are
+// ever used, below a directory that is open.
+#pragma once
+
+#include "memory.h"
+#include "sys_write.h"
+#include "text.h"
+
+namespace pht {
+
+// The names in a directory, each ended by a NUL, without `.` and `..`.
+class Names {
+public:
+    // Reads them. Returns 0 or -errno.
+    long read(int directory);
+
+    bool next(const char **name) {
+        if (at_ >= text_.size()) return false;
+        *name = text_.data() + at_;
+        at_ += length(*name) + 1;
+        return true;
+    }
+    void rewind() { at_ = 0; }
+
+private:
+    MappedArray<char> text_;
+    size_t at_ = 0;
+};
+
+// Whether this is one plain step: not empty, no slash, neither `.` nor `..`.
+bool is_plain(Str name);
+
+// Opens a directory by its plain name, not through a symbolic link, for reading its names. The
+// descriptor or -errno.
+long open_plain_directory(int parent, const char *name);
+
+// What a file, or a directory with all in it, takes on disk; 0 where it is gone.
+u64 disk_bytes(int parent, const char *name);
+
+// Removes a file, or a directory with all in it. Returns 0, also where it is gone, or -errno.
+long remove_tree(int parent, const char *name);
+
+}  // namespace pht

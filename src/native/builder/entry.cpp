@@ -1,0 +1,322 @@
+#include "entry.h"
+
+#include "copy.h"
+#include "trust.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
+constexpr int kMostNumbers = 16;  // copies of different content under one name
+constexpr size_t kMostBiases = 4;
+
+// A change of a file would show in its times only when they have ticked since: what is changed
+// twice within one tick has the same identity before and after. The longest tick of a kernel is
+// 10 ms; of file systems that keep whole seconds (ext4 with small inodes, FAT, NFS from such) two
+// seconds, and a change time without nanoseconds tells of one.
+constexpr u64 kTick = 20'000'000, kCoarseTick = 2'000'000'000;
+
+Trouble outlast_tick(const sys::FileIdentity &file) {
+    const u64 second = 1'000'000'000;
+    const auto age = [&](u64 seconds, u32 nanoseconds) {
+        const u64 then = seconds * second + nanoseconds, now = sys::wall_nanoseconds();
+        // What lies ahead was changed just now by a clock that is ahead, or will be some day.
+        return now > then ? now - then : 0;
+    };
+    const bool coarse = file.ctime_ns == 0;
+    const u64 young = min(age(file.ctime, file.ctime_ns), age(file.mtime, file.mtime_ns));
+    if (coarse && young < kCoarseTick)
+        return trouble(Trouble::Kind::changed,
+                       "was changed a moment ago, where times are whole seconds");
+    const u64 since_change = age(file.ctime, file.ctime_ns);
+    if (since_change < kTick) sys::sleep(kTick - since_change);
+    return {};
+}
+
+// A name that files of different content seldom share; whoever shares it is compared.
+Buffer<128> object_name(const Layout &layout, const sys::FileIdentity &file, u64 bias) {
+    Buffer<128> out;
+    constexpr int kMostBytes = 20;
+    for (int i = 0; i < layout.build_id.size && i < kMostBytes; ++i)
+        out.add_hex(layout.build_id.bytes[i] >> 4).add_hex(layout.build_id.bytes[i] & 15);
+    if (!layout.build_id.size)
+        out.add_hex(crc32(reinterpret_cast<const u8 *>(layout.ranges.data()),
+                          layout.ranges.size() * sizeof(Range)));
+    return out.add("-").add_hex(file.size).add("-").add_hex(bias);
+}
+
+// One entry while it is made.
+struct Making {
+    const Place &place;
+    const Wanted &wanted;
+    bool durable;
+    const Keep &keep;
+    Boot &boot;
+    Added *added;
+    int source = -1;
+    sys::FileIdentity file;
+    Layout layout;
+    Buffer<128> name;
+
+    Str base() const { return basename(str(wanted.path)); }
+
+    Buffer<160> numbered(int number) const {
+        Buffer<160> out;
+        out.add(name.data).add("-").add_decimal(static_cast<u64>(number));
+        return out;
+    }
+    void found(int number) {
+        added->path.size = 0;
+        added->path.add("objects/").add(numbered(number).data).add("/").add(base());
+    }
+
+    Trouble find_same(bool *found_one);
+    Trouble write_object();
+    Trouble write_into(int directory);
+    Trouble finish();
+    void drop_superseded();
+};
+
+// Looks for a copy of the same content under the same basename. One that nobody trusts, or that
+// differs and is no other file's, goes.
+Trouble Making::find_same(bool *found_one) {
+    *found_one = false;
+    for (int number = 0; number < kMostNumbers; ++number) {
+        const Buffer<160> object = numbered(number);
+        Outcome outcome;
+        const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
+        if (directory < 0) {
+            // Somebody else's stays where it cannot be removed; the next number is free.
+            if (outcome.status == Status::untrusted) remove_tree(place.objects(), object.data);
+            continue;
+        }
+        sys::FileIdentity copied;
+        Buffer<256> own;
+        own.add(base());
+        const Descriptor target(open_file(directory, own.data, &copied, &outcome));
+        if (target < 0) {
+            // No such file: a copy under another basename.
+            if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
+            continue;
+        }
+        u64 differs;
+        const Trouble problem = compare_copy(layout, source, target, &differs);
+        if (!problem.ok()) return problem;
+        found(number);
+        if (differs == ~0ull) {
+            *found_one = true;
+            if (!durable) return {};
+            long result = sys::sync(target);
+            const Descriptor names(open_plain_directory(place.objects(), object.data));
+            if (!failed(result)) result = names < 0 ? names : sys::sync(names);
+            if (!failed(result)) result = sys::sync(place.objects());
+            return failed(result) ? failed_call("fsync", result) : Trouble{};
+        }
+        Index index;
+        if (index.read(place, boot) == 0 && !index.has_copy(added->path.data, added->key.data))
+            remove_tree(place.objects(), object.data);
+    }
+    added->path.size = 0;
+    return {};
+}
+
+Trouble Making::write_into(int directory) {
+    Buffer<256> own;
+    own.add(base());
+    const long fd =
+        sys::create_at(directory, own.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+    if (failed(fd)) return failed_call("open", base(), fd);
+    const Descriptor target(fd);
+    const Trouble problem = write_copy(layout, source, target);
+    if (!problem.ok()) return problem;
+    long result = sys::change_mode(target, place.spec().copy_mode());
+    if (failed(result)) return failed_call("fchmod", base(), result);
+    if (durable) result = sys::sync(target);
+    if (durable && !failed(result)) result = sys::sync(directory);
+    return failed(result) ? failed_call("fsync", base(), result) : Trouble{};
+}
+
+Trouble Making::write_object() {
+    Trouble problem = make_room(place, layout.size, keep, boot);
+    if (!problem.ok()) return problem;
+    Buffer<160> temporary;
+    temporary.add_decimal(sys::process_id()).add("-").add(name.data);
+    const u32 mode = place.spec().directory_mode();
+    long result = sys::make_directory_at(place.tmp(), temporary.data, mode);
+    if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
+    {
+        const Descriptor directory(open_plain_directory(place.tmp(), temporary.data));
+        if (directory < 0) {
+            problem = failed_call("open", str("v1/tmp"), directory);
+        } else {
+            result = sys::change_mode(directory, mode);  // whatever the umask
+            problem = failed(result) ? failed_call("fchmod", str("v1/tmp"), result)
+                                     : write_into(directory);
+        }
+    }
+    for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
+        constexpr int kNoFollow = 0x100;
+        sys::FileIdentity there;
+        const Buffer<160> object = numbered(number);
+        if (!failed(sys::identify_at(place.objects(), object.data, kNoFollow, &there))) continue;
+        result = sys::rename_at(place.tmp(), temporary.data, place.objects(), object.data);
+        if (!failed(result) && durable) result = sys::sync(place.objects());
+        if (failed(result)) {
+            problem = failed_call("rename", str("v1/objects"), result);
+            break;
+        }
+        found(number);
+        added->written = layout.size;
+        return {};
+    }
+    remove_tree(place.tmp(), temporary.data);
+    if (!problem.ok()) return problem;
+    return trouble(Trouble::Kind::full, "sixteen different files have the same build-id and size");
+}
+
+// Removes the records of the file of this key from before it was changed in place: those of the
+// same device and inode.
+void Making::drop_superseded() {
+    const KeyText &key = added->key;
+    size_t identity = key.size, front = 0;
+    while (identity > 0 && key.data[identity - 1] != '-') --identity;  // all but the bias
+    for (int dashes = 0; front < key.size && dashes < 3; ++front) dashes += key.data[front] == '-';
+    Names names;
+    if (names.read(place.index())) return;
+    for (const char *other; names.next(&other);)
+        if (starts_with(str(other), {key.data, front}) &&
+            !starts_with(str(other), {key.data, identity}))
+            drop_record(place, other, boot);
+}
+
+// Writes the records.
+Trouble Making::finish() {
+    RecordParts parts;
+    parts.file = file;
+    parts.bias = wanted.bias;
+    parts.durable = durable;
+    parts.layout = &layout;
+    parts.path = {added->path.data, added->path.size};
+    parts.origin = str(wanted.path);
+    MappedArray<u8> header;
+    bool hole;
+    if (!header.resize(layout.header_size)) return failed_call("mmap", -sys::kEnomem);
+    if (const long error = fill(layout, source, 0, header.size(), header.data(), &hole))
+        return failed_call("read", error);
+    parts.header = header.data();
+    Trouble problem = write_record(place, added->key, parts, boot);
+    if (problem.ok() && place.spec().for_everyone && durable && layout.build_id.size) {
+        parts.file = {};
+        parts.file.size = file.size;
+        parts.file.mtime = file.mtime;
+        problem = write_record(place, image_key(file, layout.build_id, wanted.bias), parts, boot);
+    }
+    if (problem.ok()) drop_superseded();
+    return problem;
+}
+
+}  // namespace
+
+Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file) {
+    // What has that name now may be a FIFO without a writer.
+    const long opened =
+        sys::open_at(sys::kAtFdcwd, wanted.path, sys::kOpenReadOnly | sys::kOpenNonBlock);
+    *fd = static_cast<int>(opened);
+    if (failed(opened)) return failed_call("open", str(wanted.path), opened);
+    const long result = sys::identify(*fd, file);
+    if (failed(result)) return failed_call("statx", str(wanted.path), result);
+    if ((file->mode & kTypeMask) != kRegular)
+        return trouble(Trouble::Kind::refused, "is no plain file");
+    const sys::FileIdentity &mapped = wanted.file;
+    if (mapped.inode) {
+        const KeyText now = record_key(*file, 0), then = record_key(mapped, 0);
+        if (!equal({now.data, now.size}, {then.data, then.size}))
+            return trouble(Trouble::Kind::changed, "was changed since it was mapped");
+    }
+    return {};
+}
+
+Trouble add_entry(const Place &place, const Wanted &wanted, bool durable, const Keep &keep,
+                  Boot &boot, Added *added) {
+    Making making{place, wanted, durable, keep, boot, added, -1, {}, {}, {}};
+    Trouble problem = open_original(wanted, &making.source, &making.file);
+    const Descriptor source(making.source);
+    if (problem.ok()) problem = outlast_tick(making.file);
+    if (!problem.ok()) return problem;
+    const LaidOut laid = lay_out(source, making.file.size, wanted.bias, &making.layout);
+    if (laid.refused) return trouble(Trouble::Kind::refused, laid.refused);
+    if (!laid.ok()) return failed_call("read", laid.error);
+    added->key = record_key(making.file, wanted.bias);
+    added->size = making.layout.size;
+    if (!making.layout.ranges.empty()) added->mappable = making.layout.ranges[0].offset;
+    making.name = object_name(making.layout, making.file, wanted.bias);
+    bool there;
+    problem = making.find_same(&there);
+    if (problem.ok() && !there) problem = making.write_object();
+    if (!problem.ok()) return problem;
+    sys::FileIdentity after;
+    const long result = sys::identify(source, &after);
+    const KeyText key = record_key(after, wanted.bias);
+    if (failed(result) || !equal({key.data, key.size}, {added->key.data, added->key.size}))
+        problem = trouble(Trouble::Kind::changed, "was changed while it was copied");
+    else
+        problem = making.finish();
+    if (!problem.ok() && added->written) drop_object(place, added->path.data);
+    return problem;
+}
+
+long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file, Trouble *problem) {
+    Str rest = basename(str(path));
+    constexpr const char *kObjects = "objects/";
+    const size_t front = length(kObjects);
+    Buffer<256> object;
+    const size_t whole = length(path);
+    if (whole > front + rest.size + 1) object.add({path + front, whole - front - rest.size - 1});
+    Outcome outcome;
+    const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
+    if (directory >= 0) {
+        const int fd = open_file(directory, rest.data, file, &outcome);
+        if (fd >= 0) return fd;
+    }
+    if (outcome.status == Status::untrusted)
+        *problem =
+            trouble(Trouble::Kind::untrusted, "its copy could have been written by somebody else");
+    else if (outcome.status == Status::no_entry || outcome.status == Status::no_store)
+        *problem = failed_call("its copy cannot be read: open", -sys::kEnoent);
+    else
+        *problem = failed_call("its copy cannot be read: open", -long{outcome.error});
+    return -sys::kEnoent;
+}
+
+Trouble promote_entry(const Place &place, const char *name, StoredFile &stored) {
+    sys::FileIdentity file;
+    Trouble problem;
+    const long fd = open_copy_at(place, stored.record().path, &file, &problem);
+    if (failed(fd)) return problem;
+    const Descriptor target(fd);
+    long result = sys::sync(target);
+    const Str path = str(stored.record().path), base = basename(path);
+    Buffer<256> object;
+    const size_t front = length("objects/");
+    object.add({path.data + front, path.size - front - base.size - 1});
+    const Descriptor directory(open_plain_directory(place.objects(), object.data));
+    if (!failed(result)) result = directory < 0 ? directory : sys::sync(directory);
+    if (!failed(result)) result = sys::sync(place.objects());
+    if (failed(result)) return failed_call("fsync", result);
+    return write_as_durable(place, name, stored);
+}
+
+bool has_too_many_biases(const Place &place, const sys::FileIdentity &file) {
+    const KeyText key = record_key(file, 0);  // ends with "-0"
+    Names names;
+    if (names.read(place.index())) return false;
+    size_t entries = 0;
+    for (const char *name; names.next(&name);)
+        entries += starts_with(str(name), {key.data, key.size - 1});
+    return entries >= kMostBiases;
+}
+
+}  // namespace pht

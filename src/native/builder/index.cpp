@@ -1,0 +1,215 @@
+#include "index.h"
+
+#include "trust.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u64 kBrief = 60;            // seconds that a note of what may pass lasts
+constexpr size_t kPathsLimit = 1024;  // of a record: view_record() takes no more
+
+// Where a name of an image's record has its load bias, or any other: behind the last dash.
+bool bias_of(Str name, u64 *bias) {
+    size_t at = name.size;
+    while (at > 0 && name.data[at - 1] != '-') --at;
+    Cursor cursor{name.data + at, name.data + name.size};
+    *bias = cursor.number(16);
+    return cursor.ok && cursor.at == cursor.end;
+}
+
+sys::FileIdentity identity_of(const Record &head) {
+    sys::FileIdentity file;
+    file.dev_major = head.dev_major;
+    file.dev_minor = head.dev_minor;
+    file.inode = head.inode;
+    file.size = head.file_size;
+    file.mtime = head.mtime;
+    file.ctime = head.ctime;
+    file.mtime_ns = head.mtime_ns;
+    file.ctime_ns = head.ctime_ns;
+    return file;
+}
+
+constexpr const char *kImage = "image-";
+
+// Whether a record tells of the file that its name stands for. The build-id in an image's name is
+// the copy's, and not in the record.
+bool is_named(const Record &head, Str name) {
+    const sys::FileIdentity file = identity_of(head);
+    if (!starts_with(name, str(kImage))) {
+        const KeyText key = record_key(file, head.bias);
+        return equal(name, {key.data, key.size});
+    }
+    const KeyText key = image_key(file, BuildId{}, head.bias);  // image-SIZE-MTIME--BIAS
+    size_t dashes = 0, front = 0;
+    while (front < key.size && dashes < 3) dashes += key.data[front++] == '-';
+    const Str head_part = {key.data, front}, tail = {key.data + front, key.size - front};
+    return head.inode == 0 && starts_with(name, head_part) && ends_with(name, tail) &&
+           name.size > front + tail.size;
+}
+
+}  // namespace
+
+bool is_copy_path(Str path) {
+    Str rest = path;
+    for (int i = 0; i < 3; ++i) {
+        size_t size = 0;
+        while (size < rest.size && rest.data[size] != '/') ++size;
+        const Str step = {rest.data, size};
+        if (!is_plain(step) || (i == 0 && !equal(step, str("objects")))) return false;
+        if (i == 2) return size == rest.size;
+        if (size == rest.size) return false;
+        rest = {rest.data + size + 1, rest.size - size - 1};
+    }
+    return false;
+}
+
+void StoredFile::read(int index, const char *name) {
+    record_ = {};
+    note_ = {};
+    Outcome outcome;
+    const Descriptor fd(open_file(index, name, &file_, &outcome));
+    if (fd < 0 || !buffer_ || file_.size > kRecordLimit) return;
+    size_t size = 0;
+    while (size < file_.size) {
+        const long got = sys::uninterrupted(
+            [&] { return sys::pread(fd, buffer_ + size, file_.size - size, size); });
+        if (got <= 0) return;
+        size += static_cast<size_t>(got);
+    }
+    if (view_note(buffer_, size, &note_)) return;
+    if (!view_record(buffer_, size, &record_) || !is_copy_path(str(record_.path))) record_ = {};
+}
+
+size_t Index::keep(Str text) {
+    const size_t at = text_.size();
+    if (!text_.append(text.data, text.size) || !text_.push('\0')) memory_ = false;
+    return at;
+}
+
+long Index::read(const Place &place, Boot &boot) {
+    items_.clear();
+    text_.clear();
+    memory_ = true;
+    const size_t empty = keep({});
+    Names names;
+    if (const long error = names.read(place.index())) return error;
+    StoredFile stored;
+    if (!stored.data()) return -sys::kEnomem;
+    const sys::KernelNames kernel;
+    const u64 now = sys::wall_seconds();
+    for (const char *name; names.next(&name);) {
+        stored.read(place.index(), name);
+        const sys::FileIdentity &file = stored.file();
+        IndexItem item;
+        item.name = keep(str(name));
+        item.path = item.origin = item.reason = item.kernel = empty;
+        item.image = starts_with(str(name), str(kImage));
+        item.used = file.mtime;
+        if (stored.is_record()) {
+            const RecordView &record = stored.record();
+            item.kind = IndexItem::Kind::record;
+            item.durable = record.durable();
+            item.counts = check_boot(*record.head, boot).ok();
+            item.named = is_named(*record.head, str(name));
+            item.path = keep(str(record.path));
+            item.origin = keep(record.origin());
+            item.bias = record.head->bias;
+            item.object_size = record.head->object_size;
+        } else if (stored.is_note()) {
+            const NoteView &note = stored.note();
+            item.kind = IndexItem::Kind::note;
+            item.counts = equal(note.kernel, str(kernel.release())) && now >= item.used &&
+                          now - item.used < kDay;
+            item.named = bias_of(str(name), &item.bias);
+            item.origin = keep(note.origin);
+            item.reason = keep(note.reason);
+            item.kernel = keep(note.kernel);
+        }
+        if (!items_.push(item) || !memory_) return -sys::kEnomem;
+    }
+    return 0;
+}
+
+bool Index::has_copy(const char *path, const char *but) const {
+    for (const IndexItem &item : items_)
+        if (item.kind == IndexItem::Kind::record && equal(str(text(item.path)), str(path)) &&
+            !equal(str(name(item)), str(but)))
+            return true;
+    return false;
+}
+
+Trouble write_record(const Place &place, const KeyText &key, const RecordParts &parts, Boot &boot) {
+    const Layout &layout = *parts.layout;
+    MappedArray<u8> out;
+    Record head = {};
+    copy(head.magic, kRecordMagic, sizeof kRecordMagic);
+    const sys::FileIdentity &file = parts.file;
+    head.dev_major = file.dev_major;
+    head.dev_minor = file.dev_minor;
+    head.inode = file.inode;
+    head.file_size = file.size;
+    head.mtime = file.mtime;
+    head.ctime = file.ctime;
+    head.mtime_ns = file.mtime_ns;
+    head.ctime_ns = file.ctime_ns;
+    head.bias = parts.bias;
+    if (!parts.durable) {
+        const Outcome outcome = boot.read();
+        if (!outcome.ok())
+            return failed_call("reading /proc/sys/kernel/random/boot_id", -long{outcome.error});
+        copy(head.boot_id, boot.id, sizeof boot.id);
+    }
+    head.object_size = layout.size;
+    head.build_id_at = layout.build_id_at;
+    head.build_id_size = layout.build_id.size;
+    head.header_size = layout.header_size;
+    head.range_count = static_cast<u32>(layout.ranges.size());
+    const bool with_origin =
+        parts.origin.size && parts.path.size + parts.origin.size + 2 <= kPathsLimit;
+    head.path_size =
+        static_cast<u32>(parts.path.size + 1 + (with_origin ? parts.origin.size + 1 : 0));
+    const u8 nul = 0;
+    const auto add = [&](const void *data, size_t size) {
+        return out.append(static_cast<const u8 *>(data), size);
+    };
+    bool memory = add(&head, sizeof head) &&
+                  add(layout.ranges.data(), layout.ranges.size() * sizeof(Range)) &&
+                  add(parts.path.data, parts.path.size) && add(&nul, 1);
+    if (with_origin) memory = memory && add(parts.origin.data, parts.origin.size) && add(&nul, 1);
+    memory = memory && add(parts.header, layout.header_size);
+    if (!memory) return failed_call("mmap", -sys::kEnomem);
+    if (out.size() > kRecordLimit || layout.ranges.size() > 64)
+        return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
+    seal_record(out.data(), out.size());
+    return place.write_file(place.index(), key.data, out.data(), out.size(), parts.durable);
+}
+
+Trouble write_as_durable(const Place &place, const char *name, StoredFile &stored) {
+    auto *head = reinterpret_cast<Record *>(stored.data());
+    for (u8 &byte : head->boot_id) byte = 0;
+    const size_t size = head->size;
+    seal_record(stored.data(), size);
+    return place.write_file(place.index(), name, stored.data(), size, true);
+}
+
+void write_note(const Place &place, const KeyText &key, Str origin, Str reason, bool brief,
+                Boot &boot) {
+    StoredFile stored;
+    stored.read(place.index(), key.data);
+    if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) return;
+    MappedArray<char> out;
+    const sys::KernelNames kernel;
+    const auto add = [&](Str text) { return out.append(text.data, text.size); };
+    const bool memory = add({kNoteMagic, sizeof kNoteMagic}) && add(str(kernel.release())) &&
+                        out.push('\n') && add(reason) && out.push('\n') && add(origin) &&
+                        out.push('\n');
+    if (!memory || out.size() > kRecordLimit) return;
+    const u64 noted = brief ? sys::wall_seconds() - kDay + kBrief : 0;
+    place.write_file(place.index(), key.data, out.data(), out.size(), false, noted);
+}
+
+}  // namespace pht

@@ -1,0 +1,92 @@
+// The index of a store as its writer sees it: all records and notes, and writing them.
+#pragma once
+
+#include "layout.h"
+#include "place.h"
+#include "record.h"
+
+namespace pht {
+
+// One name of the index. Texts lie in Index::text, at these offsets.
+struct IndexItem {
+    enum class Kind : u8 { damaged, record, note };
+    Kind kind = Kind::damaged;
+    bool durable = false;  // of a record: its copy is known to be on disk
+    bool counts = false;   // of a record: durable, or of this boot; of a note: still believed
+    bool named = false;    // of a record: it tells of the file that its name stands for
+    bool image = false;    // found by what a container image keeps of a file
+    size_t name = 0, path = 0, origin = 0, reason = 0, kernel = 0;
+    u64 used = 0;  // when, in seconds since the epoch; of a note: when it was written
+    u64 bias = 0, object_size = 0;
+};
+
+class Index {
+public:
+    // Reads all of it. Returns 0 or -errno.
+    long read(const Place &place, Boot &boot);
+
+    const MappedArray<IndexItem> &items() const { return items_; }
+    const char *text(size_t at) const { return text_.data() + at; }
+    const char *name(const IndexItem &item) const { return text(item.name); }
+    const char *path(const IndexItem &item) const { return text(item.path); }
+
+    // Whether a record other than the one named so has this copy.
+    bool has_copy(const char *path, const char *but) const;
+
+private:
+    size_t keep(Str text);
+
+    MappedArray<IndexItem> items_;
+    MappedArray<char> text_;
+    bool memory_ = true;
+};
+
+// A record or a note, read into a buffer of its own.
+class StoredFile {
+public:
+    StoredFile() : buffer_(static_cast<u8 *>(map_memory(kRecordLimit))) {}
+    ~StoredFile() {
+        if (buffer_) unmap_memory(buffer_, kRecordLimit);
+    }
+    StoredFile(const StoredFile &) = delete;
+    StoredFile &operator=(const StoredFile &) = delete;
+
+    // Neither a record nor a note where it cannot be read, or is not what was written.
+    void read(int index, const char *name);
+    bool is_record() const { return record_.head != nullptr; }
+    bool is_note() const { return note_.kernel.data != nullptr; }
+    const RecordView &record() const { return record_; }
+    const NoteView &note() const { return note_; }
+    const sys::FileIdentity &file() const { return file_; }
+    u8 *data() { return buffer_; }
+
+private:
+    u8 *buffer_;
+    RecordView record_;
+    NoteView note_;
+    sys::FileIdentity file_;
+};
+
+// Whether a path in a record leads to a copy: objects/<name>/<basename>.
+bool is_copy_path(Str path);
+
+// What a record is made of.
+struct RecordParts {
+    sys::FileIdentity file;  // of the original
+    u64 bias = 0;
+    bool durable = false;
+    const Layout *layout = nullptr;
+    Str path, origin;
+    const u8 *header = nullptr;  // the first layout->header_size bytes of the copy
+};
+Trouble write_record(const Place &place, const KeyText &key, const RecordParts &parts, Boot &boot);
+
+// Writes a record as it is in memory once more, as one whose copy is on disk.
+Trouble write_as_durable(const Place &place, const char *name, StoredFile &stored);
+
+// Remembers that an entry could not be made, so that the next start does not try: for a day, or for
+// a minute what may pass (`brief`). Not over a record that counts.
+void write_note(const Place &place, const KeyText &key, Str origin, Str reason, bool brief,
+                Boot &boot);
+
+}  // namespace pht

@@ -1,0 +1,332 @@
+#include "missing.h"
+
+#include "maps.h"
+#include "memory_limit.h"
+#include "verdict.h"
+#include "warm.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u64 kSmallFiles = 8 << 20;     // what trying a file system and writing records takes
+constexpr u64 kJudgesItself = 16 << 20;  // up to that the first copy tells what its disk can do
+constexpr u64 kPadding = 16 << 20;       // a copy is padded to 2 MiB here and there
+
+u64 spent;  // bytes that this process has built
+
+// How often this process still tries the lock of a store in which others build, so that workers
+// which are started together on a new machine run from the one copy and not each from its own.
+unsigned patience = 25;
+
+enum class End : u8 { done, next_store, stopped };
+
+class Builder {
+public:
+    Builder(const BuildRules &rules, const BuildHost &host, WantedList *wanted, Place &place)
+        : rules_(rules), host_(host), wanted_(*wanted), place_(place) {}
+
+    End build();
+
+private:
+    void tell(const Trouble &problem) { tell("", problem.text.data); }
+    void tell(const char *path, const char *reason);
+    bool lock(bool *waited);
+    void note(const Wanted &wanted, const char *reason, bool brief);
+    bool fits_here();
+    void unfit(const char *reason);
+    void build_one(size_t which);
+    bool is_forbidden(const Wanted &wanted);
+    void explain(const Wanted &wanted, const Trouble &problem);
+    bool judge_by(const Added &added);
+    bool collapse(const Wanted &wanted, const Added &added);
+
+    const BuildRules &rules_;
+    const BuildHost &host_;
+    WantedList &wanted_;
+    Place &place_;
+    Boot boot_;
+    Keep keep_;
+    Verdict verdict_ = Verdict::unknown;
+    bool unfit_ = false;
+};
+
+void Builder::tell(const char *path, const char *reason) {
+    Buffer<1024> text;
+    text.add("store ").add(place_.spec().root).add(": ");
+    if (*path) text.add(path).add(": ");
+    text.add(reason);
+    host_.tell(host_.context, {text.data, text.size});
+}
+
+void Builder::note(const Wanted &wanted, const char *reason, bool brief) {
+    int fd;
+    Wanted any = wanted;
+    any.file = {};
+    sys::FileIdentity file;
+    const bool there = open_original(any, &fd, &file).ok();
+    const Descriptor opened(fd);
+    if (there)
+        write_note(place_, record_key(file, wanted.bias), str(wanted.path), str(reason), brief,
+                   boot_);
+}
+
+bool Builder::lock(bool *waited) {
+    const bool always = rules_.building == Building::always;
+    const Trouble problem = place_.lock(always ? kPatientTries : patience, waited);
+    if (*waited && !always) patience = 0;
+    if (!problem.ok()) host_.tell(host_.context, {problem.text.data, problem.text.size});
+    return problem.ok();
+}
+
+void Builder::unfit(const char *reason) {
+    unfit_ = true;
+    tell("", reason);
+    for (size_t i = 0; i < wanted_.size(); ++i)
+        if (!wanted_.is_done(i)) note(wanted_.at(i), reason, false);
+}
+
+constexpr const char *kNeverHuge = "this file system gives no huge pages to new files";
+constexpr const char *kHugeWhenRead =
+    "this file system gives no huge pages to new files; pyhugetext warm can fill it";
+
+// Whether what is built into this store would run from huge pages, as far as is known.
+bool Builder::fits_here() {
+    sys::FileSystem system;
+    if (!failed(sys::file_system_of(place_.version(), &system)) &&
+        (system.flags & sys::kMountedNoExec)) {
+        unfit("this file system is mounted noexec");
+        return false;
+    }
+    if (place_.spec().shared_memory) return true;
+    verdict_ = remembered_verdict(place_);
+    if (verdict_ == Verdict::unknown && has_huge_pages_disabled()) {
+        // The verdict is for every process, and this one cannot tell.
+        tell("", "huge pages are disabled for this process (prctl)");
+        return false;
+    }
+    if (verdict_ == Verdict::unknown && wanted_.size() && wanted_.at(0).file.size > kJudgesItself) {
+        const Trouble problem = judge(place_, &verdict_);
+        if (!problem.ok()) {
+            tell(problem);
+            return false;
+        }
+    }
+    if (verdict_ == Verdict::evicted || verdict_ == Verdict::never) {
+        unfit(verdict_ == Verdict::evicted ? kHugeWhenRead : kNeverHuge);
+        return false;
+    }
+    return true;
+}
+
+// The first copy in a new store tells what its file system does, and is of no use where that is
+// nothing.
+bool Builder::judge_by(const Added &added) {
+    if (place_.spec().shared_memory || verdict_ != Verdict::unknown) return true;
+    sys::FileIdentity file;
+    Trouble problem;
+    const long fd = open_copy_at(place_, added.path.data, &file, &problem);
+    if (failed(fd)) return true;
+    const Descriptor copy(fd);
+    verdict_ = judge_copy(copy, added.mappable);
+    if (verdict_ == Verdict::written)
+        problem = remember(place_, verdict_);
+    else
+        problem = judge(place_, &verdict_);
+    if (!problem.ok()) tell(problem);
+    if (problem.ok() && verdict_ == Verdict::written) return true;
+    drop_record(place_, added.key.data, boot_);
+    if (problem.ok()) unfit(verdict_ == Verdict::evicted ? kHugeWhenRead : kNeverHuge);
+    unfit_ = true;
+    return false;
+}
+
+// Whether the kernel may have refused this process what it grants to others: then its answer is not
+// the machine's. A seccomp filter answers with whatever errno it likes.
+bool is_restricted() {
+    if (has_huge_pages_disabled()) return true;
+    LineReader reader("/proc/self/status");
+    bool filtered = true;
+    for (Str line; reader.next(&line);)
+        if (starts_with(line, str("Seccomp:"))) filtered = line.data[line.size - 1] != '0';
+    return filtered;
+}
+
+// False where the kernel gives it no huge pages: of no use, and paid for in memory.
+bool Builder::collapse(const Wanted &wanted, const Added &added) {
+    if (!place_.spec().shared_memory) return true;
+    const long result = collapse_copy(place_, added.path.data);
+    if (!result) return true;
+    drop_record(place_, added.key.data, boot_);
+    const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
+    constexpr long kBusy = -16;
+    const bool passes = result == -sys::kEagain || result == kBusy || result == -sys::kEnomem ||
+                        result == -sys::kEintr;
+    tell(wanted.path, problem.text.data);
+    note(wanted, problem.text.data, passes || is_restricted());
+    return false;
+}
+
+// Says why this file is not built now, if it is not.
+bool Builder::is_forbidden(const Wanted &wanted) {
+    const u64 size = wanted.file.size;
+    const auto forbid = [&](const char *reason, bool lasting) {
+        tell(wanted.path, reason);
+        if (lasting) note(wanted, reason, false);
+        return true;
+    };
+    // What another process may still build is not remembered.
+    const bool lasting = size > rules_.build_limit;
+    if (spent + size > rules_.build_limit)
+        return forbid("PYHUGETEXT_BUILD_LIMIT leaves no room to build its entry", lasting);
+    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
+        Buffer<96> text;
+        text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
+        return forbid(text.data, lasting);
+    }
+    if (!place_.spec().shared_memory && has_too_many_biases(place_, wanted.file))
+        return forbid("it is loaded at ever other addresses; its entries are bounded", lasting);
+    return false;
+}
+
+// Remembers what would go wrong again.
+void Builder::explain(const Wanted &wanted, const Trouble &problem) {
+    using Kind = Trouble::Kind;
+    if (problem.kind == Kind::refused || problem.kind == Kind::changed) {
+        Buffer<1024> text;
+        text.add(wanted.path).add(": ").add(problem.text.data);
+        host_.tell(host_.context, {text.data, text.size});
+        note(wanted, problem.text.data, problem.kind == Kind::changed);
+        return;
+    }
+    tell(wanted.path, problem.text.data);
+    // Of this process and this moment.
+    if (problem.error == sys::kEintr || problem.error == sys::kEnomem) return;
+    note(wanted, problem.text.data, problem.kind == Kind::full && place_.spec().limit_is_own);
+}
+
+void Builder::build_one(size_t which) {
+    const Wanted wanted = wanted_.at(which);
+    if (is_forbidden(wanted)) return;
+    Added added;
+    const Trouble problem = add_entry(place_, wanted, false, keep_, boot_, &added);
+    if (!problem.ok()) return explain(wanted, problem);
+    spent += added.written;
+    if (judge_by(added) && collapse(wanted, added)) wanted_.set_done(which);
+}
+
+End Builder::build() {
+    Trouble problem = place_.open(true);
+    if (!problem.ok()) {
+        tell(problem);
+        return End::next_store;
+    }
+    bool waited;
+    // The other process builds it. A second copy in shared memory would be one too many.
+    if (!lock(&waited)) return End::done;
+    const Held held(place_);
+    if (waited) host_.look_again(host_.context, &wanted_);
+    if (!fits_here()) return End::next_store;
+    for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
+        if (wanted_.is_done(i)) continue;
+        const bool stops = host_.stops(host_.context);
+        if (stops || !place_.is_of_this_process()) return End::stopped;
+        build_one(i);
+    }
+    return wanted_.all_done() ? End::done : End::next_store;
+}
+
+// Whether the home that a store is to be in is there. It is not ours to make: it may be meant not
+// to exist, or not be mounted yet.
+bool has_home(const char *root, const BuildHost &host) {
+    constexpr const char *kPlace = "/.cache/pyhugetext";
+    const Str path = str(root);
+    if (!ends_with(path, str(kPlace))) return true;
+    MappedArray<char> home;
+    const size_t size = path.size - length(kPlace);
+    if (!home.append(path.data, size) || (size == 0 && !home.push('/')) || !home.push('\0'))
+        return false;
+    sys::FileIdentity file;
+    constexpr u32 kTypeMask = 0170000, kDirectory = 0040000;
+    if (!failed(sys::identify_at(sys::kAtFdcwd, home.data(), 0, &file)) &&
+        (file.mode & kTypeMask) == kDirectory)
+        return true;
+    Buffer<1024> text;
+    text.add("store ").add(root).add(": there is no ").add(home.data());
+    host.tell(host.context, {text.data, text.size});
+    return false;
+}
+
+// Whether the place of the store in shared memory is memory: where /dev/shm is missing, or an
+// ordinary directory, nothing is made.
+bool has_shared_memory(const char *root, const BuildHost &host) {
+    MappedArray<char> parent;
+    const Str path = str(root), name = basename(path);
+    if (path.size <= name.size + 1 || !parent.append(path.data, path.size - name.size - 1) ||
+        !parent.push('\0'))
+        return false;
+    u64 type = 0;
+    if (!failed(sys::file_system(parent.data(), &type)) && type == sys::kTmpfs) return true;
+    Buffer<1024> text;
+    text.add("store ").add(root).add(": ").add(parent.data()).add(" is no tmpfs");
+    host.tell(host.context, {text.data, text.size});
+    return false;
+}
+
+End build_into(const StoreSpec &spec, const BuildRules &rules, const BuildHost &host,
+               WantedList *wanted) {
+    Place place(spec);
+    Builder builder(rules, host, wanted, place);
+    return builder.build();
+}
+
+}  // namespace
+
+bool WantedList::add(Str path, u64 bias, const sys::FileIdentity &file) {
+    const Item item = {text_.size(), bias, file, false};
+    return text_.append(path.data, path.size) && text_.push('\0') && items_.push(item);
+}
+
+void WantedList::clear() {
+    items_.clear();
+    text_.clear();
+}
+
+bool WantedList::all_done() const {
+    for (const Item &item : items_)
+        if (!item.done) return false;
+    return true;
+}
+
+bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *wanted) {
+    // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
+    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    if (ceiling != sys::kUnlimited && ceiling < kSmallFiles) {
+        Buffer<96> text;
+        text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for a store");
+        host.tell(host.context, {text.data, text.size});
+        return true;
+    }
+    StoreSpec spec;
+    End end = End::next_store;
+    if (rules.disk && rules.backing != Backing::shm && has_home(rules.disk, host)) {
+        spec.root = rules.disk;
+        spec.limit = rules.disk_limit;
+        end = build_into(spec, rules, host, wanted);
+    }
+    if (end == End::next_store && rules.shared_memory && rules.backing != Backing::store &&
+        has_shared_memory(rules.shared_memory, host)) {
+        spec = {};
+        spec.root = rules.shared_memory;
+        spec.shared_memory = true;
+        spec.limit = shared_allowance(memory_room(), rules.shared_memory_limit);
+        spec.limit_is_own = spec.limit < rules.shared_memory_limit;
+        end = build_into(spec, rules, host, wanted);
+    }
+    return end != End::stopped;
+}
+
+}  // namespace pht

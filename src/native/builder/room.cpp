@@ -1,0 +1,219 @@
+#include "room.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u64 kFreeFloor = 1ull << 30;  // bytes of disk that stay free
+
+// Seconds after which entries may go for others: use is noted once a day, so no less. Of a file
+// that seems gone or changed, which it may be in one container and not in another, an hour.
+constexpr u64 kUsedStays = kDay, kLostStays = 60ul * 60;
+
+// Whether no process can map an entry any more, as far as this one sees.
+bool is_lost(const Index &index, const IndexItem &item) {
+    if (!item.counts) return true;
+    const char *origin = index.text(item.origin);
+    if (!*origin || item.image) return false;
+    sys::FileIdentity file;
+    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
+    if (failed(result)) return result == -sys::kEnoent || result == -sys::kEnotdir;
+    const KeyText key = record_key(file, item.bias);
+    return !equal({key.data, key.size}, str(index.name(item)));
+}
+
+struct Victim {
+    const char *path;
+    bool lost;
+    u64 used;  // when, last
+    u64 bytes;
+
+    bool goes_before(const Victim &other) const {
+        return lost != other.lost ? lost : used < other.used;
+    }
+};
+
+// objects/<name> of objects/<name>/<basename>, and the basename.
+struct ObjectName {
+    explicit ObjectName(const char *path) {
+        Str rest = str(path);
+        while (rest.size && *rest.data != '/') ++rest.data, --rest.size;
+        if (rest.size) ++rest.data, --rest.size;
+        size_t size = 0;
+        while (size < rest.size && rest.data[size] != '/') ++size;
+        name.add({rest.data, size});
+        if (size < rest.size) base.add({rest.data + size + 1, rest.size - size - 1});
+    }
+    Buffer<256> name, base;
+};
+
+u64 copy_bytes(const Place &place, const char *path) {
+    const ObjectName object(path);
+    const Descriptor directory(open_plain_directory(place.objects(), object.name.data));
+    return directory < 0 ? 0 : disk_bytes(directory, object.base.data);
+}
+
+bool is_first_of_copy(const Index &index, size_t which) {
+    const char *path = index.path(index.items()[which]);
+    for (size_t i = 0; i < which; ++i) {
+        const IndexItem &item = index.items()[i];
+        if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
+            return false;
+    }
+    return true;
+}
+
+// Takes together the records of one copy; false where it has to stay.
+bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, Victim *victim) {
+    bool lately = false;
+    victim->lost = true;
+    victim->used = 0;
+    for (const IndexItem &item : index.items())
+        if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(victim->path)))
+            victim->lost = victim->lost && is_lost(index, item);
+    const u64 stays = victim->lost ? kLostStays : kUsedStays;
+    for (const IndexItem &item : index.items()) {
+        if (item.kind != IndexItem::Kind::record ||
+            !equal(str(index.path(item)), str(victim->path)))
+            continue;
+        if (keep.has(index.name(item))) return false;
+        victim->used = max(victim->used, item.used);
+        // A clock that was ahead makes nothing last.
+        lately = lately || (now >= item.used && now - item.used < stays);
+    }
+    return place.spec().evicts_used || !lately;
+}
+
+// The copies that may go for others: first what no process can map any more, then what was used
+// least recently. 0 or -errno.
+long find_victims(const Place &place, const Index &index, const Keep &keep,
+                  MappedArray<Victim> *out) {
+    const u64 now = sys::wall_seconds();
+    for (size_t i = 0; i < index.items().size(); ++i) {
+        const IndexItem &item = index.items()[i];
+        if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
+        Victim victim = {index.path(item), false, 0, 0};
+        if (!may_go(place, index, keep, now, &victim)) continue;
+        victim.bytes = copy_bytes(place, victim.path);
+        if (!out->push(victim)) return -sys::kEnomem;
+        for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
+            const Victim other = (*out)[at - 1];
+            (*out)[at - 1] = (*out)[at];
+            (*out)[at] = other;
+        }
+    }
+    return 0;
+}
+
+// How much has to go; 0 or less where nothing has to. Returns 0 or -errno.
+long find_lack(const Place &place, u64 size, long long *lack) {
+    sys::FileSystem system;
+    const long result = sys::file_system_of(place.version(), &system);
+    if (failed(result)) return result;
+    const auto wanted = static_cast<long long>(size);
+    const auto limit = static_cast<long long>(min<u64>(place.spec().limit, ~0ull >> 1));
+    const auto used = static_cast<long long>(used_bytes(place));
+    *lack = max(used - limit + wanted, wanted - free_bytes(system));
+    return 0;
+}
+
+Trouble full(u64 mebibytes, const char *before, const char *after) {
+    Trouble out = trouble(Trouble::Kind::full, before);
+    out.text.add_decimal(mebibytes).add(after);
+    return out;
+}
+
+}  // namespace
+
+u64 used_bytes(const Place &place) {
+    Names names;
+    u64 bytes = 0;
+    if (names.read(place.objects())) return 0;
+    for (const char *name; names.next(&name);) bytes += disk_bytes(place.objects(), name);
+    return bytes;
+}
+
+long long free_bytes(const sys::FileSystem &system) {
+    const u64 unit = system.fragment_size ? system.fragment_size : system.block_size;
+    const u64 floor = min(kFreeFloor, system.blocks * unit / 10);
+    return static_cast<long long>(system.available * unit) - static_cast<long long>(floor);
+}
+
+Trouble make_room(const Place &place, u64 size, const Keep &keep, Boot &boot) {
+    const u64 limit = place.spec().limit;
+    if (size > limit)
+        return full(size >> 20, "its copy of ", " MiB is larger than the store may be");
+    long long lack;
+    if (const long error = find_lack(place, size, &lack)) return failed_call("statfs", error);
+    if (lack <= 0) return {};
+    Index index;
+    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    if (drop_orphan_copies(place, index))
+        if (const long error = find_lack(place, size, &lack)) return failed_call("statfs", error);
+    if (lack <= 0) return {};
+    MappedArray<Victim> victims;
+    if (const long error = find_victims(place, index, keep, &victims))
+        return failed_call("mmap", error);
+    size_t count = 0;
+    while (count < victims.size() && lack > 0)
+        lack -= static_cast<long long>(victims[count++].bytes);
+    if (lack > 0) {
+        if (used_bytes(place) + size <= limit)
+            return trouble(Trouble::Kind::full, "the file system has too little free space");
+        return full(limit >> 20, "the store's limit of ", " MiB is taken up by entries in use");
+    }
+    for (size_t i = 0; i < count; ++i) drop_copy(place, index, victims[i].path);
+    return {};
+}
+
+u64 drop_object(const Place &place, const char *path) {
+    const ObjectName object(path);
+    const u64 bytes = disk_bytes(place.objects(), object.name.data);
+    return remove_tree(place.objects(), object.name.data) == 0 ? bytes : 0;
+}
+
+u64 drop_copy(const Place &place, const Index &index, const char *path) {
+    for (const IndexItem &item : index.items())
+        if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
+            sys::unlink_at(place.index(), index.name(item));
+    return drop_object(place, path);
+}
+
+u64 drop_record(const Place &place, const char *name, Boot &boot) {
+    StoredFile stored;
+    stored.read(place.index(), name);
+    Buffer<1024> path;
+    if (stored.is_record()) path.add(stored.record().path);
+    remove_tree(place.index(), name);
+    if (!path.size) return 0;
+    Index index;
+    if (index.read(place, boot) || index.has_copy(path.data, name)) return 0;
+    return drop_object(place, path.data);
+}
+
+u64 drop_orphan_copies(const Place &place, const Index &index) {
+    Names names;
+    u64 freed = 0;
+    if (names.read(place.objects())) return 0;
+    for (const char *name; names.next(&name);) {
+        bool used = false;
+        for (const IndexItem &item : index.items()) {
+            if (item.kind != IndexItem::Kind::record) continue;
+            const ObjectName object(index.path(item));
+            if (!equal({object.name.data, object.name.size}, str(name))) continue;
+            const Descriptor directory(open_plain_directory(place.objects(), name));
+            constexpr int kNoFollow = 0x100;
+            sys::FileIdentity file;
+            used = used || (directory >= 0 && !failed(sys::identify_at(directory, object.base.data,
+                                                                       kNoFollow, &file)));
+        }
+        if (used) continue;
+        const u64 bytes = disk_bytes(place.objects(), name);
+        if (remove_tree(place.objects(), name) == 0) freed += bytes;
+    }
+    return freed;
+}
+
+}  // namespace pht

@@ -1,0 +1,48 @@
+// Room for a new copy: how much a store may take, and which copies go for others.
+#pragma once
+
+#include "index.h"
+
+namespace pht {
+
+// Names of records that are not evicted to make room: what one run of `pyhugetext warm` prepares.
+class Keep {
+public:
+    [[nodiscard]] bool add(Str name) {
+        return names_.append(name.data, name.size) && names_.push('\0');
+    }
+    bool has(const char *name) const {
+        for (size_t at = 0; at < names_.size(); at += length(names_.data() + at) + 1)
+            if (equal(str(names_.data() + at), str(name))) return true;
+        return false;
+    }
+
+private:
+    MappedArray<char> names_;
+};
+
+// Disk (or memory) that the copies take.
+u64 used_bytes(const Place &place);
+
+// Bytes of a file system that copies may take: what is free above a floor, below 0 where it is
+// less. A small file system keeps a tenth of itself free.
+long long free_bytes(const sys::FileSystem &system);
+
+// Evicts what was least recently used until `size` bytes fit. Kind full where they cannot, and
+// nothing is evicted then: programs that need more than there is room for must not build their
+// entries over each other's at every start. The lock must be held.
+Trouble make_room(const Place &place, u64 size, const Keep &keep, Boot &boot);
+
+// Removes a copy and its records. Returns the bytes freed.
+u64 drop_copy(const Place &place, const Index &index, const char *path);
+
+// Removes a record, and its copy when no other record has it. Returns the bytes freed.
+u64 drop_record(const Place &place, const char *name, Boot &boot);
+
+// Removes copies without a record, left by killed builders. Returns the bytes freed.
+u64 drop_orphan_copies(const Place &place, const Index &index);
+
+// Removes the directory of a copy, objects/<name>. Returns the bytes freed.
+u64 drop_object(const Place &place, const char *path);
+
+}  // namespace pht

@@ -1,0 +1,38 @@
+// Why something could not be done, told once where it happened, as a person reads it.
+#pragma once
+
+#include "text.h"
+
+namespace pht {
+
+struct Trouble {
+    enum class Kind : u8 {
+        none,
+        refused,      // the file is none that can be represented
+        changed,      // it was changed while it was copied
+        full,         // no room for the copy
+        untrusted,    // somebody else could have written there
+        busy,         // another process is writing to the store
+        interrupted,  // a signal came while it waited
+        gone,         // the store was removed meanwhile
+        io,           // a call failed; `error` is its errno
+    };
+    Kind kind = Kind::none;
+    u16 error = 0;
+    Buffer<400> text;
+
+    bool ok() const { return kind == Kind::none; }
+};
+
+// "no space left on device (ENOSPC)", "errno 512".
+void add_error(long result, Buffer<400> *out);
+
+// A call that failed: "write: no space left on device (ENOSPC)".
+Trouble failed_call(const char *call, long result);
+// The same, on something: "mkdir v1/objects: ...".
+Trouble failed_call(const char *call, Str on, long result);
+
+Trouble trouble(Trouble::Kind kind, const char *text);
+Trouble trouble(Trouble::Kind kind, Str subject, const char *text);
+
+}  // namespace pht

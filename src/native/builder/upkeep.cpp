@@ -1,0 +1,308 @@
+#include "upkeep.h"
+
+#include "copy.h"
+#include "trust.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+// Whether the original is still the file that a name of the index stands for.
+State state_of_original(const char *name, const IndexItem &item, const char *origin,
+                        Buffer<400> *reason) {
+    if (!*origin) {
+        reason->add("the path of its original was not recorded");
+        return State::ready;
+    }
+    sys::FileIdentity file;
+    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
+    if (result == -sys::kEacces || result == -sys::kEperm) {
+        reason->add("its original cannot be looked at");
+        return State::ready;
+    }
+    if (failed(result)) {
+        reason->add("its original is gone: ");
+        add_error(result, reason);
+        return State::stale;
+    }
+    bool same;
+    if (item.image) {
+        // The build-id in the name is the copy's; a change of it changes the time as well.
+        const KeyText key = image_key(file, BuildId{}, item.bias);
+        size_t front = 0;
+        for (int dashes = 0; front < key.size && dashes < 3; ++front)
+            dashes += key.data[front] == '-';
+        same = starts_with(str(name), {key.data, front});
+    } else {
+        const KeyText key = record_key(file, item.bias);
+        same = equal({key.data, key.size}, str(name));
+    }
+    if (same) return State::ready;
+    reason->add("its original was changed");
+    return State::stale;
+}
+
+void describe_copy(const Place &place, const char *path, EntryView *out) {
+    sys::FileIdentity file;
+    Trouble problem;
+    const long fd = open_copy_at(place, path, &file, &problem);
+    if (failed(fd)) return;
+    sys::close(static_cast<int>(fd));
+    out->size = file.size;
+    out->disk = file.disk_bytes;
+    out->built = file.mtime;
+}
+
+void judge_record(const Place &place, const IndexItem &item, EntryView *out) {
+    const auto say = [&](State state, const char *reason) {
+        out->state = state;
+        out->reason.add(reason);
+    };
+    if (item.kind == IndexItem::Kind::damaged)
+        return say(State::damaged, "its record is not what was written");
+    describe_copy(place, out->path, out);
+    if (!item.named) return say(State::damaged, "its record is of another file");
+    if (!item.counts)
+        return say(State::expired,
+                   "the machine was started since, and it was never known to be on disk");
+    StoredFile stored;
+    stored.read(place.index(), out->name);
+    if (!stored.is_record()) return say(State::damaged, "its record is not what was written");
+    const Trouble broken = why_not_mapped(place, stored.record());
+    if (!broken.ok()) return say(State::damaged, broken.text.data);
+    out->state = state_of_original(out->name, item, out->origin, &out->reason);
+}
+
+void judge_note(const IndexItem &item, EntryView *out) {
+    Buffer<400> ignored;
+    out->state = item.counts ? State::ready : State::stale;
+    if (item.counts && *out->origin)
+        out->state = state_of_original(out->name, item, out->origin, &ignored);
+}
+
+void view(const Place &place, const Index &index, const IndexItem &item, EntryView *out) {
+    out->item = &item;
+    out->name = index.name(item);
+    out->path = index.path(item);
+    out->origin = index.text(item.origin);
+    out->kernel = index.text(item.kernel);
+    out->built = item.used;
+    if (item.kind == IndexItem::Kind::note) {
+        out->reason.add(index.text(item.reason));
+        judge_note(item, out);
+    } else {
+        judge_record(place, item, out);
+    }
+}
+
+const IndexItem *find(const Index &index, const char *name) {
+    for (const IndexItem &item : index.items())
+        if (equal(str(index.name(item)), str(name))) return &item;
+    return nullptr;
+}
+
+bool same_ranges(const Layout &layout, const RecordView &record) {
+    const size_t count = layout.ranges.size();
+    return record.head->range_count == count &&
+           compare(record.ranges, layout.ranges.data(), count * sizeof(Range)) == 0;
+}
+
+// Compares the content of an entry that is ready otherwise.
+void compare_content(const Place &place, EntryView *entry) {
+    const auto damaged = [&](const char *reason) {
+        entry->state = State::damaged;
+        entry->reason.add(reason);
+    };
+    const auto unknown = [&](const Trouble &problem) {
+        entry->reason.add("it could not be compared: ").add(problem.text.data);
+    };
+    StoredFile stored;
+    stored.read(place.index(), entry->name);
+    if (!stored.is_record()) return damaged("its record is not what was written");
+    Wanted wanted;
+    wanted.path = entry->origin;
+    int fd;
+    sys::FileIdentity file, copied;
+    Trouble problem = open_original(wanted, &fd, &file);
+    const Descriptor source(fd);
+    if (!problem.ok()) return unknown(problem);
+    const Descriptor target(open_copy_at(place, entry->path, &copied, &problem));
+    if (target < 0) return unknown(problem);
+    Layout layout;
+    const LaidOut laid = lay_out(source, file.size, entry->item->bias, &layout);
+    if (laid.refused) {
+        damaged("its original ");
+        entry->reason.add(laid.refused);
+        return;
+    }
+    if (!laid.ok()) return unknown(failed_call("read", laid.error));
+    if (!same_ranges(layout, stored.record())) return damaged("its record tells of other ranges");
+    u64 differs;
+    problem = compare_copy(layout, source, target, &differs);
+    if (!problem.ok()) return unknown(problem);
+    if (differs == ~0ull) return;
+    // Not damaged where the original was replaced while it was read.
+    entry->state = state_of_original(entry->name, *entry->item, entry->origin, &entry->reason);
+    if (entry->state != State::ready) return;
+    damaged("it differs from its original in the 2 MiB at offset 0x");
+    entry->reason.add_hex(differs);
+}
+
+// Looks at one entry, content too. False where it is gone, or a note.
+bool check(const Place &place, const char *name, Index *index, EntryView *out) {
+    Boot boot;
+    if (index->read(place, boot)) return false;
+    const IndexItem *item = find(*index, name);
+    if (!item || item->kind == IndexItem::Kind::note) return false;
+    *out = {};
+    view(place, *index, *item, out);
+    if (out->state == State::ready && !out->reason.size) compare_content(place, out);
+    return true;
+}
+
+}  // namespace
+
+Trouble each_entry(const Place &place, void (*visit)(void *, const EntryView &), void *context) {
+    Boot boot;
+    Index index;
+    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    for (const IndexItem &item : index.items()) {
+        EntryView entry;
+        view(place, index, item, &entry);
+        visit(context, entry);
+    }
+    return {};
+}
+
+Trouble verify_entry(Place &place, const char *name, void (*visit)(void *, const EntryView &),
+                     void *context, bool *removed) {
+    Index index;
+    EntryView entry;
+    *removed = false;
+    if (!check(place, name, &index, &entry)) return {};
+    if (entry.state != State::damaged) {
+        visit(context, entry);
+        return {};
+    }
+    bool waited;
+    const Trouble locked = place.lock(kPatientTries, &waited);
+    if (!locked.ok()) {
+        entry.reason.add("; it cannot be removed: ").add(locked.text.data);
+        visit(context, entry);
+        return {};
+    }
+    const Held held(place);
+    // Looked at again: a builder may have been at it just then.
+    if (!check(place, name, &index, &entry)) return {};
+    if (entry.state == State::damaged) {
+        Boot boot;
+        drop_record(place, name, boot);
+        sys::FileIdentity there;
+        constexpr int kNoFollow = 0x100;
+        *removed = failed(sys::identify_at(place.index(), name, kNoFollow, &there));
+        if (!*removed) entry.reason.add("; it cannot be removed");
+    }
+    visit(context, entry);
+    return {};
+}
+
+namespace {
+
+struct Pruning {
+    Place &place;
+    void (*visit)(void *, const RemovedView &);
+    void *context;
+    Boot boot;
+
+    void tell(const char *what, const char *why, u64 freed) const {
+        visit(context, {what, why, freed});
+    }
+    Trouble prune();
+    void drop_useless(const Index &index);
+    Trouble evict();
+};
+
+void Pruning::drop_useless(const Index &index) {
+    for (const IndexItem &item : index.items()) {
+        EntryView entry;
+        view(place, index, item, &entry);
+        if (entry.state == State::ready) continue;
+        const u64 freed = drop_record(place, entry.name, boot);
+        const bool note = item.kind == IndexItem::Kind::note;
+        const char *why = note ? "a note that is out of date" : entry.reason.data;
+        tell(*entry.origin ? entry.origin : entry.name, why, note ? 0 : freed);
+    }
+}
+
+// The least recently used first, whatever was used lately: somebody asked for it.
+Trouble Pruning::evict() {
+    for (;;) {
+        if (used_bytes(place) <= place.spec().limit) return {};
+        Index index;
+        if (const long error = index.read(place, boot))
+            return failed_call("reading v1/index", error);
+        const char *oldest = nullptr;
+        u64 when = ~0ull;
+        for (const IndexItem &item : index.items()) {
+            if (item.kind != IndexItem::Kind::record) continue;
+            u64 last = 0;
+            for (const IndexItem &other : index.items())
+                if (equal(str(index.path(other)), str(index.path(item))))
+                    last = max(last, other.used);
+            if (last >= when) continue;
+            when = last;
+            oldest = index.path(item);
+        }
+        if (!oldest) return {};
+        u64 freed = drop_copy(place, index, oldest);
+        if (!freed) return {};
+        for (const IndexItem &item : index.items()) {
+            if (!equal(str(index.path(item)), str(oldest))) continue;
+            const char *origin = index.text(item.origin);
+            tell(*origin ? origin : index.name(item), "the store is larger than its limit", freed);
+            freed = 0;
+        }
+    }
+}
+
+Trouble Pruning::prune() {
+    Names names;
+    if (const long error = names.read(place.tmp())) return failed_call("reading v1/tmp", error);
+    for (const char *name; names.next(&name);) {
+        const u64 freed = disk_bytes(place.tmp(), name);
+        if (const long error = remove_tree(place.tmp(), name))
+            return failed_call("removing from v1/tmp", error);
+        tell(name, "left by a builder that was killed", freed);
+    }
+    Index index;
+    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    drop_useless(index);
+    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    if (const u64 freed = drop_orphan_copies(place, index))
+        tell("v1/objects", "copies that no record tells of", freed);
+    return evict();
+}
+
+}  // namespace
+
+Trouble prune_store(Place &place, void (*visit)(void *, const RemovedView &), void *context) {
+    bool waited;
+    const Trouble locked = place.lock(kPatientTries, &waited, false);
+    if (!locked.ok()) return locked;
+    const Held held(place);
+    Pruning pruning{place, visit, context, {}};
+    return pruning.prune();
+}
+
+Trouble clear_store(Place &place, u64 *freed) {
+    bool waited;
+    const Trouble locked = place.lock(kPatientTries, &waited, false);
+    if (!locked.ok()) return locked;
+    const Held held(place);
+    *freed = used_bytes(place);
+    return place.remove_all();
+}
+
+}  // namespace pht

@@ -1,0 +1,36 @@
+// What a store's file system does with a file written in steps of 2 MiB: tried, then remembered for
+// this kernel and file system.
+#pragma once
+
+#include "place.h"
+
+namespace pht {
+
+enum class Verdict : u8 {
+    unknown,
+    written,  // huge right after writing
+    evicted,  // only after write-back and eviction
+    never,
+};
+inline constexpr const char *kVerdictNames[] = {"unknown", "written", "evicted", "never"};
+
+// What was found out; unknown where it was not yet. Of what was not huge for a day, which a moment
+// without free 2 MiB may have caused.
+Verdict remembered_verdict(const Place &place);
+
+Trouble remember(const Place &place, Verdict verdict);
+
+// As remembered, else tried with a small file. The lock must be held.
+Trouble judge(const Place &place, Verdict *verdict);
+
+// What came of a copy that was just written there: written where it is huge, else unknown.
+Verdict judge_copy(int copy, u64 offset);
+
+// Writes 4 MiB to an empty file as a copy is written, and says what became of it.
+Trouble try_file(int fd, Verdict *verdict);
+
+// Whether huge pages are disabled for this process (prctl(PR_SET_THP_DISABLE)): then what it sees
+// says nothing about the machine.
+bool has_huge_pages_disabled();
+
+}  // namespace pht

@@ -1,0 +1,39 @@
+// Entries made ahead of their use: on disk for good, and on 2 MiB pages at the next fault.
+#pragma once
+
+#include "entry.h"
+
+namespace pht {
+
+struct Made {
+    enum class Status : u8 {
+        built,
+        promoted,  // it was there, and is now on disk for good
+        present,
+        refused,  // `problem` says why
+    };
+    Status status = Status::refused;
+    Trouble problem;
+    bool small = false;   // the kernel gave it small pages
+    bool looked = false;  // whether `huge` was looked at
+    u64 size = 0;         // of the copy, bytes
+    u64 written = 0;      // 0 too where a copy of the same content was there
+    u64 huge = 0;         // of the copy, in 2 MiB pages now
+};
+inline constexpr const char *kMadeNames[] = {"built", "promoted", "present", "refused"};
+
+// Makes sure that an open store has a lasting entry of one file for one load bias. What is there
+// already is not written again. Takes the lock for this object only, so that others get their turn.
+void warm_entry(Place &place, const Wanted &wanted, Keep &keep, Made *made);
+
+// What is wrong with the copy of an entry; ok where the core would map it as far as can be told
+// without comparing content.
+Trouble why_not_mapped(const Place &place, const RecordView &record);
+
+// Makes a copy in shared memory huge. 0 where it is, if only in part, or -errno.
+long collapse_copy(const Place &place, const char *path);
+
+// How often the lock is tried where somebody asked for what is written: half a minute.
+inline constexpr unsigned kPatientTries = 7500;
+
+}  // namespace pht

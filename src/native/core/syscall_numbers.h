@@ -1,0 +1,55 @@
+// System call numbers, from the kernel's own headers. What a build machine's headers are too old
+// for has the same number on every architecture.
+#pragma once
+
+#include <asm/unistd.h>
+
+#ifndef __NR_openat2
+#define __NR_openat2 437
+#endif
+
+namespace pht::sys::nr {
+enum : long {
+    clock_gettime = __NR_clock_gettime,
+    close = __NR_close,
+    exit = __NR_exit,
+    faccessat = __NR_faccessat,
+    fadvise64 = __NR_fadvise64,
+    fchmod = __NR_fchmod,
+    fcntl = __NR_fcntl,
+    fdatasync = __NR_fdatasync,
+    fstatfs = __NR_fstatfs,
+    fsync = __NR_fsync,
+    ftruncate = __NR_ftruncate,
+    getdents64 = __NR_getdents64,
+    getpid = __NR_getpid,
+    getresuid = __NR_getresuid,
+    ioctl = __NR_ioctl,
+    lseek = __NR_lseek,
+    madvise = __NR_madvise,
+    memfd_create = __NR_memfd_create,
+    mkdirat = __NR_mkdirat,
+    mmap = __NR_mmap,
+    mprotect = __NR_mprotect,
+    mremap = __NR_mremap,
+    munmap = __NR_munmap,
+    nanosleep = __NR_nanosleep,
+    openat = __NR_openat,
+    openat2 = __NR_openat2,
+    prctl = __NR_prctl,
+    pread64 = __NR_pread64,
+    prlimit64 = __NR_prlimit64,
+    process_vm_readv = __NR_process_vm_readv,
+    pwrite64 = __NR_pwrite64,
+    read = __NR_read,
+    readlinkat = __NR_readlinkat,
+    renameat2 = __NR_renameat2,
+    rt_sigprocmask = __NR_rt_sigprocmask,
+    statfs = __NR_statfs,
+    statx = __NR_statx,
+    uname = __NR_uname,
+    unlinkat = __NR_unlinkat,
+    utimensat = __NR_utimensat,
+    write = __NR_write,
+};
+}  // namespace pht::sys::nr
