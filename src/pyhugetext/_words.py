@@ -18,6 +18,8 @@ SENTENCES = {
     "excluded": "excluded by a pattern",
     "not_included": "matches none of the include patterns",
     "budget": "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy",
+    "memory_limit": "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little for a "
+    "copy of its own (pyhugetext doctor shows what); warm the store (pyhugetext warm), which needs none",
     "own_code": "own code: holds pyhugetext or the dynamic linker",
     "modified": "modified in memory: a breakpoint, probe or hook is in it",
     "refused": "kernel said no",

@@ -5,6 +5,7 @@ namespace pht::sys::nr {
 enum : long {
     fcntl = 25,
     ioctl = 29,
+    flock = 32,
     faccessat = 48,
     ftruncate = 46,
     openat = 56,
@@ -18,6 +19,7 @@ enum : long {
     readlinkat = 78,
     utimensat = 88,
     exit = 93,
+    nanosleep = 101,
     clock_gettime = 113,
     rt_sigprocmask = 135,
     uname = 160,
