@@ -53,8 +53,10 @@ def sentence(outcome: Outcome) -> str:
     # A region that is covered in part carries the reason of what is not.
     name = _native.STATUSES[status]
     text = SENTENCES[name] or ("kernel said no" if call else "")
-    if call:
-        text = f"{text}: {_native.CALLS[call]} failed"
-        if number:
-            text += f" with {errno.errorcode.get(number, number)}"
-    return text
+    return f"{text}: {failed_call(call, number)}" if call else text
+
+
+def failed_call(call: int, number: int) -> str:
+    """What failed, and with which errno where it is known."""
+    text = f"{_native.CALLS[call]} failed"
+    return f"{text} with {errno.errorcode.get(number, number)}" if number else text

@@ -277,16 +277,13 @@ private:
 void read_own_limits(MemoryRoom *out) {
     const u64 addresses = sys::resource_limit(sys::kLimitAddresses, kNone);
     const u64 data = sys::resource_limit(sys::kLimitData, kNone);
-    out->free_data = out->free;
     if (addresses == kNone && data == kNone) return;
     u64 used[2];
-    if (!used_addresses(&used[0], &used[1])) {
+    if (!used_addresses(&used[0], &used[1]))
         out->known = {Status::memory_limit, Call::read, sys::kEio};
-        return;
-    }
-    if (addresses != kNone) out->free = min(out->free, less(addresses, used[0]));
-    out->free_data = out->free;
-    if (data != kNone) out->free_data = min(out->free_data, less(data, used[1]));
+    else if (addresses != kNone)
+        out->addresses = less(addresses, used[0]);
+    if (data != kNone) out->data = less(data, used[1]);
 }
 
 u64 machine_memory() {
@@ -338,8 +335,9 @@ void memory_room(MemoryRoom *out, int *stat) {
 u64 private_allowance(const MemoryRoom &room, Backing backing, u64 configured, u64 own) {
     if (!room.known.ok()) return 0;
     u64 allowed = min(less(configured, own), room.together);
+    u64 free = min(room.free, room.addresses);
     // A memory file is never mapped writable.
-    const u64 free = backing == Backing::memfd ? room.free : room.free_data;
+    if (backing != Backing::memfd) free = min(free, room.data);
     if (free != kNone) allowed = min(allowed, less((free + own) / kForOne, own));
     return allowed;
 }

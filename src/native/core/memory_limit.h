@@ -10,10 +10,10 @@ namespace pht {
 
 // Bytes. Where nothing limits, sys::kUnlimited.
 struct MemoryRoom {
-    u64 limit = sys::kUnlimited;      // the least of all groups from this process's own up
-    u64 used = 0;                     // of the group with that limit, without what can be reclaimed
-    u64 free = sys::kUnlimited;       // the least that a group, or RLIMIT_AS, leaves
-    u64 free_data = sys::kUnlimited;  // the same, RLIMIT_DATA included: of writable memory
+    u64 limit = sys::kUnlimited;  // the least of all groups from this process's own up
+    u64 used = 0;                 // of the group with that limit, without what can be reclaimed
+    u64 free = sys::kUnlimited;   // the least that a group leaves
+    u64 addresses = sys::kUnlimited, data = sys::kUnlimited;  // RLIMIT_AS and RLIMIT_DATA leave
     // What all processes of a group may still copy, together: an eighth of its limit, less all
     // that they have in shared memory and in huge pages, whosever it is.
     u64 together = sys::kUnlimited;
