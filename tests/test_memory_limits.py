@@ -442,17 +442,15 @@ def test_what_cannot_be_read_leaves_the_program_alone_with_one_sentence(python, 
     code = """
         import json, pyhugetext
         stats = pyhugetext.remap()
-        print(json.dumps([stats.private_bytes,
-                          [r.reason for r in stats.regions if r.coverable_bytes and r.is_main]]))
+        print(json.dumps([stats.private_bytes, [r.reason for r in stats.regions if r.coverable_bytes]]))
     """
     env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
     groups = files(2, "a", **values)
     copied, reasons = room_with(python, tmp_path, "0::/a\n", groups, code, more, **env)
-    if not reasons:
-        pytest.skip("this interpreter has no text of its own")
     assert copied == 0
-    assert "memory limit" in reasons[0]
-    assert f"failed with {error}" in reasons[0]
+    told = [reason for reason in reasons if "memory limit" in reason]
+    assert told
+    assert all(f"failed with {error}" in reason for reason in told), told
 
 
 @pytest.mark.parametrize("own", ["", "garbage\n", "0:\n", "\n\n", "0::/" + "x" * 9000 + "\n", "0::/a"])
