@@ -8,82 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyhugetext.doctor import cgroup, check
+from pyhugetext.doctor import cgroup, process
 from pyhugetext.doctor.pagewalk import Timing
 
-MIB = 1 << 20
+
+GROUPS = {"version": 2, "group": "/a", "limit": 8, "used": 3, "free": 4, "known": (1, 0, 0)}
 
 
-class Groups:
-    """A hierarchy in a directory, and what /proc says of it."""
-
-    def __init__(self, root, monkeypatch, own: str, mount: str) -> None:
-        self.point = root / "mount point"
-        self.proc = {
-            "/proc/self/cgroup": own,
-            "/proc/self/mountinfo": mount.format(point=str(self.point).replace(" ", "\\040")),
-        }
-        monkeypatch.setattr(
-            cgroup, "read_text", lambda path: self.proc.get(path, check.read_text(path))
-        )
-
-    def add(self, path: str, **files: str) -> None:
-        directory = self.point / path
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (directory / name.replace("__", ".")).write_text(text + "\n")
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, cgroup.Memory(2, "/a", 8, 3, 4, "")),
+        (
+            {"limit": None, "group": "", "used": 0, "free": None},
+            cgroup.Memory(2, None, None, None, None, ""),
+        ),
+        ({"limit": None, "group": "", "free": None, "version": 0}, None),
+    ],
+    ids=["a limit", "no limit", "no groups"],
+)
+def test_groups_as_the_core_reads_them(monkeypatch, told, expected):
+    monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **told})
+    assert cgroup.memory() == expected
 
 
-def version_2(tmp_path, monkeypatch, own: str, root: str = "/") -> Groups:
-    mount = f"29 22 0:26 {root} {{point}} rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
-    return Groups(tmp_path, monkeypatch, f"0::{own}\n", mount)
-
-
-def test_no_limit_in_version_2(tmp_path, monkeypatch):
-    groups = version_2(tmp_path, monkeypatch, "/user.slice")
-    groups.add("")
-    groups.add("user.slice", memory__max="max", memory__current=str(5 * MIB))
-    assert cgroup.memory() == cgroup.Memory(2, "/user.slice", None, 5 * MIB)
-
-
-def test_tightest_limit_on_the_way_up_counts(tmp_path, monkeypatch):
-    groups = version_2(tmp_path, monkeypatch, "/a/b/c")
-    groups.add("a", memory__max=str(100 * MIB), memory__current=str(60 * MIB))
-    groups.add("a/b", memory__max=str(300 * MIB), memory__current=str(50 * MIB))
-    groups.add("a/b/c", memory__max="max", memory__current=str(10 * MIB))
-    assert cgroup.memory() == cgroup.Memory(2, "/a", 100 * MIB, 60 * MIB)
-
-
-def test_container_sees_its_part_of_the_hierarchy(tmp_path, monkeypatch):
-    groups = version_2(tmp_path, monkeypatch, "/docker/123/task", root="/docker/123")
-    groups.add("", memory__max=str(64 * MIB), memory__current="0")
-    groups.add("task", memory__max="max", memory__current="0")
-    assert cgroup.memory() == cgroup.Memory(2, "/", 64 * MIB, 0)
-
-
-def test_group_that_is_not_mounted_here(tmp_path, monkeypatch):
-    groups = version_2(tmp_path, monkeypatch, "/somewhere/else")
-    groups.add("", memory__max=str(32 * MIB), memory__current=str(MIB))
-    assert cgroup.memory() == cgroup.Memory(2, "/", 32 * MIB, MIB)
-
-
-def test_version_1_beside_an_empty_version_2(tmp_path, monkeypatch):
-    mount = (
-        "30 29 0:30 / /elsewhere rw - cgroup2 cgroup2 rw\n"
-        "31 29 0:31 / {point} rw - cgroup cgroup rw,memory\n"
-    )
-    own = "9:name=systemd:/\n4:memory,hugetlb:/task\n0::/\n"
-    groups = Groups(tmp_path, monkeypatch, own, mount)
-    groups.add("task", memory__limit_in_bytes=str(96 * MIB), memory__usage_in_bytes=str(90 * MIB))
-    assert cgroup.memory() == cgroup.Memory(1, "/task", 96 * MIB, 90 * MIB)
-    groups.add("task", memory__limit_in_bytes="9223372036854771712")
-    assert cgroup.memory() == cgroup.Memory(1, "/task", None, 90 * MIB)
-
-
-@pytest.mark.parametrize("own", ["", "0::/\n", "garbage\n", "4:memory:\n"])
-def test_nothing_to_be_seen(tmp_path, monkeypatch, own):
-    Groups(tmp_path, monkeypatch, own, "garbage\n1 2 3\n - cgroup2\n")
-    assert cgroup.memory() is None
+def test_groups_that_cannot_be_read_are_a_limit(monkeypatch):
+    status = cgroup._native.STATUSES.index("memory_limit")
+    failed = {"version": 0, "limit": None, "known": (status, cgroup._native.CALLS.index("open"), 13)}
+    monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **failed})
+    told = process._cgroup()
+    assert told.state == "limit"
+    assert "open failed with EACCES" in told.text
 
 
 @given(st.floats(1, 500), st.floats(0, 1), st.floats(0, 1))

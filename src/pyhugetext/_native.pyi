@@ -37,6 +37,21 @@ class RawSnapshot(TypedDict):
     elapsed_ns: int
     regions: list[RawRegion]
 
+@type_check_only
+class MemoryRoom(TypedDict):
+    """What this process may still take; see src/native/core/memory_limit.h. Bytes, None where
+    nothing limits."""
+
+    version: int  # of the control groups; 0 where none was seen
+    group: str  # the one with the limit
+    limit: int | None
+    used: int  # of that group, without what can be reclaimed
+    free: int | None  # the least that a group leaves
+    addresses: int | None  # RLIMIT_AS and RLIMIT_DATA leave
+    data: int | None
+    together: int | None  # all processes of the groups may still copy
+    known: _Outcome
+
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
 CALLS: tuple[str, ...]
@@ -72,6 +87,8 @@ def plan_elsewhere(
     mappings: list[tuple[int, int, int, int, int, int, str, bool]],
 ) -> RawRegion: ...
 def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
+
+def memory_room() -> MemoryRoom: ...
 
 # What doctor asks the machine. Memory is anything writable, steps are counted, times in ns.
 def address_of(memory: memoryview) -> int: ...

@@ -18,6 +18,8 @@ SENTENCES = {
     "excluded": "excluded by a pattern",
     "not_included": "matches none of the include patterns",
     "budget": "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy",
+    "memory_limit": "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little for a "
+    "copy of its own (pyhugetext doctor shows what); warm the store (pyhugetext warm), which needs none",
     "own_code": "own code: holds pyhugetext or the dynamic linker",
     "modified": "modified in memory: a breakpoint, probe or hook is in it",
     "refused": "kernel said no",
@@ -51,8 +53,10 @@ def sentence(outcome: Outcome) -> str:
     # A region that is covered in part carries the reason of what is not.
     name = _native.STATUSES[status]
     text = SENTENCES[name] or ("kernel said no" if call else "")
-    if call:
-        text = f"{text}: {_native.CALLS[call]} failed"
-        if number:
-            text += f" with {errno.errorcode.get(number, number)}"
-    return text
+    return f"{text}: {failed_call(call, number)}" if call else text
+
+
+def failed_call(call: int, number: int) -> str:
+    """What failed, and with which errno where it is known."""
+    text = f"{_native.CALLS[call]} failed"
+    return f"{text} with {errno.errorcode.get(number, number)}" if number else text

@@ -229,6 +229,26 @@ py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
     return marks;
 }
 
+py::dict memory_room() {
+    pht::MemoryRoom room;
+    engine().memory_room(&room);
+    const auto size = [](pht::u64 bytes) -> py::object {
+        if (bytes == pht::sys::kUnlimited) return py::none();
+        return py::int_(bytes);
+    };
+    py::dict out;
+    out["version"] = room.version;
+    out["group"] = text(room.group.data, room.group.size);
+    out["limit"] = size(room.limit);
+    out["used"] = room.used;
+    out["free"] = size(room.free);
+    out["addresses"] = size(room.addresses);
+    out["data"] = size(room.data);
+    out["together"] = size(room.together);
+    out["known"] = outcome(room.known);
+    return out;
+}
+
 template <size_t N> py::tuple names(const char *const (&list)[N]) {
     py::tuple out(N);
     for (size_t i = 0; i < N; ++i) out[i] = list[i];
@@ -260,5 +280,6 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                py::arg("backing"), py::arg("build_id"), py::arg("mappings"));
     module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
                py::arg("count"));
+    module.def("memory_room", &memory_room);
     pht::machine::bind(module);
 }

@@ -34,9 +34,13 @@ const pht::Snapshot *api_plan_elsewhere(const pht::ForeignObject &object) {
     return Engine::plan_elsewhere(object);
 }
 
+void api_memory_room(pht::MemoryRoom *out) {
+    pht::memory_room(out);
+}
+
 const pht::EngineApi api = {api_remap,          api_restore,         api_take_snapshot,
                             api_free_snapshot,  pht::open_elsewhere, pht::read_head,
-                            api_plan_elsewhere, pht::find_entries};
+                            api_plan_elsewhere, pht::find_entries,   api_memory_room};
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. Returns how many regions wait for a store entry; -1 with MemoryError.
@@ -173,6 +177,15 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     return PyLong_FromUnsignedLongLong(bytes);
 }
 
+// shared_allowance(configured, present) -> what copies in shared memory may be, all together.
+PyObject *boot_shared_allowance(PyObject *, PyObject *arguments) {
+    unsigned long long configured, present;
+    if (!PyArg_ParseTuple(arguments, "KK", &configured, &present)) return nullptr;
+    pht::MemoryRoom room;
+    pht::memory_room(&room);
+    return PyLong_FromUnsignedLongLong(pht::shared_allowance(room, configured, present));
+}
+
 // filesystem(fd) -> its type, as in statfs(2).
 PyObject *boot_filesystem(PyObject *, PyObject *argument) {
     const long fd = PyLong_AsLong(argument);
@@ -284,6 +297,7 @@ PyMethodDef methods[] = {
     {"start", boot_start, METH_VARARGS, nullptr},
     {"missing", boot_missing, METH_NOARGS, nullptr},
     {"probe", boot_probe, METH_VARARGS, nullptr},
+    {"shared_allowance", boot_shared_allowance, METH_VARARGS, nullptr},
     {"filesystem", boot_filesystem, METH_O, nullptr},
     {"retry", boot_retry, METH_O, nullptr},
     {"watch", boot_watch, METH_O, nullptr},

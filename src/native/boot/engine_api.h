@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine.h"
+#include "memory_limit.h"
 
 namespace pht {
 
@@ -18,6 +19,7 @@ struct EngineApi {
                          FileHead *out);
     const Snapshot *(*plan_elsewhere)(const ForeignObject &object);  // nullptr: no memory
     long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
+    void (*memory_room)(MemoryRoom *out);  // see core/memory_limit.h; takes no lock
 };
 
 // With the version: the module may have been loaded at start from one installation, and the binding

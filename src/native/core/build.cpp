@@ -1,6 +1,7 @@
 #include "build.h"
 
 #include "descriptor.h"
+#include "memory_limit.h"
 
 namespace pht {
 
@@ -248,6 +249,10 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (backing == Backing::shm) {
         sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {
+            // The huge pages would be charged to this process's group.
+            MemoryTurn turn;
+            const Outcome allowed = turn.take_shared(length, sys::kUnlimited, 0);
+            if (!allowed.ok()) return allowed;
             const long result = collapse(scratch.address(), length);
             if (sys::failed(result)) return refused(Call::collapse, result);
         }

@@ -27,6 +27,7 @@ enum class Status : u8 {
     excluded,       // by a pattern
     not_included,   // by a pattern
     budget,         // the limit for private memory
+    memory_limit,   // a control group or a limit of the process leaves too little for a copy
     own_code,       // holds the code that does the swapping, or the dynamic linker
     modified,       // changed in memory: a breakpoint, a probe, a hook
     refused,        // the kernel said no; the outcome names the call
@@ -46,11 +47,11 @@ enum class Status : u8 {
     no_memory,      // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
-    "pending",     "huge",         "partial",   "restored",     "too_small",   "below_minimum",
-    "excluded",    "not_included", "budget",    "own_code",     "modified",    "refused",
-    "unsupported", "unreadable",   "map_count", "no_huge_page", "file_gone",   "no_store",
-    "untrusted",   "no_entry",     "stale",     "damaged",      "unbuildable", "overlay",
-    "cramped",     "no_memory",
+    "pending",  "huge",         "partial",    "restored",     "too_small",    "below_minimum",
+    "excluded", "not_included", "budget",     "memory_limit", "own_code",     "modified",
+    "refused",  "unsupported",  "unreadable", "map_count",    "no_huge_page", "file_gone",
+    "no_store", "untrusted",    "no_entry",   "stale",        "damaged",      "unbuildable",
+    "overlay",  "cramped",      "no_memory",
 };
 static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
               static_cast<int>(Status::no_memory) + 1);
@@ -74,6 +75,7 @@ enum class Call : u8 {
     mremap,
     statx,
     access,
+    lock,
 };
 // As a person reads them in a manual page.
 inline constexpr const char *kCallNames[] = {
@@ -94,8 +96,9 @@ inline constexpr const char *kCallNames[] = {
     "mremap",
     "statx",
     "access(W_OK)",
+    "flock",
 };
-static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::access) + 1);
+static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::lock) + 1);
 
 struct Outcome {
     Status status = Status::pending;

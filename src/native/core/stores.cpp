@@ -1,6 +1,6 @@
 #include "stores.h"
 
-#include "descriptor.h"
+#include "memory_limit.h"
 #include "trust.h"
 
 namespace pht {
@@ -33,18 +33,10 @@ bool is_cramped() {
     const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
     const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);
     if (addresses == sys::kUnlimited && data == sys::kUnlimited) return false;
-    // Pages: addresses, resident, shared, text, 0, data; see proc_pid_statm(5).
-    u64 pages[6] = {};
-    const Descriptor fd(sys::open("/proc/self/statm"));
-    char text[160];
-    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
-    Cursor cursor{text, text + max<long>(got, 0)};
-    for (u64 &number : pages) {
-        number = cursor.number(10);
-        cursor.spaces();
-    }
-    const auto near = [](u64 limit, u64 used) { return limit < used * kPageSize + kRoomToBuild; };
-    return !cursor.ok || near(addresses, pages[0]) || near(data, pages[5]);
+    u64 used[2];
+    if (!used_addresses(&used[0], &used[1])) return true;
+    const auto near = [](u64 limit, u64 has) { return limit < has + kRoomToBuild; };
+    return near(addresses, used[0]) || near(data, used[1]);
 }
 
 }  // namespace

@@ -133,6 +133,19 @@ __attribute__((always_inline)) inline long memfd_create(const char *name, unsign
 __attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
     return raw(nr::ftruncate, fd, static_cast<long>(size));
 }
+// A lock on an open file that is not waited for: EAGAIN where another process has it; see flock(2).
+__attribute__((always_inline)) inline long try_lock_file(int fd) {
+    constexpr long kExclusive = 2, kNoWait = 4;
+    return raw(nr::flock, fd, kExclusive | kNoWait);
+}
+__attribute__((always_inline)) inline long unlock_file(int fd) {
+    constexpr long kUnlock = 8;
+    return raw(nr::flock, fd, kUnlock);
+}
+__attribute__((always_inline)) inline long pause(u64 nanoseconds) {
+    const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    return raw(nr::nanosleep, reinterpret_cast<long>(time), 0);
+}
 // The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond kLimitFileSize a write or
 // ftruncate(2) raises SIGXFSZ, which kills.
 enum : int { kLimitFileSize = 1, kLimitData = 2, kLimitAddresses = 9 };

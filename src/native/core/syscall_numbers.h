@@ -19,6 +19,7 @@ enum : long {
     fcntl = __NR_fcntl,
     fdatasync = __NR_fdatasync,
     fstatfs = __NR_fstatfs,
+    flock = __NR_flock,
     fsync = __NR_fsync,
     ftruncate = __NR_ftruncate,
     getdents64 = __NR_getdents64,

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "maps.h"
+#include "memory_limit.h"
 #include "plan.h"
 #include "retire.h"
 #include "swap.h"
@@ -310,6 +311,22 @@ Outcome Table::filter(const Region &region, const Request &request) {
     return done();
 }
 
+// Whether a private copy of that size fits in what is left. Where a smaller one did not, in this
+// pass, nobody is asked again.
+Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn) {
+    const u64 own = private_bytes() + prepared_private_;
+    if (request.private_limit < bytes || own > request.private_limit - bytes)
+        return {Status::budget, Call::none, 0};
+    if (bytes >= too_large_) return no_room_;
+    const Outcome outcome = turn->take_private(backing, bytes, request.private_limit, own);
+    // Who waits for another process may well have room.
+    if (!outcome.ok() && outcome.call != Call::lock) {
+        too_large_ = bytes;
+        no_room_ = outcome;
+    }
+    return outcome;
+}
+
 // Builds all planned pages of a region with one backing and keeps those that are huge. On any
 // failure nothing of it is left.
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
@@ -317,10 +334,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     u64 bytes = 0;
     for (const HugePage &page : region.pages)
         if (page.state == HugePage::State::small) bytes += kHugeSize;
-    if (is_private(backing) &&
-        (request.private_limit < bytes ||
-         private_bytes() + prepared_private_ > request.private_limit - bytes))
-        return {Status::budget, Call::none, 0};
+    // Until what is built counts as taken.
+    MemoryTurn turn;
+    if (is_private(backing)) {
+        const Outcome allowed = may_copy(backing, bytes, request, &turn);
+        if (!allowed.ok()) return allowed;
+    }
 
     const bool refusing = refusal_.status == Status::refused &&
                           region.dev_major == refusing_major_ &&
@@ -415,6 +434,7 @@ void Table::prepare(const Request &request, Scope scope) {
         each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }
     prepared_private_ = 0;
+    too_large_ = sys::kUnlimited;
     for (Region *region : regions_) {
         if (!in_scope(*region, scope) || !region->candidate) continue;
         // Of a swapped region only the rest, and on the backing it has.

@@ -17,6 +17,8 @@ struct Request {
     u64 keep_out[2] = {};                  // addresses of objects that are never swapped
 };
 
+class MemoryTurn;
+
 class Table {
 public:
     // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
@@ -68,6 +70,7 @@ private:
     void remove(size_t index);
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     static Outcome filter(const Region &region, const Request &request);
+    Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
@@ -83,6 +86,8 @@ private:
     Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
+    u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why
+    Outcome no_room_;
     // The device whose files the kernel refused to collapse in place: asked once, not per library.
     u32 refusing_major_ = 0, refusing_minor_ = 0;
     Outcome refusal_;

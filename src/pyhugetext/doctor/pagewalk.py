@@ -125,8 +125,7 @@ def _need_memory() -> None:
     found = cgroup.memory()
     available = read_fields("/proc/meminfo").get("MemAvailable", "").split()
     left = [int(available[0]) * 1024] if available else []
-    if found is not None and found.limit is not None:
-        # Page cache that the group may drop is counted as used, so this errs to the careful side.
-        left.append(found.limit - (found.used or 0))
+    if found is not None and found.left is not None:
+        left.append(found.left)
     if left and min(left) < _NEEDED:
         raise OSError(0, "too little memory is free")

@@ -109,10 +109,14 @@ def _cgroup() -> Check:
     }
     if found is None:
         return Check("process", "cgroup", UNKNOWN, "unknown: no memory controller is seen", facts)
-    used = f"{size(found.used)} in use, " if found.used is not None else ""
-    if found.limit is None:
+    if found.unknown:
+        text = f"the memory limit is not known, so nothing is copied: {found.unknown}"
+        return Check("process", "cgroup", LIMIT, text, facts)
+    if found.limit is None or found.left is None or found.used is None:
         text = f"no memory limit (cgroup v{found.version})"
         return Check("process", "cgroup", OK, text, facts)
-    left = found.limit - (found.used or 0)
-    text = f"{used}memory limit {size(found.limit)} (cgroup v{found.version} {found.path})"
-    return Check("process", "cgroup", LIMIT if left < TIGHT else OK, text, facts)
+    text = (
+        f"{size(found.used)} in use, memory limit {size(found.limit)} "
+        f"(cgroup v{found.version} {found.path})"
+    )
+    return Check("process", "cgroup", LIMIT if found.left < TIGHT else OK, text, facts)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 TMPFS = 0x01021994
 HUGE = 2 << 20
 SMALL_FILES = 8 << 20  # what trying a file system and writing records takes at most
-SHARE_OF_MEMORY = 4  # copies in shared memory take a quarter of it at most
 
 # What the last build could not do, for stats(): sentences.
 reasons = []  # type: list[str]
@@ -48,9 +47,10 @@ def build_missing(settings: _settings.Settings, backing: int) -> None:
     if settings.store and not shm_only and _has_home(settings.store):
         stores.append(catalogue.Catalogue(settings.store, settings.store_limit, False))
     if backing != _settings.BACKINGS["store"] and _has_shared_memory(settings.shm_store):
-        limit = min(settings.shm_limit, _memory() // SHARE_OF_MEMORY)
-        store = catalogue.Catalogue(settings.shm_store, limit, True)
-        store.limit_is_own = limit < settings.shm_limit
+        store = catalogue.Catalogue(settings.shm_store, settings.shm_limit, True)
+        # What is in shared memory cannot be reclaimed but by swapping.
+        store.limit = _boot.shared_allowance(settings.shm_limit, _present(store))
+        store.limit_is_own = store.limit < settings.shm_limit
         stores.append(store)
     for store in stores:
         try:
@@ -198,33 +198,14 @@ def _has_home(store: str) -> bool:
     return False
 
 
-def _memory() -> int:
-    """Bytes of memory that this process may use at most: the machine's, or the least limit of the
-    control groups it is in. What is in shared memory cannot be reclaimed but by swapping, and the
-    kernel kills in a group that has no more."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = [pages]
+def _present(store: "Catalogue") -> int:
+    """Bytes of shared memory that the store's copies take now."""
+    from pyhugetext.store import room
+
     try:
-        with open("/proc/self/cgroup", "rb") as file:
-            groups = [line.rstrip(b"\n").split(b":", 2) for line in file]
-    except OSError:
-        groups = []
-    for _, controllers, group in groups:
-        if not controllers:
-            top, name = b"/sys/fs/cgroup", b"memory.max"
-        elif b"memory" in controllers.split(b","):
-            top, name = b"/sys/fs/cgroup/memory", b"memory.limit_in_bytes"
-        else:
-            continue
-        # In a container the group may be mounted at the top, and the way to it not be there.
-        steps = [step for step in group.split(b"/") if step]
-        for count in range(len(steps) + 1):
-            try:
-                with open(b"/".join([top, *steps[:count], name]), "rb") as file:
-                    limits.append(int(file.read()))
-            except (OSError, ValueError):  # not there, or `max`
-                continue
-    return min(limits)
+        return room.used_bytes(store)
+    except OSError:  # it is not there yet
+        return 0
 
 
 def _has_shared_memory(path: str) -> bool:
