@@ -1,6 +1,6 @@
 # Held against the module by tests/test_stubs.py.
 
-from typing import TypedDict, type_check_only
+from typing import Optional, TypedDict, type_check_only
 
 from typing_extensions import TypeAlias
 
@@ -51,6 +51,17 @@ class MemoryRoom(TypedDict):
     data: int | None
     together: int | None  # all processes of the groups may still copy
     known: _Outcome
+class RawLayout(TypedDict, total=False):
+    """Where in a copy is what; only `refused` where the file cannot be represented."""
+
+    refused: Optional[str]  # the end of a sentence about the file
+    pieces: list[tuple[int, int, int]]  # offset in the copy, offset in the original, bytes
+    patches: list[tuple[int, bytes]]  # offset in the copy; they go over the pieces
+    ranges: list[tuple[int, int, int]]  # what can be mapped huge: virtual address, bytes, offset
+    size: int
+    build_id: bytes
+    build_id_at: int  # in the copy
+    header_size: int
 
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
@@ -89,6 +100,8 @@ def plan_elsewhere(
 def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
 
 def memory_room() -> MemoryRoom: ...
+# A copy of an ELF file; see src/native/builder/layout.h. OSError where it cannot be read.
+def lay_out(fd: int, size: int, bias: int) -> RawLayout: ...
 
 # What doctor asks the machine. Memory is anything writable, steps are counted, times in ns.
 def address_of(memory: memoryview) -> int: ...

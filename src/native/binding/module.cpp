@@ -249,6 +249,48 @@ py::dict memory_room() {
     return out;
 }
 
+// What is laid out where in a copy; see builder/layout.h.
+py::dict layout(const pht::Layout &made) {
+    const auto *bytes = reinterpret_cast<const char *>(made.bytes.data());
+    py::list pieces, patches, ranges;
+    for (const pht::CopyPiece &piece : made.pieces)
+        pieces.append(py::make_tuple(piece.at, piece.origin, piece.length));
+    for (const pht::Patch &patch : made.patches)
+        patches.append(py::make_tuple(patch.at, py::bytes(bytes + patch.from, patch.size)));
+    for (const pht::Range &range : made.ranges)
+        ranges.append(py::make_tuple(range.address, range.length, range.offset));
+    py::dict out;
+    out["refused"] = py::none();
+    out["pieces"] = pieces;
+    out["patches"] = patches;
+    out["ranges"] = ranges;
+    out["size"] = made.size;
+    out["build_id"] =
+        py::bytes(reinterpret_cast<const char *>(made.build_id.bytes), made.build_id.size);
+    out["build_id_at"] = made.build_id_at;
+    out["header_size"] = made.header_size;
+    return out;
+}
+
+py::dict lay_out(int fd, pht::u64 size, pht::u64 bias) {
+    const pht::EngineApi &api = engine();
+    const pht::Layout *made = nullptr;
+    pht::LaidOut result;
+    {
+        const py::gil_scoped_release released;
+        result = api.lay_out(fd, size, bias, &made);
+    }
+    if (result.error) throw_errno(result.error);
+    if (result.refused) {
+        py::dict out;
+        out["refused"] = result.refused;
+        return out;
+    }
+    const std::unique_ptr<const pht::Layout, void (*)(const pht::Layout *)> owner(made,
+                                                                                  api.free_layout);
+    return layout(*made);
+}
+
 template <size_t N> py::tuple names(const char *const (&list)[N]) {
     py::tuple out(N);
     for (size_t i = 0; i < N; ++i) out[i] = list[i];
@@ -281,5 +323,6 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
                py::arg("count"));
     module.def("memory_room", &memory_room);
+    module.def("lay_out", &lay_out, py::arg("fd"), py::arg("size"), py::arg("bias"));
     pht::machine::bind(module);
 }

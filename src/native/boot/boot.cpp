@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <sys/vfs.h>
 
+#include <new>
+
 #include "defaults.h"
 #include "engine_api.h"
 
@@ -38,9 +40,29 @@ void api_memory_room(pht::MemoryRoom *out) {
     pht::memory_room(out);
 }
 
+void api_free_layout(const pht::Layout *layout) {
+    auto *owned = const_cast<pht::Layout *>(layout);
+    owned->~Layout();
+    pht::unmap_memory(owned, sizeof *owned);
+}
+
+// Needs no lock, and so no memory of the engine's.
+pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
+    void *memory = pht::map_memory(sizeof(pht::Layout));
+    if (!memory) return {nullptr, -pht::sys::kEnomem};
+    auto *layout = new (memory) pht::Layout;
+    const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
+    if (done.ok())
+        *out = layout;
+    else
+        api_free_layout(layout);
+    return done;
+}
+
 const pht::EngineApi api = {api_remap,          api_restore,         api_take_snapshot,
                             api_free_snapshot,  pht::open_elsewhere, pht::read_head,
-                            api_plan_elsewhere, pht::find_entries,   api_memory_room};
+                            api_plan_elsewhere, pht::find_entries,   api_memory_room,
+                            api_lay_out,        api_free_layout};
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. Returns how many regions wait for a store entry; -1 with MemoryError.

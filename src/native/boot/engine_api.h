@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine.h"
+#include "layout.h"
 #include "memory_limit.h"
 
 namespace pht {
@@ -20,6 +21,9 @@ struct EngineApi {
     const Snapshot *(*plan_elsewhere)(const ForeignObject &object);  // nullptr: no memory
     long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
     void (*memory_room)(MemoryRoom *out);  // see core/memory_limit.h; takes no lock
+    // As lay_out() of the builder; *out only when it went well, to be given back.
+    LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);
+    void (*free_layout)(const Layout *layout);
 };
 
 // With the version: the module may have been loaded at start from one installation, and the binding

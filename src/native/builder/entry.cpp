@@ -32,7 +32,7 @@ Trouble outlast_tick(const sys::FileIdentity &file) {
         return trouble(Trouble::Kind::changed,
                        "was changed a moment ago, where times are whole seconds");
     const u64 since_change = age(file.ctime, file.ctime_ns);
-    if (since_change < kTick) sys::sleep(kTick - since_change);
+    if (since_change < kTick) sys::pause(kTick - since_change);
     return {};
 }
 

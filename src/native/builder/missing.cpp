@@ -39,6 +39,7 @@ private:
     void unfit(const char *reason);
     void build_one(size_t which);
     bool is_forbidden(const Wanted &wanted);
+    void limit_shared_memory();
     void explain(const Wanted &wanted, const Trouble &problem);
     bool judge_by(const Added &added);
     bool collapse(const Wanted &wanted, const Added &added);
@@ -192,6 +193,14 @@ bool Builder::is_forbidden(const Wanted &wanted) {
     return false;
 }
 
+// What is in shared memory cannot be reclaimed but by swapping.
+void Builder::limit_shared_memory() {
+    MemoryRoom room;
+    memory_room(&room);
+    const u64 configured = rules_.shared_memory_limit;
+    place_.limit_to(shared_allowance(room, configured, used_bytes(place_)));
+}
+
 // Remembers what would go wrong again.
 void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     using Kind = Trouble::Kind;
@@ -208,9 +217,21 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     note(wanted, problem.text.data, problem.kind == Kind::full && place_.spec().limit_is_own);
 }
 
+constexpr const char *kNoRoom =
+    "the control group's limit, or the machine's memory, leaves too little for a copy in shared "
+    "memory";
+
 void Builder::build_one(size_t which) {
     const Wanted wanted = wanted_.at(which);
     if (is_forbidden(wanted)) return;
+    // Until what is written counts as taken.
+    MemoryTurn turn;
+    if (place_.spec().shared_memory) {
+        const u64 bytes = wanted.file.size + kPadding / 8;
+        const Outcome allowed =
+            turn.take_shared(bytes, rules_.shared_memory_limit, used_bytes(place_));
+        if (!allowed.ok()) return tell(wanted.path, kNoRoom);
+    }
     Added added;
     const Trouble problem = add_entry(place_, wanted, false, keep_, boot_, &added);
     if (!problem.ok()) return explain(wanted, problem);
@@ -228,6 +249,7 @@ End Builder::build() {
     // The other process builds it. A second copy in shared memory would be one too many.
     if (!lock(&waited)) return End::done;
     const Held held(place_);
+    if (place_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
     if (!fits_here()) return End::next_store;
     for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
@@ -322,8 +344,7 @@ bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *w
         spec = {};
         spec.root = rules.shared_memory;
         spec.shared_memory = true;
-        spec.limit = shared_allowance(memory_room(), rules.shared_memory_limit);
-        spec.limit_is_own = spec.limit < rules.shared_memory_limit;
+        spec.limit = rules.shared_memory_limit;
         end = build_into(spec, rules, host, wanted);
     }
     return end != End::stopped;

@@ -314,7 +314,7 @@ Trouble Place::lock(unsigned tries, bool *waited, bool sweep) {
         for (unsigned n = 0; (result == -sys::kEagain || result == -sys::kEacces) && n < tries;
              ++n) {
             *waited = true;
-            if (sys::sleep(kPause) == -sys::kEintr) {
+            if (sys::pause(kPause) == -sys::kEintr) {
                 let_go(&lock_);
                 return trouble(Trouble::Kind::interrupted, str(spec_.root),
                                ": a signal came while another process was writing to it");

@@ -51,6 +51,11 @@ public:
     int objects() const { return objects_; }
     int tmp() const { return tmp_; }
     void evict_used() { spec_.evicts_used = true; }
+    // Of this process alone, where it is less than the store's: another may have room.
+    void limit_to(u64 bytes) {
+        spec_.limit_is_own = bytes < spec_.limit;
+        spec_.limit = min(spec_.limit, bytes);
+    }
 
     // Puts a small file in place of whatever has that name in a directory of this store.
     Trouble write_file(int directory, const char *name, const void *data, size_t size, bool durable,

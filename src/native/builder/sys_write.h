@@ -82,12 +82,6 @@ inline long unlock(int fd) {
     return set_lock(fd, 2);
 }
 
-// Sleeps; EINTR when a signal handler ran meanwhile.
-inline long sleep(u64 nanoseconds) {
-    const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-    return raw(nr::nanosleep, reinterpret_cast<long>(time), 0);
-}
-
 // What statfs(2) tells of a file system.
 struct FileSystem {
     u64 type = 0, block_size = 0, blocks = 0, free = 0, available = 0, files = 0, free_files = 0;

@@ -120,7 +120,7 @@ long collapse_copy(const Place &place, const char *path) {
     const Descriptor copy(fd);
     long result = -sys::kEinval;
     for (const u64 pause : kPauses) {
-        if (pause && sys::sleep(pause) == -sys::kEintr) return -sys::kEintr;
+        if (pause && sys::pause(pause) == -sys::kEintr) return -sys::kEintr;
         u64 huge = 0;
         result = probe_huge(copy, 0, round_down(file.size, kHugeSize), true, &huge);
         if (huge) return 0;

@@ -53,61 +53,15 @@ bool loadable(const Elf64_Phdr *headers, size_t count) {
 // The build-id as the dynamic linker's view of the object gives it: of the last note that has one.
 void read_build_id(int fd, const Elf64_Phdr *headers, size_t count, BuildId *out) {
     u8 notes[kNotesLimit];
-    Object object;
+    Notes found;
     for (size_t i = 0; i < count; ++i) {
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_NOTE) continue;
         const size_t size = min(header.p_filesz, static_cast<u64>(sizeof notes));
         if (read_all(fd, notes, size, header.p_offset).ok())
-            read_notes(notes, size, header.p_align, &object);
+            read_notes(notes, size, header.p_align, &found);
     }
-    *out = object.build_id;
-}
-
-// Fills the place of a swapped mapping with what the loader had put there: the file's segments,
-// the later over the earlier, and nothing between them.
-bool add_originals(const ForeignObject &object, u64 from, u64 to, Array<PlainMapping> *out) {
-    for (u64 at = from; at < to;) {
-        const Elf64_Phdr *covering = nullptr;
-        u64 stop = to;
-        for (size_t i = 0; i < object.count; ++i) {
-            const Elf64_Phdr &header = object.headers[i];
-            if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
-            const u64 start = round_down(object.load_bias + header.p_vaddr, kPageSize);
-            const u64 end = round_up(object.load_bias + header.p_vaddr + header.p_memsz, kPageSize);
-            if (start <= at && at < end) {
-                covering = &header;
-                stop = min(to, end);
-            }
-        }
-        for (size_t i = 0; i < object.count; ++i) {
-            const Elf64_Phdr &header = object.headers[i];
-            const u64 start = round_down(object.load_bias + header.p_vaddr, kPageSize);
-            if (header.p_type == PT_LOAD && header.p_memsz && start > at) stop = min(stop, start);
-        }
-        if (covering) {
-            const u64 start = round_down(object.load_bias + covering->p_vaddr, kPageSize);
-            const u64 file_end =
-                round_up(object.load_bias + covering->p_vaddr + covering->p_filesz, kPageSize);
-            const bool from_file = at < file_end;
-            if (from_file) stop = min(stop, file_end);
-            const PlainMapping mapping = {
-                at,
-                stop,
-                from_file ? round_down(covering->p_offset, kPageSize) + (at - start) : 0,
-                from_file ? object.inode : 0,
-                from_file ? object.dev_major : 0,
-                from_file ? object.dev_minor : 0,
-                (covering->p_flags & PF_R) != 0,
-                (covering->p_flags & PF_W) != 0,
-                (covering->p_flags & PF_X) != 0,
-                false,
-            };
-            if (!out->push(mapping)) return false;
-        }
-        at = stop;
-    }
-    return true;
+    *out = found.build_id;
 }
 
 void mark_swapped(const ForeignObject &object, Region *region) {
@@ -174,12 +128,15 @@ bool plan_elsewhere(const ForeignObject &object, Region *out) {
                        &out->object))
         return false;
     out->object.build_id = object.build_id;
+    const MappedFile file = {object.inode, object.dev_major, object.dev_minor};
     Array<PlainMapping> originals;
     for (size_t i = 0; i < object.mapping_count; ++i) {
         const ForeignMapping &mapping = object.mappings[i];
-        const bool added = mapping.swapped ? add_originals(object, mapping.plain.start,
-                                                           mapping.plain.end, &originals)
-                                           : originals.push(mapping.plain);
+        // The place of a swapped mapping is filled with what the loader had put there.
+        const bool added = mapping.swapped
+                               ? add_loaded(object.load_bias, object.headers, object.count, file,
+                                            mapping.plain.start, mapping.plain.end, &originals)
+                               : originals.push(mapping.plain);
         if (!added) return false;
     }
     if (!plan(*out, originals, false)) return false;

@@ -366,7 +366,9 @@ Outcome MemoryTurn::wait() {
         if (result != -sys::kEagain || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
             return {Status::memory_limit, Call::lock, static_cast<u16>(-result)};
         const u64 began = sys::now();
-        sys::pause(kPause);
+        // A signal is the program's: it does not wait for others' memory.
+        if (sys::pause(kPause) == -sys::kEintr)
+            return {Status::memory_limit, Call::lock, sys::kEintr};
         const u64 waited = max(sys::since(began), kPause);
         const u64 left = __atomic_load_n(&patience, __ATOMIC_RELAXED);
         __atomic_store_n(&patience, less(left, waited), __ATOMIC_RELAXED);

@@ -32,7 +32,8 @@ bool property_wants_bti(const u8 *at, u64 size) {
 
 }  // namespace
 
-void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
+void read_notes(const u8 *at, u64 size, u64 alignment, Notes *out) {
+    const u8 *const begin = at;
     if (alignment != 8) alignment = 4;
     while (size >= 12) {
         const u64 name_size = word(at), value_size = word(at + 4);
@@ -44,6 +45,8 @@ void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
             if (type == kBuildIdNote && value_size <= sizeof out->build_id.bytes) {
                 out->build_id.size = static_cast<u8>(value_size);
                 copy(out->build_id.bytes, value, value_size);
+                out->build_id_at = static_cast<u64>(value - begin);
+                out->found = true;
             } else if (type == kPropertyNote) {
 #if defined(__aarch64__)
                 out->bti = property_wants_bti(value, value_size);
@@ -59,30 +62,40 @@ void read_notes(const u8 *at, u64 size, u64 alignment, Object *out) {
     }
 }
 
-bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
-                   Object *out) {
-    out->load_bias = load_bias;
-    out->headers = reinterpret_cast<u64>(headers);
-    out->is_main = is_main;
-    out->low = ~0ull;
+template <class Memory>
+bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count,
+                   Array<Segment, Memory> *out, u64 *low, u64 *high) {
+    *low = ~0ull;
+    *high = 0;
     for (size_t i = 0; i < count; ++i) {
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
         const u64 at = load_bias + header.p_vaddr;
         const Segment segment = {round_down(at, kPageSize),
                                  round_up(at + header.p_memsz, kPageSize),
-                                 (header.p_flags & PF_W) != 0};
-        if (!out->segments.push(segment)) return false;
-        out->low = min(out->low, segment.start);
-        out->high = max(out->high, segment.end);
+                                 (header.p_flags & PF_W) != 0, (header.p_flags & PF_X) != 0};
+        if (!out->push(segment)) return false;
+        *low = min(*low, segment.start);
+        *high = max(*high, segment.end);
     }
-    if (out->segments.empty()) out->low = 0;
+    if (out->empty()) *low = 0;
     return true;
+}
+template bool read_segments<Mapped>(u64, const Elf64_Phdr *, size_t, Array<Segment, Mapped> *,
+                                    u64 *, u64 *);
+
+bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
+                   Object *out) {
+    out->load_bias = load_bias;
+    out->headers = reinterpret_cast<u64>(headers);
+    out->is_main = is_main;
+    return read_segments(load_bias, headers, count, &out->segments, &out->low, &out->high);
 }
 
 bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
                  Object *out) {
     if (!read_segments(load_bias, headers, count, is_main, out)) return false;
+    Notes notes;
     for (size_t i = 0; i < count; ++i) {
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_NOTE) continue;
@@ -91,10 +104,12 @@ bool read_object(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is
         for (const Segment &segment : out->segments) {
             if (at < segment.start || at >= segment.end || header.p_memsz > segment.end - at)
                 continue;
-            read_notes(reinterpret_cast<const u8 *>(at), header.p_memsz, header.p_align, out);
+            read_notes(reinterpret_cast<const u8 *>(at), header.p_memsz, header.p_align, &notes);
             break;
         }
     }
+    out->build_id = notes.build_id;
+    out->bti = notes.bti;
     return true;
 }
 

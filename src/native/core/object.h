@@ -10,7 +10,7 @@ namespace pht {
 // A PT_LOAD at its place in memory, rounded to pages.
 struct Segment {
     u64 start, end;
-    bool writable;
+    bool writable, executable;
 };
 
 struct BuildId {
@@ -28,12 +28,23 @@ struct Object {
     Array<Segment> segments;
 };
 
-// Takes the segments from program headers. Returns false when memory ran out.
+// Takes the segments from program headers, and their span. Returns false when memory ran out.
+template <class Memory>
+bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count,
+                   Array<Segment, Memory> *out, u64 *low, u64 *high);
 bool read_segments(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
                    Object *out);
 
+// What the notes of an object say of it. Of several build-ids the last one counts.
+struct Notes {
+    BuildId build_id;
+    u64 build_id_at = 0;  // where its bytes are, from the begin of the PT_NOTE that holds it
+    bool found = false;   // a build-id, even an empty one; for who reads several PT_NOTEs
+    bool bti = false;
+};
+
 // Takes build-id and properties from the bytes of a PT_NOTE.
-void read_notes(const u8 *at, u64 size, u64 alignment, Object *out);
+void read_notes(const u8 *at, u64 size, u64 alignment, Notes *out);
 
 // Reads the program headers and notes of an object in memory. Must be called while the object
 // cannot go away (inside dl_iterate_phdr). Returns false when memory ran out.

@@ -4,11 +4,6 @@ namespace pht {
 
 namespace {
 
-bool same_file(const Region &region, const PlainMapping &mapping) {
-    return mapping.inode == region.inode && mapping.dev_major == region.dev_major &&
-           mapping.dev_minor == region.dev_minor;
-}
-
 // The file behind an object is the one behind its first executable mapping.
 bool find_file(Region &region, const Array<PlainMapping> &mappings) {
     for (const PlainMapping &mapping : mappings) {
@@ -23,9 +18,10 @@ bool find_file(Region &region, const Array<PlainMapping> &mappings) {
     return false;
 }
 
-struct Builder {
-    Region &region;
+template <class Memory> struct Builder {
+    const Outline &object;
     u64 low_offset;  // in the file; of what is mapped at the object's begin
+    Array<Piece, Memory> *pieces;
     bool memory = true;
 
     void add(u64 start, u64 end, u64 offset, Piece::Kind kind, bool of_segment) {
@@ -33,30 +29,35 @@ struct Builder {
         const bool filler = readable && !of_segment;
         // Not where the dynamic linker's mapping of the whole file has it: a mapping of the
         // program's own, which came to lie there and is not ours to replace.
-        if (filler && offset - low_offset != start - region.object.low) return;
-        if (!region.pieces.push({start, end, offset, kind, filler})) memory = false;
+        if (filler && offset - low_offset != start - object.low) return;
+        if (!pieces->push({start, end, offset, kind, filler})) memory = false;
     }
 
-    // Adds [start, end) less what belongs to writable segments.
+    // Adds [start, end) less what belongs to writable segments, and what of the others is not
+    // mapped as its segment says.
     void add_unwritable(u64 start, u64 end, u64 offset, Piece::Kind kind) {
         u64 at = start;
         while (at < end) {
             // The segments that cover `at`, up to where the first ends or another begins.
             u64 stop = end;
-            bool writable = false, of_segment = false;
-            for (const Segment &segment : region.object.segments) {
+            bool writable = false, executable = false, other = false;
+            for (size_t i = 0; i < object.count; ++i) {
+                const Segment &segment = object.segments[i];
                 if (segment.start > at) stop = min(stop, segment.start);
                 if (segment.start > at || at >= segment.end) continue;
                 stop = min(stop, segment.end);
-                (segment.writable ? writable : of_segment) = true;
+                (segment.writable ? writable : segment.executable ? executable : other) = true;
             }
-            if (!writable) add(at, stop, offset + (at - start), kind, of_segment);
+            const bool as_loaded =
+                kind == Piece::Kind::text ||
+                (kind == Piece::Kind::readonly ? other || !executable : !other && !executable);
+            if (!writable && as_loaded)
+                add(at, stop, offset + (at - start), kind, executable || other);
             at = stop;
         }
     }
 
     void add_mapping(const PlainMapping &mapping, u64 start, u64 end) {
-        const Object &object = region.object;
         start = max(start, object.low);
         end = min(end, object.high);
         if (start >= end || mapping.shared || mapping.writable) return;
@@ -64,13 +65,12 @@ struct Builder {
         if (!mapping.readable && !mapping.executable)
             add_unwritable(start, end, offset,
                            mapping.inode ? Piece::Kind::padding : Piece::Kind::guard);
-        else if (mapping.readable && same_file(region, mapping))
+        else if (mapping.readable && object.file.is_of(mapping))
             add_unwritable(start, end, offset,
                            mapping.executable ? Piece::Kind::text : Piece::Kind::readonly);
     }
 
     void add_hole(u64 start, u64 end) {
-        const Object &object = region.object;
         if (!object.is_main) {
             start = max(start, object.low);
             end = min(end, object.high);
@@ -80,6 +80,74 @@ struct Builder {
 };
 
 }  // namespace
+
+template <class Memory>
+bool find_pieces(const Outline &object, const PlainMapping *mappings, size_t count,
+                 Array<Piece, Memory> *out) {
+    const u64 from = round_down(object.low, kHugeSize), to = round_up(object.high, kHugeSize);
+    Builder<Memory> builder{object, 0, out};
+    for (size_t i = 0; i < count; ++i)
+        if (mappings[i].start == object.low && object.file.is_of(mappings[i]))
+            builder.low_offset = mappings[i].offset;
+    u64 at = from;
+    for (size_t i = 0; i < count; ++i) {
+        const PlainMapping &mapping = mappings[i];
+        if (mapping.end <= from) continue;
+        if (mapping.start >= to) break;
+        if (mapping.start > at) builder.add_hole(at, mapping.start);
+        builder.add_mapping(mapping, max(mapping.start, from), min(mapping.end, to));
+        at = max(at, mapping.end);
+    }
+    if (at < to) builder.add_hole(at, to);
+    return builder.memory;
+}
+template bool find_pieces<Mapped>(const Outline &, const PlainMapping *, size_t,
+                                  Array<Piece, Mapped> *);
+
+template <class Memory>
+bool add_loaded(u64 load_bias, const Elf64_Phdr *headers, size_t count, const MappedFile &file,
+                u64 from, u64 to, Array<PlainMapping, Memory> *out) {
+    for (u64 at = from; at < to;) {
+        const Elf64_Phdr *covering = nullptr;
+        u64 stop = to;
+        for (size_t i = 0; i < count; ++i) {
+            const Elf64_Phdr &header = headers[i];
+            if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
+            const u64 start = round_down(load_bias + header.p_vaddr, kPageSize);
+            const u64 end = round_up(load_bias + header.p_vaddr + header.p_memsz, kPageSize);
+            if (start > at) stop = min(stop, start);
+            if (start > at || at >= end) continue;
+            covering = &header;
+            stop = min(stop, end);
+        }
+        if (covering) {
+            const u64 start = round_down(load_bias + covering->p_vaddr, kPageSize);
+            const u64 file_end =
+                round_up(load_bias + covering->p_vaddr + covering->p_filesz, kPageSize);
+            const bool from_file = at < file_end;
+            if (from_file) stop = min(stop, file_end);
+            const PlainMapping mapping = {
+                at,
+                stop,
+                from_file ? round_down(covering->p_offset, kPageSize) + (at - start) : 0,
+                from_file ? file.inode : 0,
+                from_file ? file.dev_major : 0,
+                from_file ? file.dev_minor : 0,
+                (covering->p_flags & PF_R) != 0,
+                (covering->p_flags & PF_W) != 0,
+                (covering->p_flags & PF_X) != 0,
+                false,
+            };
+            if (!out->push(mapping)) return false;
+        }
+        at = stop;
+    }
+    return true;
+}
+template bool add_loaded<Pooled>(u64, const Elf64_Phdr *, size_t, const MappedFile &, u64, u64,
+                                 Array<PlainMapping, Pooled> *);
+template bool add_loaded<Mapped>(u64, const Elf64_Phdr *, size_t, const MappedFile &, u64, u64,
+                                 Array<PlainMapping, Mapped> *);
 
 bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
     const Object &object = region.object;
@@ -92,46 +160,28 @@ bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
         return true;
     }
 
-    const u64 from = round_down(object.low, kHugeSize), to = round_up(object.high, kHugeSize);
-    Builder builder{region, 0};
-    for (const PlainMapping &mapping : mappings)
-        if (mapping.start == object.low && same_file(region, mapping))
-            builder.low_offset = mapping.offset;
-    u64 at = from;
-    for (const PlainMapping &mapping : mappings) {
-        if (mapping.end <= from) continue;
-        if (mapping.start >= to) break;
-        if (mapping.start > at) builder.add_hole(at, mapping.start);
-        builder.add_mapping(mapping, max(mapping.start, from), min(mapping.end, to));
-        at = max(at, mapping.end);
-    }
-    if (at < to) builder.add_hole(at, to);
-    if (!builder.memory) return false;
+    const Outline outline = {object.segments.data(),
+                             object.segments.size(),
+                             object.low,
+                             object.high,
+                             object.is_main,
+                             {region.inode, region.dev_major, region.dev_minor}};
+    if (!find_pieces(outline, mappings.data(), mappings.size(), &region.pieces)) return false;
 
+    const u64 from = round_down(object.low, kHugeSize), to = round_up(object.high, kHugeSize);
     region.base = from;
     if (!region.pages.resize((to - from) / kHugeSize)) return false;
     bool any = false;
-    size_t first_piece = 0;
-    for (size_t i = 0; i < region.pages.size(); ++i) {
-        const u64 start = region.address_of(i), end = start + kHugeSize;
-        u64 covered = 0, text = 0;
-        while (first_piece < region.pieces.size() && region.pieces[first_piece].end <= start)
-            ++first_piece;
-        for (size_t p = first_piece; p < region.pieces.size(); ++p) {
-            const Piece &piece = region.pieces[p];
-            if (piece.start >= end) break;
-            const u64 bytes = min(piece.end, end) - max(piece.start, start);
-            covered += bytes;
-            if (piece.kind == Piece::Kind::text && !piece.filler) text += bytes;
-        }
-        HugePage &page = region.pages[i];
-        page.text = static_cast<u32>(text);
-        region.text_bytes += text;
-        if (covered < kHugeSize || text < (inward ? kHugeSize : 1)) continue;
-        page.state = HugePage::State::small;
-        region.coverable_bytes += text;
-        any = true;
-    }
+    each_text_page(region.pieces.data(), region.pieces.size(), inward,
+                   [&](u64 start, u64 text, bool coverable) {
+                       HugePage &page = region.pages[(start - from) / kHugeSize];
+                       page.text = static_cast<u32>(text);
+                       region.text_bytes += text;
+                       if (!coverable) return;
+                       page.state = HugePage::State::small;
+                       region.coverable_bytes += text;
+                       any = true;
+                   });
     if (!any) region.outcome = {Status::too_small, Call::none, 0};
     return true;
 }

@@ -142,6 +142,7 @@ __attribute__((always_inline)) inline long unlock_file(int fd) {
     constexpr long kUnlock = 8;
     return raw(nr::flock, fd, kUnlock);
 }
+// Sleeps; EINTR when a signal handler ran meanwhile.
 __attribute__((always_inline)) inline long pause(u64 nanoseconds) {
     const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
     return raw(nr::nanosleep, reinterpret_cast<long>(time), 0);

@@ -1,0 +1,99 @@
+#include "places.h"
+#include "sort.h"
+
+namespace pht {
+
+namespace {
+
+constexpr u64 kMostSections = 65536;
+
+// A section that is not loaded: its offset in the original and its index.
+struct Trailing {
+    u64 offset;
+    size_t index;
+};
+
+// The alignment, or 1 where it is no power of two or absurd.
+u64 power(u64 alignment) {
+    return alignment && alignment <= kHugeSize && !(alignment & (alignment - 1)) ? alignment : 1;
+}
+
+// How many section headers there are; 0 where they are unusable.
+LaidOut count_sections(const ElfFile &file, u64 *count) {
+    const Elf64_Ehdr &head = file.head();
+    *count = 0;
+    if (head.e_shoff == 0 || head.e_shoff >= file.size()) return {};
+    u64 found = head.e_shnum;
+    if (!found) {  // more than the header can tell
+        Elf64_Shdr first;
+        const long got = file.read(&first, sizeof first, head.e_shoff);
+        if (sys::failed(got)) return fail(got);
+        if (got == sizeof first) found = first.sh_size;
+    }
+    if (head.e_shentsize == sizeof(Elf64_Shdr) && found <= kMostSections) *count = found;
+    return {};
+}
+
+// Moves the headers of what is loaded and lists what is not. False where one points behind the
+// file; then none of them is kept.
+bool place_sections(const Draft &draft, Elf64_Shdr *sections, u64 count,
+                    MappedArray<Trailing> *trailing, bool *memory) {
+    const ElfFile &file = draft.file;
+    for (size_t i = 0; i < count; ++i) {
+        Elf64_Shdr &section = sections[i];
+        if (section.sh_type == SHT_NULL) continue;
+        const bool allocated = (section.sh_flags & SHF_ALLOC) != 0;
+        const Load *load = allocated ? file.find_loaded(section.sh_addr, section.sh_size) : nullptr;
+        if (section.sh_type == SHT_NOBITS || section.sh_size == 0) {
+            section.sh_offset = allocated ? draft.places.near(section.sh_addr) : draft.end;
+        } else if (load && section.sh_offset - load->offset == section.sh_addr - load->start) {
+            section.sh_offset = draft.places.of(section.sh_addr);
+        } else if (section.sh_size > file.size() ||
+                   section.sh_offset > file.size() - section.sh_size) {
+            return false;
+        } else if (!trailing->push({section.sh_offset, i})) {
+            *memory = false;
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+LaidOut describe_sections(Draft &draft, u64 *at) {
+    const ElfFile &file = draft.file;
+    MappedArray<u8> &bytes = draft.out->bytes;
+    u64 count;
+    const LaidOut counted = count_sections(file, &count);
+    if (!counted.ok() || count == 0) return counted;
+    const size_t from = bytes.size(), length = count * sizeof(Elf64_Shdr);
+    if (!bytes.resize(from + length)) return fail(-sys::kEnomem);
+    const long got = file.read(bytes.data() + from, length, file.head().e_shoff);
+    if (sys::failed(got)) return fail(got);
+    auto *sections = reinterpret_cast<Elf64_Shdr *>(bytes.data() + from);
+    MappedArray<Trailing> trailing;
+    bool memory = true;
+    if (static_cast<size_t>(got) != length ||
+        !place_sections(draft, sections, count, &trailing, &memory)) {
+        if (!memory || !bytes.resize(from)) return fail(-sys::kEnomem);
+        return {};
+    }
+
+    sort(trailing.data(), trailing.size(), [](const Trailing &a, const Trailing &b) {
+        return a.offset != b.offset ? a.offset < b.offset : a.index < b.index;
+    });
+    const u64 limit = draft.end + file.size() + (64ul << 20);
+    for (const Trailing &entry : trailing) {
+        Elf64_Shdr &section = sections[entry.index];
+        if (!draft.append_piece(section.sh_offset, section.sh_size, power(section.sh_addralign)))
+            return fail(-sys::kEnomem);
+        section.sh_offset = draft.end - section.sh_size;
+        if (draft.end > limit) return refuse("has sections that overlap");
+    }
+    *at = round_up(draft.end, 8);
+    draft.end = *at + length;
+    return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(-sys::kEnomem);
+}
+
+}  // namespace pht
