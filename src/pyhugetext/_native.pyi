@@ -40,6 +40,7 @@ class RawSnapshot(TypedDict):
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
 CALLS: tuple[str, ...]
+BUSY: int  # what remap() returns where another thread had the engine
 
 def remap(
     backing: int,
@@ -52,7 +53,7 @@ def remap(
     shm_stores: bytes,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
-def restore() -> None: ...
+def restore() -> bool: ...  # False as BUSY
 def snapshot() -> RawSnapshot: ...
 
 # Of other processes; see src/native/core/elsewhere.h.

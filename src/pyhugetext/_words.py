@@ -36,6 +36,10 @@ SENTENCES = {
     "(pyhugetext warm) or set PYHUGETEXT_BUILD=always",
     "cramped": "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 256 MiB; "
     "warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always",
+    "filtered": "a seccomp filter was added after the start, which may kill for any further call: "
+    "libraries loaded since are left; pyhugetext.remap() covers them where the filter allows",
+    "busy": "another thread has the engine and waits for the dynamic linker, whose lock this one "
+    "holds (a callback of dl_iterate_phdr): nothing was done",
     "no_memory": "no memory for own tables",
 }
 

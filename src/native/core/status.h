@@ -43,6 +43,8 @@ enum class Status : u8 {
     unbuildable,    // the store remembers that an entry could not be made
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
+    filtered,       // a seccomp filter was added since: the next call might kill
+    busy,           // another thread has the engine, and may wait for this one
     no_memory,      // own tables could not grow
 };
 inline constexpr const char *kStatusNames[] = {
@@ -50,7 +52,7 @@ inline constexpr const char *kStatusNames[] = {
     "excluded",    "not_included", "budget",    "own_code",     "modified",    "refused",
     "unsupported", "unreadable",   "map_count", "no_huge_page", "file_gone",   "no_store",
     "untrusted",   "no_entry",     "stale",     "damaged",      "unbuildable", "overlay",
-    "cramped",     "no_memory",
+    "cramped",     "filtered",     "busy",      "no_memory",
 };
 static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
               static_cast<int>(Status::no_memory) + 1);
