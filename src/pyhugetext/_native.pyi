@@ -65,7 +65,9 @@ class RawLayout(TypedDict, total=False):
 
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
+SENTENCES: tuple[str, ...]  # by status, for people
 CALLS: tuple[str, ...]
+BUSY: int  # what remap() returns where another thread had the engine
 
 def remap(
     backing: int,
@@ -78,7 +80,7 @@ def remap(
     shm_stores: bytes,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
-def restore() -> None: ...
+def restore() -> bool: ...  # False as BUSY
 def snapshot() -> RawSnapshot: ...
 
 # Of other processes; see src/native/core/elsewhere.h.

@@ -8,38 +8,7 @@ from pyhugetext import _native
 
 Outcome = tuple[int, int, int]  # status, call, errno; see core/status.h
 
-SENTENCES = {
-    "pending": "not looked at yet: loaded since the last import; pyhugetext.remap() covers it",
-    "huge": "",
-    "partial": "",
-    "restored": "put back by restore()",
-    "too_small": "too small: no 2 MiB page of its read-only part holds text",
-    "below_minimum": "too small: less coverable text than PYHUGETEXT_MIN_TEXT",
-    "excluded": "excluded by a pattern",
-    "not_included": "matches none of the include patterns",
-    "budget": "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy",
-    "memory_limit": "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little for a "
-    "copy of its own (pyhugetext doctor shows what); warm the store (pyhugetext warm), which needs none",
-    "own_code": "own code: holds pyhugetext or the dynamic linker",
-    "modified": "modified in memory: a breakpoint, probe or hook is in it",
-    "refused": "kernel said no",
-    "unsupported": "the layout of this file does not fit the backing",
-    "unreadable": "not verifiable: /proc does not tell what has to be known",
-    "map_count": "the process is near vm.max_map_count",
-    "no_huge_page": "the kernel gave no 2 MiB page",
-    "file_gone": "the original file was deleted or replaced",
-    "no_store": "there is no store",
-    "untrusted": "not trusted: somebody else could have written it",
-    "no_entry": "the store has no entry for this file",
-    "stale": "the entry was never known to be on disk, and the machine was started since",
-    "damaged": "the entry is not what was written",
-    "unbuildable": "an entry could not be made; pyhugetext store list tells why",
-    "overlay": "on overlayfs it would be built at every start of a container; warm it in the image "
-    "(pyhugetext warm) or set PYHUGETEXT_BUILD=always",
-    "cramped": "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 256 MiB; "
-    "warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always",
-    "no_memory": "no memory for own tables",
-}
+SENTENCES = dict(zip(_native.STATUSES, _native.SENTENCES))
 
 
 def status_name(outcome: Outcome) -> str:

@@ -56,14 +56,14 @@ long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int build
         const py::gil_scoped_release released;
         missing = api.remap(request);
     }
-    if (missing < 0) throw std::bad_alloc();
+    if (missing < 0 && missing != pht::kBusy) throw std::bad_alloc();
     return missing;
 }
 
-void restore() {
+bool restore() {
     const pht::EngineApi &api = engine();
     const py::gil_scoped_release released;
-    api.restore();
+    return api.restore();
 }
 
 py::object text(const char *data, size_t size) {
@@ -297,6 +297,12 @@ template <size_t N> py::tuple names(const char *const (&list)[N]) {
     return out;
 }
 
+py::tuple texts(const char *pht::StatusText::*part) {
+    py::list out;
+    for (const pht::StatusText &text : pht::kStatusTexts) out.append(text.*part);
+    return py::tuple(out);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
@@ -305,7 +311,9 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     engine();
     module.doc() = "Binding of pyhugetext's engine; private.";
     module.attr("BACKINGS") = names(pht::kBackingNames);
-    module.attr("STATUSES") = names(pht::kStatusNames);
+    module.attr("STATUSES") = texts(&pht::StatusText::name);
+    module.attr("SENTENCES") = texts(&pht::StatusText::sentence);
+    module.attr("BUSY") = pht::kBusy;
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
                py::arg("private_limit"), py::arg("building"), py::arg("include"),

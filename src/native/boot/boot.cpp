@@ -20,8 +20,8 @@ long api_remap(const pht::PlainRequest &plain) {
     return Engine::get().remap(plain, pht::Table::Scope::candidates);
 }
 
-void api_restore() {
-    Engine::get().restore();
+bool api_restore() {
+    return Engine::get().restore();
 }
 
 const pht::Snapshot *api_take_snapshot() {

@@ -49,9 +49,12 @@ struct PlainRequest {
     bool inward = false;     // the plan of other tools, for benchmarks; see plan()
 };
 
+// remap() could not have the lock: see lock.h.
+constexpr long kBusy = -2;
+
 // One engine a process. The core's memory is not safe for threads, so whatever allocates or gives
-// back happens inside. Every call takes the lock; none throws; all may be called from any thread.
-// fork() waits for the lock, so a child never sees half a pass.
+// back happens inside. What changes anything takes the lock, or does nothing where it cannot be had
+// (see lock.h); none throws; all may be called from any thread.
 class Engine {
 public:
     Engine();
@@ -59,9 +62,9 @@ public:
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first, with another plan all. Returns how
-    // many regions wait for a store entry to be built, or -1 when memory ran out and nothing was
-    // done. `scope` is fresh when nothing was ever swapped: then only what is around the objects is
-    // read.
+    // many regions wait for a store entry to be built, or, when nothing was done, -1 because memory
+    // ran out, or kBusy. `scope` is fresh when nothing was ever swapped: then only what is around
+    // the objects is read.
     long remap(const PlainRequest &plain, Table::Scope scope);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
@@ -70,11 +73,13 @@ public:
     void each_missing(void (*visit)(void *context, const Region &region), void *context);
     // As probe_huge() of the core.
     static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
-    // True when there may be something new; cheap enough for every import, and without the lock.
-    bool stale() const;
-    // Looks at libraries loaded since the last pass. Returns whether anything was decided.
+    // True when something new may be coverable. Cheap enough for every import: no lock, and no
+    // system call, which a seccomp filter might kill for.
+    bool stale();
+    // Looks at libraries loaded since the last pass. Returns whether anything was decided. Stands
+    // still, until the next remap(), where a seccomp filter was added since the last one.
     bool poll(size_t *missing);
-    void restore();
+    bool restore();                   // false: the lock could not be had
     const Snapshot *take_snapshot();  // nullptr when memory ran out
     // One region of another process, as it would be in a snapshot there but for the path and what
     // only that process knows; nullptr when memory ran out.
@@ -83,8 +88,12 @@ public:
     bool started() const;
 
 private:
-    bool watching() const { return enabled_ && machine_.ok(); }
-    void see(u64 adds, u64 subs);
+    bool watching() const {
+        return __atomic_load_n(&enabled_, __ATOMIC_RELAXED) && machine_.ok() &&
+               __atomic_load_n(&still_, __ATOMIC_RELAXED) == Status::huge;
+    }
+    void see(const struct Visit &visit);
+    struct Visit seen(Table *table) const;
     void fill(Snapshot *out);
     static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
@@ -94,11 +103,13 @@ private:
     Table table_;
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
-    u64 seen_adds_ = 0, seen_subs_ = 0;  // written under the lock, read without: see(), stale()
+    u64 seen_adds_ = 0, seen_subs_ = 0;  // these and looked_at_ are used without the lock, too
     u64 listed_subs_ = 0;                // of the last complete listing, if listed_
     bool listed_ = false;
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
+    u64 filters_ = 0;                             // of the thread that called remap(), then
+    Status still_ = Status::huge;                 // else why poll() stands still
     bool started_ = false, enabled_ = false, inward_ = false;
 };
 
