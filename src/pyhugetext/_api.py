@@ -63,7 +63,7 @@ def stats() -> Stats:
 def _stats_with(*now: str) -> Stats:
     """The statistics, with problems of this call that are none of the next."""
     settings = _settings.current()
-    problems = (*settings.problems, *_problems, *now, *_build_reasons())
+    problems = (*settings.problems, *_problems, *now)
     if _native is None:
         return _without_native(problems)
     from pyhugetext import _collect
@@ -77,12 +77,6 @@ def _stats_with(*now: str) -> Stats:
         exclude=settings.exclude if _exclude is None else _exclude,
         problems=problems,
     )
-
-
-def _build_reasons() -> tuple[str, ...]:
-    """Why store entries were not built in this process."""
-    build = sys.modules.get("pyhugetext.store.build")
-    return tuple(build.reasons) if build is not None else ()
 
 
 def _without_native(problems: tuple[str, ...]) -> Stats:
@@ -157,10 +151,8 @@ def remap(
     if missing == _native.BUSY:
         return _stats_with(f"remap() did nothing: {_BUSY}")
     if missing:
-        from pyhugetext import _after
-
-        _after.complete(number, wait=True)
-    _boot.watch(settings.debug)
+        _native.complete()
+    _boot.watch()
     return stats()
 
 

@@ -36,6 +36,7 @@ class RawSnapshot(TypedDict):
     last: _Outcome
     elapsed_ns: int
     regions: list[RawRegion]
+    reasons: list[str]  # why entries of the stores were not built
 
 @type_check_only
 class MemoryRoom(TypedDict):
@@ -78,8 +79,12 @@ def remap(
     exclude: bytes,
     stores: bytes,
     shm_stores: bytes,
+    store_limit: int,
+    shm_limit: int,
+    build_limit: int,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
+def complete() -> None: ...
 def restore() -> bool: ...  # False as BUSY
 def snapshot() -> RawSnapshot: ...
 

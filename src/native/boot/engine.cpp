@@ -166,6 +166,8 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     started_ = true;
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
+    limits_ = plain.limits;
+    reasons_.clear();
     if (machine_.ok()) {
         const bool other_plan = plain.inward != inward_;
         inward_ = plain.inward;
@@ -195,13 +197,6 @@ size_t Engine::retry(bool fall_back) {
     request_.building = before;
     elapsed_ns_ += sys::since(began);
     return table_.missing();
-}
-
-void Engine::each_missing(void (*visit)(void *, const Region &), void *context) {
-    const Locked locked;
-    if (!locked.ok()) return;
-    for (const Region *region : table_.regions())
-        if (region->missing) visit(context, *region);
 }
 
 void Engine::see(const Visit &visit) {
@@ -299,9 +294,13 @@ void Engine::free_snapshot(const Snapshot *snapshot) {
     release(owned, sizeof(Snapshot));
 }
 
-void Engine::fill(Snapshot *out) {
+Outcome Engine::look_at_all() {
     Visit visit;
-    const Outcome observed = look(Table::Scope::all, &visit);
+    return look(Table::Scope::all, &visit);
+}
+
+void Engine::fill(Snapshot *out) {
+    const Outcome observed = look_at_all();
     out->started = started_;
     out->enabled = enabled_;
     out->machine = machine_;
@@ -310,6 +309,8 @@ void Engine::fill(Snapshot *out) {
     if (still != Status::huge && out->last.ok())
         out->last = {still, still == Status::unreadable ? Call::open : Call::none, 0};
     out->elapsed_ns = elapsed_ns_;
+    if (!out->reasons.append(reasons_.data(), reasons_.size()))
+        out->last = {Status::no_memory, Call::none, 0};
     for (const Region *region : table_.regions())
         if (!add_view(*region, out)) out->last = {Status::no_memory, Call::none, 0};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "elsewhere.h"
+#include "missing.h"
 #include "table.h"
 
 namespace pht {
@@ -37,6 +38,12 @@ struct Snapshot {
     Array<StretchView> stretches;
     Array<Span> texts;
     Array<char> text;
+    Array<char> reasons;  // why entries were not built: sentences, each ended by a NUL
+};
+
+// Bytes: what the stores may hold, and what this process may copy into them.
+struct BuildLimits {
+    u64 disk, shared_memory, build;
 };
 
 // What a caller asks for, in memory of its own.
@@ -46,7 +53,15 @@ struct PlainRequest {
     Building building;       // what the stores lack waits until it was built
     Str include, exclude;    // patterns, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL
-    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
+    BuildLimits limits;
+    bool inward = false;  // the plan of other tools, for benchmarks; see plan()
+};
+
+// Whoever has the engine build, and may want to go on: asked between two entries, without any lock
+// of the process.
+struct Patience {
+    bool (*ends)(void *context);
+    void *context;
 };
 
 // remap() could not have the lock: see lock.h.
@@ -69,8 +84,14 @@ public:
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
     size_t retry(bool fall_back);
-    // Calls visit for every region that waits; it must not allocate from the core.
-    void each_missing(void (*visit)(void *context, const Region &region), void *context);
+    // Builds the entries that the last pass found missing, as far as the request allows, and passes
+    // again. Never leaves a region waiting: whatever the building comes to, the next backing
+    // follows. Runs without the lock and with signals as they are; one thread of the process at a
+    // time: while another one does it, it is left to that, or with `wait` done after it; and to
+    // this thread where it is further up in it. False where the host's patience ended.
+    bool complete(const Patience &patience, bool wait);
+    // The decisions that were not told yet, a line each, for PYHUGETEXT_DEBUG.
+    void report(MappedArray<char> *out);
     // As probe_huge() of the core.
     static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // True when something new may be coverable. Cheap enough for every import: no lock, and no
@@ -97,9 +118,17 @@ private:
     void fill(Snapshot *out);
     static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
+    Outcome look_at_all();  // small objects too, for people
     void pass(Table::Scope scope);
     void put_back(Backing keep);
+    // For the builder, in its own memory. Whether any region waits; whether anything may be built.
+    bool list_missing(WantedList *wanted);
+    bool find_rules(BuildRules *rules, MappedArray<char> *texts);
+    void tell(Str reason);
+    static bool add_line(const Region &region, MappedArray<char> *out);
     Request request_;
+    BuildLimits limits_ = {};
+    MappedArray<char> reasons_;
     Table table_;
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;

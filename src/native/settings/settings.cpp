@@ -16,7 +16,7 @@ template <class Value> struct Choice {
 
 // `off` and its like are what people type; taking them for `on` would do harm.
 constexpr Choice<bool> kSwitch[] = {
-    {"0", true},  {"off", true},   {"no", true},  {"false", true}, {"1", false},
+    {"0", true},   {"off", true},  {"no", true},    {"false", true}, {"1", false},
     {"on", false}, {"yes", false}, {"true", false}, {"auto", false},
 };
 constexpr Choice<bool> kFlag[] = {{"0", false}, {"1", true}};
@@ -99,9 +99,7 @@ Str variable(const char *const *environment, const char *name) {
     return {};
 }
 
-// An absolute directory without the slashes at its end; empty where it is none. One that is `/`
-// alone is empty too, and `is_root` then.
-bool is_directory_name(Str name) {
+bool is_absolute(Str name) {
     return name.size && name.data[0] == '/';
 }
 Str without_slashes(Str name) {
@@ -196,8 +194,8 @@ void Settings::complain(Str name, Str value, const char *rest) {
 }
 
 template <class Choice, size_t N>
-bool Settings::choose(Str name, Str value, const Choice (&choices)[N],
-                      decltype(Choice::value) *out, const char *allowed) {
+bool Settings::choose(Str name, Str value, const Choice (&choices)[N], decltype(Choice::value) *out,
+                      const char *allowed) {
     const Str key = strip(value);
     if (key.size == 0) return true;
     for (const Choice &choice : choices) {
@@ -289,12 +287,14 @@ void Settings::add_default_stores(const char *const *environment) {
         append(&stores_, kNul);
     };
     constexpr size_t kLongest = 4096 - 64;
-    if (!user_store_.empty())
-        add({user_store_.data(), user_store_.size()}, "");
-    else if (is_directory_name(cache) && cache.size < kLongest)
+    if (!user_store_.empty()) {
+        append(&stores_, {user_store_.data(), user_store_.size()});
+        append(&stores_, kNul);
+    } else if (is_absolute(cache) && cache.size < kLongest) {
         add(cache, "/pyhugetext");
-    else if (is_directory_name(home) && home.size < kLongest)
+    } else if (is_absolute(home) && home.size < kLongest) {
         add(home, "/.cache/pyhugetext");
+    }
     // Where it has a group's rights or capabilities, its user is its caller.
     Buffer<64> shared;
     shared.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
@@ -302,8 +302,8 @@ void Settings::add_default_stores(const char *const *environment) {
 }
 
 PlainRequest Settings::request() const {
-    return {backing,    minimum_text, private_limit, building,    include(),
-            exclude(),  stores(),     shm_stores(),  limits};
+    return {backing,   minimum_text, private_limit, building, include(),
+            exclude(), stores(),     shm_stores(),  limits};
 }
 
 }  // namespace pht
