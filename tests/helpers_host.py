@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from conftest import CACHE, clean_environment
 from helpers_store import require_huge_disk
 
+LIMIT = 60  # seconds after which a program counts as hanging, on any machine
 SMALL, LARGE = 5 << 20, 96 << 20  # bytes of text; to build the large one takes a while
 
 SOURCE = """
@@ -67,6 +68,7 @@ class Host:
         self.place = place  # all that the programs may touch but must not
         self.store = place / "store"
         self.modules = modules()
+        self.children: list[subprocess.Popen[str]] = []
 
     def environment(self, **settings: str) -> dict[str, str]:
         defaults = {
@@ -97,19 +99,36 @@ class Host:
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
             **options,
         )
         return result.returncode, result.stdout, result.stderr
 
     def start(self, code: str, **options: Any) -> subprocess.Popen[str]:
-        """A program that goes on beside the test."""
+        """A program that goes on beside the test, but not after it."""
         pipe = subprocess.PIPE
         env = options.pop("env", None) or self.environment()
-        return subprocess.Popen(
+        child = subprocess.Popen(
             self.command(code), env=env, stdout=pipe, stderr=pipe, text=True, **options
         )
+        self.children.append(child)
+        return child
+
+    def finish(self, child: subprocess.Popen[str]) -> tuple[int, str, str]:
+        """How such a program ended, and what it said; fails where it hangs."""
+        try:
+            out, errors = child.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end within {LIMIT} s")
+        return child.returncode, out, errors
+
+    def end(self) -> None:
+        for child in self.children:
+            with child:
+                child.kill()
+        # Copies are large, and pytest keeps what tests leave.
+        shutil.rmtree(self.place, ignore_errors=True)
 
     def backing(self, name: str = "hostbig", env: dict[str, str] | None = None) -> tuple[str, str]:
         """What the next start that builds nothing has under a module, and why nothing better."""
@@ -151,16 +170,6 @@ class Host:
         return out
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    place = tmp_path / "host"
-    place.mkdir()
-    made = Host(place)
-    yield made
-    made.clear()  # copies are large, and pytest keeps what tests leave
-    shutil.rmtree(place, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def writer_of(store: Path) -> Iterator[None]:
     """Holds the lock of a store's writer, by whatever means that is taken, as a process does that
@@ -181,9 +190,9 @@ def writer_of(store: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     """Looks often, for what lasts only a moment."""
-    limit = time.monotonic() + seconds
+    limit = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < limit, "waited in vain"
         time.sleep(0.0005)

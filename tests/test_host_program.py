@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_host import Host, host  # noqa: F401  (a fixture)
+from helpers_host import Host
 
 # Runs what argv names of HOSTILE, imports the module, puts everything back, and tells what it
 # computed and which of the program's own functions were called meanwhile.
@@ -281,7 +281,7 @@ CALLED = {"audit", "builtins", "collector", "finder", "import", "profile", "trac
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_program_that_replaces_what_others_rely_on(host: Host, victim: str) -> None:  # noqa: F811
+def test_program_that_replaces_what_others_rely_on(host: Host, victim: str) -> None:
     plain = (0, "42 []\n", "")
     if victim in CALLED:
         plain = run_hostile(host, [victim], PYHUGETEXT="0")
@@ -291,7 +291,7 @@ def test_program_that_replaces_what_others_rely_on(host: Host, victim: str) -> N
     assert host.has_record_of("hostbig") or victim == "alarm"
 
 
-def test_program_that_replaces_all_of_it(host: Host) -> None:  # noqa: F811
+def test_program_that_replaces_all_of_it(host: Host) -> None:
     victims = [name for name in VICTIMS if name != "alarm"]
     plain = run_hostile(host, victims, PYHUGETEXT="0")
     assert (plain[0], plain[1][:3], plain[2]) == (0, "42 ", "")
@@ -304,7 +304,7 @@ def test_program_that_replaces_all_of_it(host: Host) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("configured", [True, False], ids=["settings", "no settings"])
 def test_modules_beside_the_program_are_not_ours_to_import(
-    host: Host,  # noqa: F811
+    host: Host,
     configured: bool,
 ) -> None:
     env = host.environment() if configured else host.default()
@@ -359,7 +359,7 @@ FLAGS = [
     ids=lambda value: " ".join(value) or None,
 )
 def test_nothing_is_printed_however_python_is_told_to_warn(
-    host: Host,  # noqa: F811
+    host: Host,
     flags: tuple[str, ...],
     more: dict[str, str],
     configured: bool,
