@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from helpers_host import Host
+from helpers_host import LIMIT, Host
 
 # Runs what argv names of HOSTILE, imports the module, puts everything back, and tells what it
 # computed and which of the program's own functions were called meanwhile.
@@ -370,4 +371,45 @@ def test_nothing_is_printed_however_python_is_told_to_warn(
     code = "import hostbig; print(hostbig.triple(14))"
     for kind in ("cold", "warm"):
         assert host.run(code, env=env, flags=flags) == (0, "42\n", ""), kind
+    assert host.has_record_of("hostbig")
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "umask 0777",
+        "mkdir gone; cd gone; rmdir ../gone",
+        "exec 0<&- 2>&-",
+        "ulimit -n 8",
+        "trap '' TERM INT HUP XFSZ PIPE CHLD",
+        "umask 0777; mkdir -m 700 gone; cd gone; rmdir ../gone; exec 0<&- 2>&-; ulimit -n 8",
+    ],
+)
+def test_start_in_odd_surroundings(host: Host, setup: str) -> None:
+    code = (
+        "import hostbig, os, signal\n"
+        "old = os.umask(0o22)\n"
+        "os.write(1, repr((hostbig.triple(14), oct(old), sorted(os.listdir('/proc/self/fd')),"
+        " [signal.getsignal(n) for n in (1, 2, 13, 15, 17, 25)])).encode())"
+    )
+
+    def start(**settings: str) -> tuple[int, str, str]:
+        result = subprocess.run(
+            ["sh", "-ec", f'{setup}\nexec "$@"', "sh", *host.command(code)],
+            env=host.environment(**settings),
+            cwd=host.place,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return result.returncode, result.stdout, result.stderr
+
+    plain = start(PYHUGETEXT="0")
+    assert plain[0] == 0
+    assert plain[1].startswith("(42, ")
+    before = host.files()
+    for kind in ("cold", "warm"):
+        assert start() == plain, kind
+    assert host.files() == before
     assert host.has_record_of("hostbig")
