@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from pyhugetext import _native
+from pyhugetext._sizes import size
 
 Outcome = tuple[int, int, int]  # status, call, errno; see core/status.h
 
@@ -22,6 +23,8 @@ def sentence(outcome: Outcome) -> str:
     # A region that is covered in part carries the reason of what is not.
     name = _native.STATUSES[status]
     text = SENTENCES[name] or ("kernel said no" if call else "")
+    if name == "memory_limit" and not call:
+        text = f"memory limit: {_room()}"
     return f"{text}: {failed_call(call, number)}" if call else text
 
 
@@ -29,3 +32,21 @@ def failed_call(call: int, number: int) -> str:
     """What failed, and with which errno where it is known."""
     text = f"{_native.CALLS[call]} failed"
     return f"{text} with {errno.errorcode.get(number, number)}" if number else text
+
+
+def _room() -> str:
+    """What is left too little of for a private copy, as it is now, and what to do."""
+    room = _native.memory_room()
+    said = []
+    if room["limit"] is not None:
+        said.append(
+            f"control group {room['group']} may have {size(room['limit'])} and has "
+            f"{size(room['used'])}"
+        )
+    for left, name in ((room["addresses"], "RLIMIT_AS"), (room["data"], "RLIMIT_DATA")):
+        if left is not None:
+            said.append(f"{name} leaves {size(left)}")
+    return (
+        f"{', '.join(said) or 'there was one'}: too little for a copy of its own; a warm store "
+        "(pyhugetext warm) needs none"
+    )
