@@ -3,6 +3,7 @@ what is copied, and no program is killed that lives without the package."""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -208,6 +209,17 @@ def test_processes_that_start_at_once_do_not_take_more_together(group, copies, b
     assert sum(copied) <= size // 8, copied
     assert sum(copied) >= copies or backing == "thp", copied
     assert group.killed == 0
+
+
+def test_who_keeps_the_turn_keeps_others_from_copying_only(stats_of, group, copies):
+    group.limit(64 * copies)
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    with open(group.path / "memory.stat") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stats = stats_of(env=env, preexec_fn=group.enter)
+        assert stats["private_bytes"] == 0
+        assert "flock failed with EAGAIN" in own_causes(stats)
+    assert stats_of(env=env, preexec_fn=group.enter)["private_bytes"] == copies
 
 
 def test_memory_that_others_have_in_huge_pages_counts(group, copies):
