@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pyhugetext.doctor import cgroup, process
 from pyhugetext.doctor.pagewalk import Timing
 
-
 GROUPS = {"version": 2, "group": "/a", "limit": 8, "used": 3, "free": 4, "known": (1, 0, 0)}
 
 
@@ -34,7 +33,11 @@ def test_groups_as_the_core_reads_them(monkeypatch, told, expected):
 
 def test_groups_that_cannot_be_read_are_a_limit(monkeypatch):
     status = cgroup._native.STATUSES.index("memory_limit")
-    failed = {"version": 0, "limit": None, "known": (status, cgroup._native.CALLS.index("open"), 13)}
+    failed = {
+        "version": 0,
+        "limit": None,
+        "known": (status, cgroup._native.CALLS.index("open"), 13),
+    }
     monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **failed})
     told = process._cgroup()
     assert told.state == "limit"
