@@ -105,7 +105,8 @@ def lay_out(read: "Read", size: int, bias: int) -> Layout:
 
     table_size = phnum * PHDR.size
     holder = find_file_part(loads, phoff, table_size)
-    if holder is not None:
+    if holder is not None and places.in_place:
+        # The process may see it too: it keeps the object's span.
         new_phoff, end = places.of(holder.vaddr) + phoff - holder.offset, places.end
         layout.patched.append((phoff, table_size))
     else:
@@ -241,7 +242,9 @@ def _describe(
         if s.type == PT_LOAD:
             out.append(next(unused))
         elif s.type == PT_PHDR:
-            out.append(_moved(s, table))
+            # Says where the table is loaded, if it is.
+            loaded = table == places.of(s.vaddr) and s.vaddr >= runs[0][0]
+            out.append(_moved(s, table) if loaded else Segment(PT_NULL, 0, 0, 0, 0, 0, 0, 8))
         elif s.type in (PT_NULL, PT_GNU_STACK) or not s.vaddr | s.offset | s.filesz:
             out.append(s)
         elif not s.filesz:
@@ -269,16 +272,21 @@ def _merge(
     loads: "list[Segment]", runs: "list[tuple[int, int]]", places: Places
 ) -> "list[Segment]":
     """The loaded segments as they will be mapped: each run belongs to one `R E` segment, together
-    with the text that reaches into or out of it. No more than there were: each of them holds text
-    of its own, and of a segment without text at most the head and the tail go."""
+    with the text that reaches out of it. Nothing is told of what lies before the first run, for
+    that stays the original's: tools take the first segment for what lies where the first mapping
+    of the copy begins. No more than there were: each of them holds text of its own, and of a
+    segment without text at most the head and the tail go."""
     texts = _merged_texts(loads, runs)
+    first = texts[0][0]
     out = []
     for start, end in texts:
         align = PAGE if (places.of(start) - start) % HUGE else HUGE
         size = end - start
         out.append(Segment(PT_LOAD, PF_R | PF_X, places.of(start), start, start, size, size, align))
     for s in loads:
-        start, end = s.vaddr, s.file_end
+        if s.end <= first:
+            continue
+        start, end = max(s.vaddr, first), s.file_end
         for a, b in texts:
             if a <= start < b:
                 start = min(b, end)
@@ -299,15 +307,15 @@ def _merge(
 
 
 def _merged_texts(loads: "list[Segment]", runs: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
-    """The runs, extended by what reaches over their borders of the text in them; as far as the
-    object goes, so that it keeps its span."""
-    low, high = loads[0].vaddr, up(loads[-1].end, PAGE)
+    """The runs, extended by what reaches over their borders of the text in them, at the end as far
+    as the object goes. The first begins where its mapping will, were it before the object."""
+    high = up(loads[-1].end, PAGE)
     out = []  # type: list[tuple[int, int]]
     for start, end in runs:
-        a, b = max(start, low), min(end, high)
+        a, b = start, min(end, high)
         for s in loads:
             if s.flags & PF_X and not s.flags & PF_W and s.vaddr < end and s.file_end > start:
-                a, b = min(a, s.vaddr), max(b, s.file_end)
+                a, b = (min(a, s.vaddr) if out else a), max(b, s.file_end)
         if out and a < out[-1][1]:  # the same text reaches into both
             a, b = out[-1][0], max(b, out.pop()[1])
         out.append((a, b))

@@ -26,6 +26,9 @@ MOST_SEGMENTS = 128
 MOST_NOTES = 1 << 20  # bytes in one segment; the same for the dynamic section
 
 
+_ALL_BITS = (1 << 64) - 1
+
+
 class Refused(Exception):
     """The file cannot be represented; the text says why."""
 
@@ -60,8 +63,8 @@ class Segment:
             self.type,
             self.flags,
             self.offset,
-            self.vaddr,
-            self.paddr,
+            self.vaddr & _ALL_BITS,  # a page may begin below the address 0 of a program
+            self.paddr & _ALL_BITS,
             self.filesz,
             self.memsz,
             self.align,
