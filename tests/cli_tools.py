@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from conftest import clean_environment
+from conftest import PREFIX, clean_environment
 
 # A user without any rights. Not 65534, who has no store: what is that user's may be anybody's.
 NOBODY = 54321
@@ -165,7 +165,7 @@ def make_module(directory: Path, name: str, library: Path, more: str = "") -> Pa
 @contextmanager
 def public_directory() -> Iterator[Path]:
     """A temporary directory that every user can enter; pytest's own are for one only."""
-    directory = Path(tempfile.mkdtemp(prefix="pyhugetext-test-"))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         directory.chmod(0o755)
         yield directory
