@@ -62,7 +62,7 @@ pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout
 const pht::EngineApi api = {api_remap,          api_restore,         api_take_snapshot,
                             api_free_snapshot,  pht::open_elsewhere, pht::read_head,
                             api_plan_elsewhere, pht::find_entries,   api_memory_room,
-                            api_lay_out,        api_free_layout};
+                            api_lay_out,        api_free_layout,     &pht::store_api};
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. Returns how many regions wait for a store entry; -1 with MemoryError.

@@ -304,7 +304,8 @@ def _is_restricted() -> bool:
 
 
 def _here(store: "Catalogue") -> str:
-    return f"{os.stat(store.base).st_dev:x} {os.uname().release}"
+    device = os.stat(store.base).st_dev
+    return f"{os.major(device):x}:{os.minor(device):x} {os.uname().release}"
 
 
 def remember(store: "Catalogue", verdict: str) -> None:
