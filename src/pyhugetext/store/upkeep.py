@@ -101,8 +101,9 @@ def prune(store: Store) -> Iterator[Removed]:
         problem, told = _native.store_prune(store.spec)
         return (None if told else problem), told
 
-    for path, why, freed in places.patiently(call):
-        yield Removed(path, why, freed)
+    for what, why, freed in places.patiently(call):
+        own = what.startswith(f"{places.VERSION}/")
+        yield Removed(os.path.join(store.root, what) if own else what, why, freed)
     places.check(problem)
 
 
