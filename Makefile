@@ -15,13 +15,13 @@ TAG := $(shell $(PYTHON) -c 'import os, sys, zlib; \
     2>/dev/null || echo none)
 SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE \
     $(shell find src -type f -not -name '*.pyc')
-NATIVE := $(shell find src/native tests/native -name '*.cpp' -o -name '*.h')
+NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name '*.h')
 
 # No python of these targets runs from huge pages but those that are meant to: pytest, pip and the
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo test heavy suites lint format bench bench-startup clean
+.PHONY: help demo test heavy suites fuzz lint format bench bench-startup clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
@@ -119,6 +120,21 @@ suites: $(SUITES)/installed
 	    test_multiprocessing_fork test_ctypes test_site test_fork1 test_subprocess test_capi \
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
+
+# What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
+RUNS ?= 1000000
+FUZZ ?= build/fuzz
+FUZZED := $(wildcard src/native/builder/*.cpp) src/native/core/object.cpp src/native/core/plan.cpp
+fuzz:
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ and its run-time libraries:\
+	 install them (Debian: apt-get install clang libclang-rt-14-dev)." >&2; exit 1; }
+	@mkdir -p $(FUZZ)/corpus
+	clang++ -std=c++20 -O2 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	    -fno-exceptions -fno-rtti -Isrc/native/core -Isrc/native/builder -include tests/fuzz/shim.h \
+	    -o $(FUZZ)/layout tests/fuzz/layout.cpp tests/fuzz/memory.cpp $(FUZZED)
+	PYTHONPATH=src $(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
+	$(FUZZ)/layout -runs=$(RUNS) -max_len=16384 -timeout=60 -artifact_prefix=$(FUZZ)/ \
+	    $(FUZZ)/corpus $(FUZZ)/seeds
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)

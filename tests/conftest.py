@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from cli_tools import Cli
+    from helpers_host import Host
 
 if os.environ.get("PYHUGETEXT") != "0":
     pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
@@ -153,6 +154,20 @@ def disk(cli: Cli) -> Cli:
         pytest.skip("the file system of the temporary directory has no huge pages for files")
     shutil.rmtree(cli.store)
     return cli
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Programs that import large extension modules, with a store of their own."""
+    from helpers_host import Host
+
+    place = tmp_path / "host"
+    place.mkdir()
+    made = Host(place)
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 @pytest.fixture

@@ -15,6 +15,14 @@ from conftest import HUGE, big_source, tool
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# What makes no C library call.
+ROOMS = ("core", "builder")
+
+
+def core_sources() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / "src/native" / room).glob("*.cpp"))
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core and the program made of it, built by the project's own CMake rules."""
@@ -29,7 +37,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_core_has_no_undefined_symbol(build: Path, tmp_path: Path) -> None:
     objects = sorted(build.glob("CMakeFiles/pyhugetext_core.dir/**/*.o"))
-    assert len(objects) == len(list((ROOT / "src/native/core").glob("*.cpp")))
+    assert len(objects) == len(core_sources())
     merged = tmp_path / "core.o"
     subprocess.run([tool("ld"), "-r", "-o", merged, *objects], check=True)
     undefined = subprocess.run(
@@ -76,13 +84,12 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
         "-fno-stack-protector",
         "-fno-threadsafe-statics",
         "-fno-tree-loop-distribute-patterns",
-        f"-I{ROOT / 'src/native/core'}",
+        *(f"-I{ROOT / 'src/native' / room}" for room in ROOMS),
     ]
     # As distributions build: text that wants BTI, which not every processor knows.
     flags.append("-mbranch-protection=standard")
     program = tmp_path / "proof"
-    sources = sorted((ROOT / "src/native/core").glob("*.cpp"))
-    sources = [ROOT / "tests/native/proof.cpp", *sources]
+    sources = [ROOT / "tests/native/proof.cpp", *core_sources()]
     linking = ["-static", "-nostdlib", "-no-pie", "-fno-pie"]
     subprocess.run([compiler, *flags, *linking, "-o", program, *sources], check=True)
     for backing in ("auto", "memfd"):
@@ -141,10 +148,10 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         compiler = c_compiler = tool("musl-gcc")
     freestanding = ["-ffreestanding", "-fno-builtin", "-fno-stack-protector"]
     freestanding += ["-fno-tree-loop-distribute-patterns"]
-    options += [f"-I{ROOT / 'src/native' / directory}" for directory in ("core", "boot")]
+    options += [f"-I{ROOT / 'src/native' / directory}" for directory in (*ROOMS, "boot")]
     objects = []
     hosted = [ROOT / "src/native/boot/engine.cpp", ROOT / "tests/native/hosted.cpp"]
-    for source in (*sorted((ROOT / "src/native/core").glob("*.cpp")), *hosted):
+    for source in (*core_sources(), *hosted):
         objects.append(place / f"{source.stem}.o")
         command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
         subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)

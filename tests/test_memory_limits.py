@@ -132,7 +132,9 @@ def test_copy_that_a_group_cannot_carry_is_not_made(stats_of, group, copies, bac
     group.limit(8 * copies)  # a sixteenth of it does not hold one
     stats = stats_of(env={**NO_STORE, "PYHUGETEXT_BACKING": backing}, preexec_fn=group.enter)
     assert stats["private_bytes"] == 0
-    assert "memory limit" in own_causes(stats)
+    causes = own_causes(stats)
+    assert f"memory limit: control group /{group.path.name} may have " in causes
+    assert "pyhugetext warm" in causes
     assert group.killed == 0
     group.limit(64 * copies)
     stats = stats_of(env={**NO_STORE, "PYHUGETEXT_BACKING": backing}, preexec_fn=group.enter)

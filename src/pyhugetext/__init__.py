@@ -1,8 +1,8 @@
 """Runs the machine code of this process from 2 MiB pages; see `stats()` for what came of it.
 
 At start-up the hook (`pyhugetext.pth`) loads the native module `_boot` alone. This package is
-imported where the environment has settings, where an entry of the store has to be built, or when
-the program asks for it; each import costs 0.15 ms, so nothing else is imported before it is needed.
+imported when the program asks for it; each import costs 0.15 ms, so nothing else is imported before
+it is needed.
 """
 
 TYPE_CHECKING = False
@@ -23,20 +23,22 @@ def _start() -> None:
     """The start-up hook for whoever does not load `_boot` directly: `pyhugetext.start`,
     sitecustomize, an installation that keeps its files elsewhere than the .pth.
 
-    Remaps the text as the environment says. Never raises, prints nothing unless asked to.
+    Remaps the text as the environment says. Prints nothing unless asked to, and raises only what a
+    signal handler of the program raised meanwhile.
     """
     global _failure
+    import os
+
+    # The .pth has looked before; a .start has not.
+    if os.environ.get("PYHUGETEXT") in ("0", "off", "no", "false"):
+        return
     try:
-        import os
-
-        # The .pth has looked before; a .start has not.
-        if os.environ.get("PYHUGETEXT") not in ("0", "off", "no", "false"):
-            from pyhugetext import _boot
-
-            _boot.begin()
-    except BaseException as error:
+        from pyhugetext import _boot
+    except Exception as error:
         # Whatever it was, the program must not notice; stats() tells.
         _failure = error
+        return
+    _boot.begin()
 
 
 def __getattr__(name: str) -> object:

@@ -10,6 +10,10 @@ import pyhugetext
 from pyhugetext import _kernel, _settings
 from pyhugetext._stats import Stats
 
+_BUSY = (
+    "another thread has the engine and waits for the dynamic linker, whose lock this one holds (it "
+    "is in a callback of dl_iterate_phdr)"
+)
 _SUBINTERPRETER = "the main interpreter of this process tells; others can from Python 3.12 on"
 
 try:
@@ -53,8 +57,13 @@ def stats() -> Stats:
     at the call, see proc_pid_smaps(5). Never raises for what it finds: a missing native part, an
     unreadable /proc and a malformed setting are told in `reason` and `problems`.
     """
+    return _stats_with()
+
+
+def _stats_with(*now: str) -> Stats:
+    """The statistics, with problems of this call that are none of the next."""
     settings = _settings.current()
-    problems = (*settings.problems, *_problems, *_build_reasons())
+    problems = (*settings.problems, *_problems, *now)
     if _native is None:
         return _without_native(problems)
     from pyhugetext import _collect
@@ -68,12 +77,6 @@ def stats() -> Stats:
         exclude=settings.exclude if _exclude is None else _exclude,
         problems=problems,
     )
-
-
-def _build_reasons() -> tuple[str, ...]:
-    """Why store entries were not built in this process."""
-    build = sys.modules.get("pyhugetext.store.build")
-    return tuple(build.reasons) if build is not None else ()
 
 
 def _without_native(problems: tuple[str, ...]) -> Stats:
@@ -144,11 +147,12 @@ def remap(
     if _native is None:
         return stats()
     _include, _exclude, _called = wanted, unwanted, True
-    if _native.remap(*settings.request(number, wanted, unwanted)):
-        from pyhugetext import _after
-
-        _after.complete(number, wait=True)
-    _boot.watch(settings.debug)
+    missing = _native.remap(*settings.request(number, wanted, unwanted))
+    if missing == _native.BUSY:
+        return _stats_with(f"remap() did nothing: {_BUSY}")
+    if missing:
+        _native.complete()
+    _boot.watch()
     return stats()
 
 
@@ -165,7 +169,10 @@ def restore() -> Stats:
         return stats()
     if _native is None:
         return stats()
-    if not any(region["mapped_bytes"] for region in _native.snapshot()["regions"]):
-        _record("restore() was called with nothing remapped; remap() comes first")
-    _native.restore()
+    # Told once: there is nothing wrong with the process.
+    nothing = not any(region["mapped_bytes"] for region in _native.snapshot()["regions"])
+    if not _native.restore():
+        return _stats_with(f"restore() did nothing: {_BUSY}")
+    if nothing:
+        return _stats_with("restore() was called with nothing remapped; remap() comes first")
     return stats()

@@ -1,25 +1,33 @@
 # Held against the module by tests/test_stubs.py.
 
+from typing import Optional, TypedDict, type_check_only
+
+@type_check_only
+class RawSettings(TypedDict):
+    """What an environment asks for; see src/native/settings/settings.h. Sizes in bytes."""
+
+    off: bool
+    debug: bool
+    backing: int
+    building: int
+    min_text: int
+    private_limit: int
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    store: Optional[str]
+    shm_store: Optional[str]
+    store_limit: int
+    shm_limit: int
+    build_limit: int
+    problems: tuple[str, ...]
+
 engine: object  # a capsule with the table of functions in src/native/boot/engine_api.h
 
-def start(
-    backing: int,
-    minimum_text: int,
-    private_limit: int,
-    building: int,
-    include: bytes,
-    exclude: bytes,
-    stores: bytes,
-    shm_stores: bytes,
-    /,
-) -> int: ...
 def begin() -> None: ...
-def default_request() -> tuple[int, int, int, bool, bytes, bytes, bytes, bytes]: ...
-def missing() -> list[tuple[str, int]]: ...
-def retry(fall_back: bool, /) -> int: ...
+def settings(environment: list[bytes] = ..., /) -> RawSettings: ...
+def parse_size(text: bytes, /) -> Optional[int]: ...
 def probe(fd: int, offset: int, size: int, collapse: bool, /) -> int: ...
 def shared_allowance(configured: int, present: int, /) -> int: ...
 def filesystem(fd: int, /) -> int: ...
-def watch(report: bool, /) -> None: ...
-def secure_mode() -> bool: ...
+def watch() -> None: ...
 def is_main_interpreter() -> bool: ...

@@ -201,7 +201,7 @@ def collect(
 ) -> Stats:
     """Takes the statistics now."""
     raw = _native.snapshot()
-    found = list(problems)
+    found = [*problems, *raw["reasons"]]
     try:
         mappings = Mappings(_smaps.read())
     except OSError as error:

@@ -36,6 +36,7 @@ class RawSnapshot(TypedDict):
     last: _Outcome
     elapsed_ns: int
     regions: list[RawRegion]
+    reasons: list[str]  # why entries of the stores were not built
 
 @type_check_only
 class MemoryRoom(TypedDict):
@@ -103,7 +104,9 @@ class RawMade(TypedDict):
 
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
+SENTENCES: tuple[str, ...]  # by status, for people
 CALLS: tuple[str, ...]
+BUSY: int  # what remap() returns where another thread had the engine
 
 def remap(
     backing: int,
@@ -114,9 +117,13 @@ def remap(
     exclude: bytes,
     stores: bytes,
     shm_stores: bytes,
+    store_limit: int,
+    shm_limit: int,
+    build_limit: int,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
-def restore() -> None: ...
+def complete() -> None: ...
+def restore() -> bool: ...  # False as BUSY
 def snapshot() -> RawSnapshot: ...
 
 # Of other processes; see src/native/core/elsewhere.h.

@@ -12,6 +12,7 @@
 
 #include "binding.h"
 #include "machine.h"
+#include "python_host.h"
 
 namespace py = pybind11;
 
@@ -53,7 +54,8 @@ pht::Str view(const py::bytes &bytes) {
 
 long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int building,
            const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
-           const py::bytes &shm_stores, bool inward) {
+           const py::bytes &shm_stores, pht::u64 store_limit, pht::u64 shm_limit,
+           pht::u64 build_limit, bool inward) {
     const pht::EngineApi &api = engine();
     const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
                                        minimum_text,
@@ -63,20 +65,32 @@ long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int build
                                        view(exclude),
                                        view(stores),
                                        view(shm_stores),
+                                       {store_limit, shm_limit, build_limit},
                                        inward};
     long missing;
     {
         const py::gil_scoped_release released;
         missing = api.remap(request);
     }
-    if (missing < 0) throw std::bad_alloc();
+    if (missing < 0 && missing != pht::kBusy) throw std::bad_alloc();
     return missing;
 }
 
-void restore() {
+// Builds what the last remap() found missing; raises what a signal handler raised meanwhile.
+void complete() {
+    const pht::EngineApi &api = engine();
+    bool whole;
+    {
+        pht::PythonHost host;
+        whole = api.complete(host.patience());
+    }
+    if (!whole && PyErr_Occurred()) throw py::error_already_set();
+}
+
+bool restore() {
     const pht::EngineApi &api = engine();
     const py::gil_scoped_release released;
-    api.restore();
+    return api.restore();
 }
 
 std::string hexadecimal(const pht::BuildId &id) {
@@ -139,6 +153,13 @@ py::dict snapshot() {
     py::list regions;
     for (const pht::RegionView &view : taken->regions) regions.append(region(*taken, view));
     out["regions"] = regions;
+    py::list reasons;
+    for (size_t at = 0; at < taken->reasons.size();) {
+        const pht::Str reason = pht::str(taken->reasons.data() + at);
+        reasons.append(text(reason.data, reason.size));
+        at += reason.size + 1;
+    }
+    out["reasons"] = reasons;
     return out;
 }
 
@@ -303,6 +324,12 @@ template <size_t N> py::tuple names(const char *const (&list)[N]) {
     return out;
 }
 
+py::tuple texts(const char *pht::StatusText::*part) {
+    py::list out;
+    for (const pht::StatusText &text : pht::kStatusTexts) out.append(text.*part);
+    return py::tuple(out);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
@@ -311,12 +338,15 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     engine();
     module.doc() = "Binding of pyhugetext's engine; private.";
     module.attr("BACKINGS") = names(pht::kBackingNames);
-    module.attr("STATUSES") = names(pht::kStatusNames);
+    module.attr("STATUSES") = texts(&pht::StatusText::name);
+    module.attr("SENTENCES") = texts(&pht::StatusText::sentence);
+    module.attr("BUSY") = pht::kBusy;
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
                py::arg("private_limit"), py::arg("building"), py::arg("include"),
-               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"),
-               py::arg("inward") = false);
+               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"), py::arg("store_limit"),
+               py::arg("shm_limit"), py::arg("build_limit"), py::arg("inward") = false);
+    module.def("complete", &complete);
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);
     module.def("open_elsewhere", &open_elsewhere, py::arg("directory"), py::arg("name"),

@@ -9,8 +9,9 @@
 
 #include <new>
 
-#include "defaults.h"
 #include "engine_api.h"
+#include "python_host.h"
+#include "settings.h"
 
 namespace {
 
@@ -20,8 +21,12 @@ long api_remap(const pht::PlainRequest &plain) {
     return Engine::get().remap(plain, pht::Table::Scope::candidates);
 }
 
-void api_restore() {
-    Engine::get().restore();
+bool api_complete(const pht::Patience &patience) {
+    return Engine::get().complete(patience, true);
+}
+
+bool api_restore() {
+    return Engine::get().restore();
 }
 
 const pht::Snapshot *api_take_snapshot() {
@@ -59,126 +64,163 @@ pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout
     return done;
 }
 
-const pht::EngineApi api = {api_remap,          api_restore,         api_take_snapshot,
-                            api_free_snapshot,  pht::open_elsewhere, pht::read_head,
-                            api_plan_elsewhere, pht::find_entries,   api_memory_room,
-                            api_lay_out,        api_free_layout,     &pht::store_api};
+const pht::EngineApi api = {api_remap,         api_complete,       api_restore,
+                            api_take_snapshot, api_free_snapshot,  pht::open_elsewhere,
+                            pht::read_head,    api_plan_elsewhere, pht::find_entries,
+                            api_memory_room,   api_lay_out,        api_free_layout,
+                             &pht::store_api};
+
+// Which file stderr was when the engine was started. What has its number later may be another, and
+// nobody's to write to.
+pht::sys::FileIdentity first_stderr;
+constexpr int kStderr = 2;
+
+void remember_stderr() {
+    pht::sys::identify(kStderr, &first_stderr);
+}
+
+void write_to_stderr(const pht::MappedArray<char> &text) {
+    pht::sys::FileIdentity now;
+    if (pht::sys::failed(pht::sys::identify(kStderr, &now)) || now.inode != first_stderr.inode ||
+        now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
+        return;
+    for (size_t at = 0; at < text.size();) {
+        const ssize_t got = write(kStderr, text.data() + at, text.size() - at);
+        if (got <= 0) return;
+        at += static_cast<size_t>(got);
+    }
+}
+
+void report_settings(const pht::Settings &settings) {
+    pht::MappedArray<char> out;
+    const auto add = [&](pht::Str text) { return out.append(text.data, text.size); };
+    const pht::Str problems = settings.problems();
+    bool kept = true;
+    for (size_t at = 0; at < problems.size;) {
+        const pht::Str problem = pht::str(problems.data + at);
+        kept = kept && add(pht::str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
+        at += problem.size + 1;
+    }
+    if (settings.off)
+        kept = kept && add(pht::str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
+    if (kept) write_to_stderr(out);
+}
+
+void report_decisions() {
+    pht::MappedArray<char> out;
+    Engine::get().report(&out);
+    write_to_stderr(out);
+}
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
-// is not started again. Returns how many regions wait for a store entry; -1 with MemoryError.
-long start_once(const pht::PlainRequest &request) {
+// is not started again. -1 with what a signal handler of the program raised; nothing else does.
+int start_once(const pht::Settings &settings) {
     if (Engine::get().started()) return 0;
-    long missing;
-    Py_BEGIN_ALLOW_THREADS;
-    missing = Engine::get().remap(request, pht::Table::Scope::fresh);
-    Py_END_ALLOW_THREADS;
-    if (missing < 0) PyErr_NoMemory();
-    return missing;
-}
-
-// Calls a function of a module of the package; -1 with an exception.
-int call_python(const char *module_name, const char *function) {
-    PyObject *module = PyImport_ImportModule(module_name);
-    if (!module) return -1;
-    PyObject *result = PyObject_CallMethod(module, function, nullptr);
-    Py_DECREF(module);
-    Py_XDECREF(result);
-    return result ? 0 : -1;
-}
-
-// After a pass that left something to Python: entries to build, decisions to tell. The program's
-// signal handlers wait until it is over: what they raise is meant for the program.
-int run_after() {
-    const pht::sys::SignalsBlocked signals;
-    return call_python("pyhugetext._after", "run");
-}
-
-int watch_imports(bool report);
-
-// begin(): the start-up hook. As the environment says; Python is asked only where it says
-// something, so that an ordinary start imports nothing but this module.
-PyObject *boot_begin(PyObject *, PyObject *) {
-    if (pht::is_configured()) {
-        if (call_python("pyhugetext._configured", "begin") < 0) return nullptr;
-        Py_RETURN_NONE;
+    if (settings.debug) {
+        remember_stderr();
+        report_settings(settings);
     }
-    const pht::DefaultRequest request;
-    const long missing = start_once(request.plain());
-    if (missing < 0 || watch_imports(false) < 0 || (missing > 0 && run_after() < 0)) return nullptr;
+    if (settings.off) return 0;
+    {
+        pht::PythonHost host;
+        const long missing = Engine::get().remap(settings.request(), pht::Table::Scope::fresh);
+        if (missing > 0) Engine::get().complete(host.patience(), false);
+        if (settings.debug) report_decisions();
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int watch_imports();
+
+// begin(): the start-up hook, as the environment says. Imports nothing. Raises what a signal
+// handler of the program raised, and nothing else.
+PyObject *boot_begin(PyObject *, PyObject *) {
+    const pht::Settings &settings = pht::Settings::of_process();
+    if (start_once(settings) < 0) return nullptr;
+    if (!settings.off && watch_imports() < 0) PyErr_Clear();
     Py_RETURN_NONE;
 }
 
-// default_request() -> what begin() starts with, as start() takes it.
-PyObject *boot_default_request(PyObject *, PyObject *) {
-    const pht::DefaultRequest request;
-    const pht::PlainRequest &plain = request.plain();
-    return Py_BuildValue("(iKKiy#y#y#y#)", static_cast<int>(plain.backing), plain.minimum_text,
-                         plain.private_limit, static_cast<int>(plain.building), plain.include.data,
-                         static_cast<Py_ssize_t>(plain.include.size), plain.exclude.data,
-                         static_cast<Py_ssize_t>(plain.exclude.size), plain.stores.data,
-                         static_cast<Py_ssize_t>(plain.stores.size), plain.shm_stores.data,
-                         static_cast<Py_ssize_t>(plain.shm_stores.size));
+PyObject *text_or_none(pht::Str text) {
+    if (!text.size) Py_RETURN_NONE;
+    return PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
 }
 
-// start(backing, minimum_text, private_limit, building, include, exclude, stores, shm_stores)
-// -> how many regions wait for a store entry.
-PyObject *boot_start(PyObject *, PyObject *arguments) {
-    int backing, building;
-    unsigned long long minimum_text, private_limit;
-    const char *text[4];
-    Py_ssize_t size[4];
-    if (!PyArg_ParseTuple(arguments, "iKKiy#y#y#y#", &backing, &minimum_text, &private_limit,
-                          &building, &text[0], &size[0], &text[1], &size[1], &text[2], &size[2],
-                          &text[3], &size[3]))
-        return nullptr;
-    pht::Str list[4];
-    for (int i = 0; i < 4; ++i) list[i] = {text[i], static_cast<size_t>(size[i])};
-    const pht::PlainRequest request = {static_cast<pht::Backing>(backing),
-                                       minimum_text,
-                                       private_limit,
-                                       static_cast<pht::Building>(building),
-                                       list[0],
-                                       list[1],
-                                       list[2],
-                                       list[3]};
-    const long missing = start_once(request);
-    return missing < 0 ? nullptr : PyLong_FromLong(missing);
-}
-
-// missing() -> [(path, load bias modulo 2 MiB), ...] of the regions that wait for a store entry.
-PyObject *boot_missing(PyObject *, PyObject *) {
-    // Copied under the engine's lock first: making Python objects may run any code.
-    struct Entry {
-        char path[4096];
-        unsigned long long bias;
-    };
-    struct Entries {
-        Entry *list = nullptr;
-        size_t count = 0;
-    } entries;
-    Engine::get().each_missing(
-        [](void *context, const pht::Region &region) {
-            auto *out = static_cast<Entries *>(context);
-            const pht::Str path = region.path_text();
-            if (path.size == 0 || path.size >= sizeof(Entry::path)) return;
-            void *grown = PyMem_RawRealloc(out->list, (out->count + 1) * sizeof(Entry));
-            if (!grown) return;
-            out->list = static_cast<Entry *>(grown);
-            Entry &entry = out->list[out->count++];
-            pht::copy(entry.path, path.data, path.size);
-            entry.path[path.size] = 0;
-            entry.bias = region.object.load_bias % pht::kHugeSize;
-        },
-        &entries);
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list && i < entries.count; ++i) {
-        const Entry &entry = entries.list[i];
-        PyObject *item = Py_BuildValue("(NK)", PyUnicode_DecodeFSDefault(entry.path), entry.bias);
-        if (!item || PyList_Append(list, item) < 0) Py_CLEAR(list);
+// The texts of a list, each ended by a NUL, as a tuple of str.
+PyObject *texts_of(pht::Str list) {
+    PyObject *out = PyList_New(0);
+    for (size_t at = 0; out && at < list.size;) {
+        const pht::Str text = pht::str(list.data + at);
+        PyObject *item =
+            PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
+        if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
         Py_XDECREF(item);
+        at += text.size + 1;
     }
-    PyMem_RawFree(entries.list);
-    return list;
+    PyObject *tuple = out ? PyList_AsTuple(out) : nullptr;
+    Py_XDECREF(out);
+    return tuple;
+}
+
+PyObject *describe_settings(const pht::Settings &settings) {
+    const pht::Str stores = settings.stores();
+    const size_t system = pht::length(stores.data) + 1;
+    const bool own = stores.size > system;
+    PyObject *include = texts_of(settings.include()), *exclude = texts_of(settings.exclude());
+    PyObject *store = text_or_none(own ? pht::str(stores.data + system) : pht::Str{});
+    const pht::Str shared = settings.shm_stores();
+    PyObject *shm_store = text_or_none(shared.size ? pht::str(shared.data) : pht::Str{});
+    PyObject *problems = texts_of(settings.problems());
+    if (!include || !exclude || !store || !shm_store || !problems) {
+        Py_XDECREF(include);
+        Py_XDECREF(exclude);
+        Py_XDECREF(store);
+        Py_XDECREF(shm_store);
+        Py_XDECREF(problems);
+        return nullptr;
+    }
+    return Py_BuildValue("{s:N,s:N,s:i,s:i,s:K,s:K,s:N,s:N,s:N,s:N,s:K,s:K,s:K,s:N}", "off",
+                         PyBool_FromLong(settings.off), "debug", PyBool_FromLong(settings.debug),
+                         "backing", static_cast<int>(settings.backing), "building",
+                         static_cast<int>(settings.building), "min_text", settings.minimum_text,
+                         "private_limit", settings.private_limit, "include", include, "exclude",
+                         exclude, "store", store, "shm_store", shm_store, "store_limit",
+                         settings.limits.disk, "shm_limit", settings.limits.shared_memory,
+                         "build_limit", settings.limits.build, "problems", problems);
+}
+
+// settings() -> those of this process, as a dict; settings([b"NAME=value", ...]): of another
+// environment.
+PyObject *boot_settings(PyObject *, PyObject *arguments) {
+    PyObject *entries = nullptr;
+    if (!PyArg_ParseTuple(arguments, "|O!", &PyList_Type, &entries)) return nullptr;
+    if (!entries) return describe_settings(pht::Settings::of_process());
+    const Py_ssize_t count = PyList_GET_SIZE(entries);
+    auto **environment =
+        static_cast<const char **>(PyMem_RawCalloc(static_cast<size_t>(count) + 1, sizeof(char *)));
+    if (!environment) return PyErr_NoMemory();
+    bool bytes = true;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        environment[i] = PyBytes_AsString(PyList_GET_ITEM(entries, i));
+        bytes = bytes && environment[i];
+    }
+    PyObject *out = nullptr;
+    if (bytes) {
+        const pht::Settings settings(environment);
+        out = describe_settings(settings);
+    }
+    PyMem_RawFree(environment);
+    return out;
+}
+
+// parse_size(bytes) -> bytes in a text like 64M; None where it is none.
+PyObject *boot_parse_size(PyObject *, PyObject *argument) {
+    char *data;
+    Py_ssize_t size;
+    pht::u64 value;
+    if (PyBytes_AsStringAndSize(argument, &data, &size) < 0) return nullptr;
+    if (!pht::parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(value);
 }
 
 // probe(fd, offset, size, collapse) -> bytes of a file the kernel maps in 2 MiB pages when it is
@@ -217,45 +259,30 @@ PyObject *boot_filesystem(PyObject *, PyObject *argument) {
     return PyLong_FromLong(static_cast<long>(info.f_type));
 }
 
-// retry(fall_back) -> how many still wait; another pass after entries were built.
-PyObject *boot_retry(PyObject *, PyObject *fall_back) {
-    const int wanted = PyObject_IsTrue(fall_back);
-    if (wanted < 0) return nullptr;
-    size_t missing;
-    Py_BEGIN_ALLOW_THREADS;
-    missing = Engine::get().retry(wanted != 0);
-    Py_END_ALLOW_THREADS;
-    return PyLong_FromSize_t(missing);
-}
-
-// Looks for new libraries and has Python do what is its part: entries to build, decisions to
-// report. What goes wrong is ours alone; -1 with what a signal handler of the program raised
-// (KeyboardInterrupt, SystemExit: for a signal that another thread got).
-int look(bool report) {
+// Looks for new libraries, and has the entries built that they lack. -1 with what a signal handler
+// of the program raised meanwhile.
+int look() {
     if (!Engine::get().stale()) return 0;
-    bool decided;
-    size_t missing;
-    Py_BEGIN_ALLOW_THREADS;
-    decided = Engine::get().poll(&missing);
-    Py_END_ALLOW_THREADS;
-    if ((missing == 0 && !(decided && report)) || run_after() == 0) return 0;
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
-    PyErr_Clear();
-    return 0;
+    {
+        pht::PythonHost host;
+        size_t missing;
+        const bool decided = Engine::get().poll(&missing);
+        if (missing > 0) Engine::get().complete(host.patience(), false);
+        if (decided && pht::Settings::of_process().debug) report_decisions();
+    }
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 // Stands in for ExtensionFileLoader.create_module. In C so that no frame of ours appears in the
-// traceback of an import that fails. `state` is (the original function, whether decisions are
-// reported).
+// traceback of an import that fails. `original` is the function it stands for.
 //
 // It looks before the import, too: a module that imports others while it is loaded, as torch does
 // with numpy, is looked at before their libraries start threads. Each of the hundreds of page
 // tables of a large library costs an interrupt of every processor that runs another thread.
-PyObject *create_module(PyObject *state, PyObject *arguments, PyObject *keywords) {
-    const bool report = PyTuple_GET_ITEM(state, 1) == Py_True;
-    if (look(report) < 0) return nullptr;
-    PyObject *module = PyObject_Call(PyTuple_GET_ITEM(state, 0), arguments, keywords);
-    if (module && look(report) < 0) Py_CLEAR(module);
+PyObject *create_module(PyObject *original, PyObject *arguments, PyObject *keywords) {
+    if (look() < 0) return nullptr;
+    PyObject *module = PyObject_Call(original, arguments, keywords);
+    if (module && look() < 0) Py_CLEAR(module);
     return module;
 }
 
@@ -273,7 +300,7 @@ bool is_our_hook(PyObject *method) {
 }
 
 // Puts create_module() in front of the import system's own, once. -1 with an exception.
-int watch_imports(bool report) {
+int watch_imports() {
     PyObject *modules = PyImport_GetModuleDict();  // borrowed
     PyObject *external = PyDict_GetItemString(modules, "_frozen_importlib_external");
     if (!external) return 0;
@@ -281,31 +308,22 @@ int watch_imports(bool report) {
     PyObject *original = loader ? PyObject_GetAttrString(loader, "create_module") : nullptr;
     int result = original ? 0 : -1;
     if (original && !is_our_hook(original)) {
-        PyObject *state = PyTuple_Pack(2, original, report ? Py_True : Py_False);
-        PyObject *function =
-            state ? PyCFunction_NewEx(&create_module_method, state, nullptr) : nullptr;
+        PyObject *function = PyCFunction_NewEx(&create_module_method, original, nullptr);
         PyObject *method = function ? PyInstanceMethod_New(function) : nullptr;
         result = method ? PyObject_SetAttrString(loader, "create_module", method) : -1;
         Py_XDECREF(method);
         Py_XDECREF(function);
-        Py_XDECREF(state);
     }
     Py_XDECREF(original);
     Py_XDECREF(loader);
     return result;
 }
 
-// watch(report): look for new libraries before and after every import of an extension module, in
-// this interpreter.
-PyObject *boot_watch(PyObject *, PyObject *report) {
-    const int wanted = PyObject_IsTrue(report);
-    if (wanted < 0 || watch_imports(wanted != 0) < 0) return nullptr;
+// watch(): look for new libraries before and after every import of an extension module, in this
+// interpreter.
+PyObject *boot_watch(PyObject *, PyObject *) {
+    if (watch_imports() < 0) return nullptr;
     Py_RETURN_NONE;
-}
-
-// secure_mode() -> whether the environment comes from somebody less privileged.
-PyObject *boot_secure_mode(PyObject *, PyObject *) {
-    return PyBool_FromLong(pht::in_secure_mode());
 }
 
 // is_main_interpreter() -> whether this is the first interpreter of the process.
@@ -315,15 +333,12 @@ PyObject *boot_is_main_interpreter(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"begin", boot_begin, METH_NOARGS, nullptr},
-    {"default_request", boot_default_request, METH_NOARGS, nullptr},
-    {"start", boot_start, METH_VARARGS, nullptr},
-    {"missing", boot_missing, METH_NOARGS, nullptr},
+    {"settings", boot_settings, METH_VARARGS, nullptr},
+    {"parse_size", boot_parse_size, METH_O, nullptr},
     {"probe", boot_probe, METH_VARARGS, nullptr},
     {"shared_allowance", boot_shared_allowance, METH_VARARGS, nullptr},
     {"filesystem", boot_filesystem, METH_O, nullptr},
-    {"retry", boot_retry, METH_O, nullptr},
-    {"watch", boot_watch, METH_O, nullptr},
-    {"secure_mode", boot_secure_mode, METH_NOARGS, nullptr},
+    {"watch", boot_watch, METH_NOARGS, nullptr},
     {"is_main_interpreter", boot_is_main_interpreter, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

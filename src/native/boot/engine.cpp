@@ -1,11 +1,12 @@
 #include "engine.h"
 
-#include <link.h>
-#include <pthread.h>
 #include <sys/auxv.h>
 #include <unistd.h>
 
 #include <new>
+
+#include "filters.h"
+#include "lock.h"
 
 namespace pht {
 
@@ -22,33 +23,13 @@ struct Visit {
 
 namespace {
 
-pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 alignas(Engine) char storage[sizeof(Engine)];
-
-void lock_before_fork() {
-    pthread_mutex_lock(&mutex);
-}
-void unlock_after_fork() {
-    pthread_mutex_unlock(&mutex);
-}
 
 // Made when the module is loaded, before anything can race: no guard needed.
 [[gnu::constructor]] void create_engine() {
     new (storage) Engine;
-    pthread_atfork(lock_before_fork, unlock_after_fork, unlock_after_fork);
+    watch_forks();
 }
-
-// Signals first: a handler that forks while its own thread holds the lock would never return.
-class Locked {
-public:
-    Locked() { pthread_mutex_lock(&mutex); }
-    ~Locked() { pthread_mutex_unlock(&mutex); }
-    Locked(const Locked &) = delete;
-    Locked &operator=(const Locked &) = delete;
-
-private:
-    sys::SignalsBlocked signals_;
-};
 
 int list_object(dl_phdr_info *info, size_t, void *data) {
     auto *visit = static_cast<Visit *>(data);
@@ -56,6 +37,8 @@ int list_object(dl_phdr_info *info, size_t, void *data) {
     const bool lasting = visit->listed && info->dlpi_subs == visit->listed_subs;
     visit->adds = info->dlpi_adds;
     visit->subs = info->dlpi_subs;
+    ++visit->index;
+    visit->last = info->dlpi_phdr;
     if (info->dlpi_phnum == 0) return 0;
     // The executable comes first, under an empty name (glibc) or its own (musl).
     const bool main = !visit->found;
@@ -83,8 +66,9 @@ int look_for_new(dl_phdr_info *info, size_t, void *data) {
         return visit->found;
     }
     visit->last = info->dlpi_phdr;
+    // Without a table, for who has not the lock: what may be new is asked again with it.
     if (may_be_coverable(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum) &&
-        !visit->table->knows(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum))
+        (!visit->table || !visit->table->knows(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum)))
         visit->found = true;
     return visit->found;
 }
@@ -124,7 +108,7 @@ Outcome Engine::look(Table::Scope scope, Visit *visit) {
     *visit = {&table_, 0, 0, false, false, true, Backing::none, listed_, listed_subs_};
     listed_ = false;
     table_.begin_listing();
-    dl_iterate_phdr(list_object, visit);
+    iterate_objects(list_object, visit);
     table_.end_listing();
     if (!visit->complete) return {Status::no_memory, Call::none, 0};
     listed_ = true;
@@ -139,13 +123,14 @@ void Engine::pass(Table::Scope scope) {
     for (int i = 0; i < kTries; ++i) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
-        see(visit.adds, visit.subs);
+        see(visit);
         table_.prepare(request_, scope);
-        dl_iterate_phdr(commit_if_unchanged, &visit);
+        iterate_objects(commit_if_unchanged, &visit);
         if (visit.complete) return;
         table_.abandon();
     }
     last_ = {Status::pending, Call::none, 0};
+    looked_at_ = 0;
 }
 
 void Engine::put_back(Backing keep) {
@@ -154,7 +139,7 @@ void Engine::put_back(Backing keep) {
         last_ = look(Table::Scope::candidates, &visit);
         if (!last_.ok()) return;
         visit.keep = keep;
-        dl_iterate_phdr(restore_if_unchanged, &visit);
+        iterate_objects(restore_if_unchanged, &visit);
         if (visit.complete) return;
     }
     last_ = {Status::pending, Call::none, 0};
@@ -162,7 +147,10 @@ void Engine::put_back(Backing keep) {
 
 long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     const Locked locked;
+    if (!locked.ok()) return kBusy;
     const u64 began = sys::now();
+    __atomic_store_n(&filters_, find_filters(), __ATOMIC_RELAXED);
+    __atomic_store_n(&still_, Status::huge, __ATOMIC_RELAXED);
     Request request;
     request.backing = plain.backing;
     request.minimum_text = plain.minimum_text;
@@ -178,6 +166,8 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     started_ = true;
     enabled_ = true;
     request_ = static_cast<Request &&>(request);
+    limits_ = plain.limits;
+    reasons_.clear();
     if (machine_.ok()) {
         const bool other_plan = plain.inward != inward_;
         inward_ = plain.inward;
@@ -194,12 +184,12 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
 
 long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
     const Locked locked;
-    return probe_huge(fd, offset, size, collapse, bytes);
+    return !locked.ok() ? -sys::kEagain : probe_huge(fd, offset, size, collapse, bytes);
 }
 
 size_t Engine::retry(bool fall_back) {
     const Locked locked;
-    if (!watching()) return 0;
+    if (!locked.ok() || !watching()) return 0;
     const u64 began = sys::now();
     const Building before = request_.building;
     if (fall_back) request_.building = Building::never;
@@ -209,66 +199,85 @@ size_t Engine::retry(bool fall_back) {
     return table_.missing();
 }
 
-void Engine::each_missing(void (*visit)(void *, const Region &), void *context) {
-    const Locked locked;
-    for (const Region *region : table_.regions())
-        if (region->missing) visit(context, *region);
+void Engine::see(const Visit &visit) {
+    const auto store = [](auto *to, auto value) { __atomic_store_n(to, value, __ATOMIC_RELAXED); };
+    store(&looked_at_, visit.index);
+    store(&last_looked_at_, visit.last);
+    store(&seen_adds_, visit.adds);
+    store(&seen_subs_, visit.subs);
 }
 
-void Engine::see(u64 adds, u64 subs) {
-    __atomic_store_n(&seen_adds_, adds, __ATOMIC_RELAXED);
-    __atomic_store_n(&seen_subs_, subs, __ATOMIC_RELAXED);
+// Of what see() noted, as a visit that looks for what is new. Where another thread notes something
+// meanwhile, the parts may not fit each other: then more is looked at than need be, here or at the
+// next import.
+Visit Engine::seen(Table *table) const {
+    const auto load = [](auto *from) { return __atomic_load_n(from, __ATOMIC_RELAXED); };
+    Visit visit = {table, load(&seen_adds_), load(&seen_subs_), false, false, true, Backing::none};
+    visit.known = load(&looked_at_);
+    visit.last = load(&last_looked_at_);
+    return visit;
 }
 
-bool Engine::stale() const {
-    // A wrong answer is corrected by poll(), or at the next import.
-    struct Counters {
-        u64 adds, subs;
-    };
-    Counters now = {0, 0};
-    dl_iterate_phdr(
-        [](dl_phdr_info *info, size_t, void *data) {
-            *static_cast<Counters *>(data) = {info->dlpi_adds, info->dlpi_subs};
-            return 1;
-        },
-        &now);
-    return now.adds != __atomic_load_n(&seen_adds_, __ATOMIC_RELAXED) ||
-           now.subs != __atomic_load_n(&seen_subs_, __ATOMIC_RELAXED);
+bool Engine::stale() {
+    if (!watching()) return false;
+    Visit visit = seen(nullptr);
+    dl_iterate_phdr(look_for_new, &visit);
+    if (visit.changed && !visit.found) see(visit);
+    return visit.found;
 }
 
 bool Engine::poll(size_t *missing) {
-    const Locked locked;
     *missing = 0;
-    if (!watching()) return false;
+    // Before any call that plain Python has not just made.
+    const u64 filters = read_filters();
+    if (filters == kUnknownFilters || filters != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) {
+        const Status why = filters == kUnknownFilters ? Status::unreadable : Status::filtered;
+        __atomic_store_n(&still_, why, __ATOMIC_RELAXED);
+        return false;
+    }
+    // A thread that imports inside a callback of dl_iterate_phdr must not wait here.
+    const Locked locked(Locked::Wait::never);
+    if (!locked.ok() || !watching()) return false;
     const u64 began = sys::now();
-    Visit visit = {&table_, seen_adds_, seen_subs_, false, false, true, Backing::none};
-    visit.known = looked_at_;
-    visit.last = last_looked_at_;
-    dl_iterate_phdr(look_for_new, &visit);
-    if (visit.changed) looked_at_ = visit.found ? 0 : visit.index;
-    last_looked_at_ = visit.last;
+    Visit visit = seen(&table_);
+    iterate_objects(look_for_new, &visit);
     // What was unloaded may have taken swapped pages with it, and left its place to another.
     const bool unloaded = visit.subs != seen_subs_;
-    see(visit.adds, visit.subs);
+    if (visit.found) visit.index = 0;
+    if (visit.changed) see(visit);
     if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::since(began);
     return visit.found;
 }
 
-void Engine::restore() {
+bool Engine::restore() {
     const Locked locked;
+    if (!locked.ok()) return false;
     enabled_ = false;
     put_back(Backing::none);
+    return true;
 }
 
 bool Engine::started() const {
-    const Locked locked;
-    return started_;
+    return __atomic_load_n(&started_, __ATOMIC_RELAXED);
 }
+
+namespace {
+
+// Told to who could not have the lock.
+Snapshot busy_snapshot;
+
+}  // namespace
 
 const Snapshot *Engine::take_snapshot() {
     const Locked locked;
+    if (!locked.ok()) {
+        busy_snapshot.started = true;
+        busy_snapshot.machine = done();
+        busy_snapshot.last = {Status::busy, Call::none, 0};
+        return &busy_snapshot;
+    }
     void *memory = allocate(sizeof(Snapshot));
     if (!memory) return nullptr;
     auto *snapshot = new (memory) Snapshot;
@@ -277,20 +286,31 @@ const Snapshot *Engine::take_snapshot() {
 }
 
 void Engine::free_snapshot(const Snapshot *snapshot) {
+    if (snapshot == &busy_snapshot) return;
     const Locked locked;
+    if (!locked.ok()) return;  // a little memory less
     auto *owned = const_cast<Snapshot *>(snapshot);
     owned->~Snapshot();
     release(owned, sizeof(Snapshot));
 }
 
-void Engine::fill(Snapshot *out) {
+Outcome Engine::look_at_all() {
     Visit visit;
-    const Outcome observed = look(Table::Scope::all, &visit);
+    return look(Table::Scope::all, &visit);
+}
+
+void Engine::fill(Snapshot *out) {
+    const Outcome observed = look_at_all();
     out->started = started_;
     out->enabled = enabled_;
     out->machine = machine_;
     out->last = last_.ok() || !started_ ? observed : last_;
+    const Status still = __atomic_load_n(&still_, __ATOMIC_RELAXED);
+    if (still != Status::huge && out->last.ok())
+        out->last = {still, still == Status::unreadable ? Call::open : Call::none, 0};
     out->elapsed_ns = elapsed_ns_;
+    if (!out->reasons.append(reasons_.data(), reasons_.size()))
+        out->last = {Status::no_memory, Call::none, 0};
     for (const Region *region : table_.regions())
         if (!add_view(*region, out)) out->last = {Status::no_memory, Call::none, 0};
 }
@@ -332,6 +352,7 @@ bool Engine::add_view(const Region &region, Snapshot *out) {
 
 const Snapshot *Engine::plan_elsewhere(const ForeignObject &object) {
     const Locked locked;
+    if (!locked.ok()) return nullptr;
     void *memory = allocate(sizeof(Snapshot));
     if (!memory) return nullptr;
     auto *snapshot = new (memory) Snapshot;

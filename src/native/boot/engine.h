@@ -2,6 +2,7 @@
 #pragma once
 
 #include "elsewhere.h"
+#include "missing.h"
 #include "table.h"
 
 namespace pht {
@@ -37,6 +38,12 @@ struct Snapshot {
     Array<StretchView> stretches;
     Array<Span> texts;
     Array<char> text;
+    Array<char> reasons;  // why entries were not built: sentences, each ended by a NUL
+};
+
+// Bytes: what the stores may hold, and what this process may copy into them.
+struct BuildLimits {
+    u64 disk, shared_memory, build;
 };
 
 // What a caller asks for, in memory of its own.
@@ -46,12 +53,23 @@ struct PlainRequest {
     Building building;       // what the stores lack waits until it was built
     Str include, exclude;    // patterns, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL
-    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
+    BuildLimits limits;
+    bool inward = false;  // the plan of other tools, for benchmarks; see plan()
 };
 
+// Whoever has the engine build, and may want to go on: asked between two entries, without any lock
+// of the process.
+struct Patience {
+    bool (*ends)(void *context);
+    void *context;
+};
+
+// remap() could not have the lock: see lock.h.
+constexpr long kBusy = -2;
+
 // One engine a process. The core's memory is not safe for threads, so whatever allocates or gives
-// back happens inside. Every call takes the lock; none throws; all may be called from any thread.
-// fork() waits for the lock, so a child never sees half a pass.
+// back happens inside. What changes anything takes the lock, or does nothing where it cannot be had
+// (see lock.h); none throws; all may be called from any thread.
 class Engine {
 public:
     Engine();
@@ -59,22 +77,30 @@ public:
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first, with another plan all. Returns how
-    // many regions wait for a store entry to be built, or -1 when memory ran out and nothing was
-    // done. `scope` is fresh when nothing was ever swapped: then only what is around the objects is
-    // read.
+    // many regions wait for a store entry to be built, or, when nothing was done, -1 because memory
+    // ran out, or kBusy. `scope` is fresh when nothing was ever swapped: then only what is around
+    // the objects is read.
     long remap(const PlainRequest &plain, Table::Scope scope);
     // Another pass, after entries were built; with fall_back, what is still missing goes to the
     // next backing. Returns how many still wait.
     size_t retry(bool fall_back);
-    // Calls visit for every region that waits; it must not allocate from the core.
-    void each_missing(void (*visit)(void *context, const Region &region), void *context);
+    // Builds the entries that the last pass found missing, as far as the request allows, and passes
+    // again. Never leaves a region waiting: whatever the building comes to, the next backing
+    // follows. Runs without the lock and with signals as they are; one thread of the process at a
+    // time: while another one does it, it is left to that, or with `wait` done after it; and to
+    // this thread where it is further up in it. False where the host's patience ended.
+    bool complete(const Patience &patience, bool wait);
+    // The decisions that were not told yet, a line each, for PYHUGETEXT_DEBUG.
+    void report(MappedArray<char> *out);
     // As probe_huge() of the core.
     static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
-    // True when there may be something new; cheap enough for every import, and without the lock.
-    bool stale() const;
-    // Looks at libraries loaded since the last pass. Returns whether anything was decided.
+    // True when something new may be coverable. Cheap enough for every import: no lock, and no
+    // system call, which a seccomp filter might kill for.
+    bool stale();
+    // Looks at libraries loaded since the last pass. Returns whether anything was decided. Stands
+    // still, until the next remap(), where a seccomp filter was added since the last one.
     bool poll(size_t *missing);
-    void restore();
+    bool restore();                   // false: the lock could not be had
     const Snapshot *take_snapshot();  // nullptr when memory ran out
     // One region of another process, as it would be in a snapshot there but for the path and what
     // only that process knows; nullptr when memory ran out.
@@ -83,22 +109,36 @@ public:
     bool started() const;
 
 private:
-    bool watching() const { return enabled_ && machine_.ok(); }
-    void see(u64 adds, u64 subs);
+    bool watching() const {
+        return __atomic_load_n(&enabled_, __ATOMIC_RELAXED) && machine_.ok() &&
+               __atomic_load_n(&still_, __ATOMIC_RELAXED) == Status::huge;
+    }
+    void see(const struct Visit &visit);
+    struct Visit seen(Table *table) const;
     void fill(Snapshot *out);
     static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
+    Outcome look_at_all();  // small objects too, for people
     void pass(Table::Scope scope);
     void put_back(Backing keep);
+    // For the builder, in its own memory. Whether any region waits; whether anything may be built.
+    bool list_missing(WantedList *wanted);
+    bool find_rules(BuildRules *rules, MappedArray<char> *texts);
+    void tell(Str reason);
+    static bool add_line(const Region &region, MappedArray<char> *out);
     Request request_;
+    BuildLimits limits_ = {};
+    MappedArray<char> reasons_;
     Table table_;
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
-    u64 seen_adds_ = 0, seen_subs_ = 0;  // written under the lock, read without: see(), stale()
+    u64 seen_adds_ = 0, seen_subs_ = 0;  // these and looked_at_ are used without the lock, too
     u64 listed_subs_ = 0;                // of the last complete listing, if listed_
     bool listed_ = false;
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
+    u64 filters_ = 0;                             // of the thread that called remap(), then
+    Status still_ = Status::huge;                 // else why poll() stands still
     bool started_ = false, enabled_ = false, inward_ = false;
 };
 

@@ -10,9 +10,12 @@
 namespace pht {
 
 struct EngineApi {
-    // How many regions wait for a store entry; -1 when memory ran out, and nothing was done.
+    // How many regions wait for a store entry; -1 when memory ran out, kBusy when another thread
+    // had the engine, and nothing was done.
     long (*remap)(const PlainRequest &request);
-    void (*restore)();
+    // Builds what is missing then, and passes again; see Engine::complete().
+    bool (*complete)(const Patience &patience);
+    bool (*restore)();                   // false as kBusy
     const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
     void (*free_snapshot)(const Snapshot *snapshot);
     // For other processes; see core/elsewhere.h.

@@ -120,8 +120,8 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
     } else if (header.p_filesz <= file.size() && header.p_offset <= file.size() - header.p_filesz) {
         if (!draft.append_piece(header.p_offset, header.p_filesz, 8)) return fail(-sys::kEnomem);
         out->p_offset = draft.end - header.p_filesz;
-        // It only grows from here on, and must not wrap.
-        if (draft.end > draft.limit()) return refuse("has parts that overlap or lie too far apart");
+        // Too large is too large, and must not wrap: the whole copy is refused in the end.
+        draft.end = min(draft.end, draft.limit() + kPageSize);
     } else {
         return refuse("is truncated: a program header points behind the file");
     }

@@ -71,6 +71,7 @@ struct Region {
     Outcome outcome;
     Outcome tried[kBackings];  // by backing: why that one was not taken
     u64 elapsed_ns = 0;
+    u32 told = 0;  // checksum of what was told of it last; see Engine::report()
 
     Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }
     bool any_huge() const {

@@ -44,16 +44,58 @@ enum class Status : u8 {
     unbuildable,    // the store remembers that an entry could not be made
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
+    filtered,       // a seccomp filter was added since: the next call might kill
+    busy,           // another thread has the engine, and may wait for this one
     no_memory,      // own tables could not grow
 };
-inline constexpr const char *kStatusNames[] = {
-    "pending",  "huge",         "partial",    "restored",     "too_small",    "below_minimum",
-    "excluded", "not_included", "budget",     "memory_limit", "own_code",     "modified",
-    "refused",  "unsupported",  "unreadable", "map_count",    "no_huge_page", "file_gone",
-    "no_store", "untrusted",    "no_entry",   "stale",        "damaged",      "unbuildable",
-    "overlay",  "cramped",      "no_memory",
+// A short name for programs, and a sentence for people: why not, and what to do.
+struct StatusText {
+    const char *name, *sentence;
 };
-static_assert(sizeof kStatusNames / sizeof *kStatusNames ==
+inline constexpr StatusText kStatusTexts[] = {
+    {"pending", "not looked at yet: loaded since the last import; pyhugetext.remap() covers it"},
+    {"huge", ""},
+    {"partial", ""},
+    {"restored", "put back by restore()"},
+    {"too_small", "too small: no 2 MiB page of its read-only part holds text"},
+    {"below_minimum", "too small: less coverable text than PYHUGETEXT_MIN_TEXT"},
+    {"excluded", "excluded by a pattern"},
+    {"not_included", "matches none of the include patterns"},
+    {"budget", "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy"},
+    {"memory_limit",
+     "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little "
+     "for a copy of its own (pyhugetext doctor shows what); warm the store "
+     "(pyhugetext warm), which needs none"},
+    {"own_code", "own code: holds pyhugetext or the dynamic linker"},
+    {"modified", "modified in memory: a breakpoint, probe or hook is in it"},
+    {"refused", "kernel said no"},
+    {"unsupported", "the layout of this file does not fit the backing"},
+    {"unreadable", "not verifiable: /proc does not tell what has to be known"},
+    {"map_count", "the process is near vm.max_map_count"},
+    {"no_huge_page", "the kernel gave no 2 MiB page"},
+    {"file_gone", "the original file was deleted or replaced"},
+    {"no_store", "there is no store"},
+    {"untrusted", "not trusted: somebody else could have written it"},
+    {"no_entry", "the store has no entry for this file"},
+    {"stale", "the entry was never known to be on disk, and the machine was started since"},
+    {"damaged", "the entry is not what was written"},
+    {"unbuildable", "an entry could not be made; pyhugetext store list tells why"},
+    {"overlay",
+     "on overlayfs it would be built at every start of a container; warm it in the "
+     "image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
+    {"cramped",
+     "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 256 "
+     "MiB; warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
+    {"filtered",
+     "a seccomp filter was added after the start, which may kill for any further "
+     "call: libraries loaded since are left; pyhugetext.remap() covers them where "
+     "the filter allows"},
+    {"busy",
+     "another thread has the engine and waits for the dynamic linker, whose lock "
+     "this one holds (a callback of dl_iterate_phdr): nothing was done"},
+    {"no_memory", "no memory for own tables"},
+};
+static_assert(sizeof kStatusTexts / sizeof *kStatusTexts ==
               static_cast<int>(Status::no_memory) + 1);
 
 // The call that failed, for messages.

@@ -181,6 +181,11 @@ __attribute__((always_inline)) inline long name_memory(u64 address, u64 size, co
     return raw(nr::prctl, kSetVma, kAnonName, static_cast<long>(address), static_cast<long>(size),
                reinterpret_cast<long>(name));
 }
+// 0: no seccomp filter is on this thread, 2: one is; else -errno. See prctl(2), PR_GET_SECCOMP.
+__attribute__((always_inline)) inline long seccomp_mode() {
+    constexpr long kGetSeccomp = 21;
+    return raw(nr::prctl, kGetSeccomp, 0, 0, 0, 0);
+}
 // Nanoseconds of CLOCK_MONOTONIC.
 inline u64 now() {
     long time[2] = {0, 0};

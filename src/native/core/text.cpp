@@ -2,10 +2,6 @@
 
 namespace pht {
 
-namespace {
-
-// Takes one character off UTF-8 text. A byte that is no part of one is a character of its own, with
-// the number Python's surrogateescape gives it.
 u32 take_character(const char **at, const char *end) {
     const auto first = static_cast<unsigned char>(*(*at)++);
     if (first < 0x80) return first;
@@ -30,6 +26,8 @@ u32 take_character(const char **at, const char *end) {
     *at += more;
     return value;
 }
+
+namespace {
 
 // One `[...]` at `at` (just behind the bracket) against a character. Sets `after` behind the
 // closing bracket, or to nullptr where there is none: then the bracket is an ordinary character.

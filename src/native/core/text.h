@@ -97,6 +97,10 @@ private:
     }
 };
 
+// Takes one character off UTF-8 text. A byte that is no part of one is a character of its own, with
+// the number Python's surrogateescape gives it.
+u32 take_character(const char **at, const char *end);
+
 // Shell pattern match as Python's fnmatch.fnmatchcase does it: * ? [seq] [!seq]; `*` and `?` match
 // a slash too. The whole text must match.
 bool glob_match(Str pattern, Str text);

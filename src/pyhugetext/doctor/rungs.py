@@ -27,17 +27,13 @@ spec = json.loads(sys.argv[1])
 told = {}
 try:
     import pyhugetext
-    from pyhugetext import _settings
+    from pyhugetext import _native, _settings
     settings = _settings.current()
-    settings.store, settings.shm_store = spec["store"], spec["shm"] or "/dev/null/none"
-    from pyhugetext.store import build
-    if not spec["shm"]:
-        build._has_shared_memory = lambda path: False
-    asked = settings.build
+    settings.store, settings.shm_store = spec["store"], spec["shm"] or "/nonexistent/none"
+    asked = settings.building
     for rung in spec["rungs"]:
         if rung not in ("", "auto"):
-            settings.build = "always"
-        build.reasons.clear()
+            settings.building = _settings.BUILDING["always"]
         if rung:
             settings.min_text = 0
             stats = pyhugetext.remap(backing=rung, include=(), exclude=())
@@ -49,9 +45,9 @@ try:
             "backing": region.backing, "path": region.path,
             "huge_bytes": region.huge_bytes, "private_bytes": region.private_bytes,
             "reason": region.reason or stats.reason, "fallbacks": list(region.fallbacks),
-            "build": list(build.reasons),
+            "build": _native.snapshot()["reasons"],
         }
-        settings.build = asked
+        settings.building = asked
         pyhugetext.restore()
 except BaseException as error:
     told["error"] = type(error).__name__ + ": " + str(error)

@@ -24,7 +24,6 @@ class Sides:
         settings = _settings.current()
         number = settings.backing if backing is None else _settings.BACKINGS[backing]
         request = settings.request(number)
-        self._number = number
         self._request = (*request[:2], _settings.NO_LIMIT, *request[3:])
         self._inward = inward
 
@@ -39,11 +38,8 @@ class Sides:
     def prepare(self) -> None:
         """Builds the store entries that are missing, so that no switch waits for one. Leaves the
         text huge. NothingHuge with the reason where nothing can be moved."""
-        missing = _native.remap(*self._request, inward=self._inward)
-        if missing:
-            from pyhugetext import _after
-
-            _after.complete(self._number, wait=True)
+        if _native.remap(*self._request, inward=self._inward):
+            _native.complete()
         raw = _native.snapshot()
         if any(region["mapped_bytes"] for region in raw["regions"]):
             return
