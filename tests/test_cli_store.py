@@ -455,7 +455,7 @@ def test_read_only_store_is_one_sentence_and_can_be_listed(filled: Filled, tmp_p
         assert filled.cli("store", "clear").returncode == 1
         result = filled.cli("store", "verify")
         assert result.returncode == 1
-        assert_one_sentence(result, "is damaged:", "cannot be removed: Read-only file system")
+        assert_one_sentence(result, "is damaged:", "cannot be removed: open v1/lock: read-only")
     finally:
         mounts.clean_up()
 
