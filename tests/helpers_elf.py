@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from conftest import tool
-from pyhugetext.store import copy, elf
+from helpers_copy import Layout, copy_into, lay_out
 
 HUGE = 2 << 20
 PAGE = 4096
@@ -63,7 +64,7 @@ class Copy:
 
     original: Path
     path: Path
-    layout: elf.Layout
+    layout: Layout
     bias: int
 
     @property
@@ -78,28 +79,31 @@ class Copy:
             return loads(ELFFile(file))[0].p_vaddr < self.ranges[0][0]
 
 
-def lay_out(path: Path, bias: int = 0) -> elf.Layout:
-    """The layout of the copy of a file."""
-    with open(path, "rb") as file:
-        fd = file.fileno()
-        return elf.lay_out(lambda n, at: os.pread(fd, n, at), os.fstat(fd).st_size, bias)
-
-
-def ranges_of(layout: elf.Layout) -> list[tuple[int, int]]:
+def ranges_of(layout: Layout) -> list[tuple[int, int]]:
     """What can be mapped huge: (virtual address, end). A program's may begin below 0."""
     signed = [((a + (1 << 63)) % (1 << 64) - (1 << 63), n) for a, n, _ in layout.ranges]
     return [(address, address + length) for address, length in signed]
 
 
 def make_copy(original: Path, directory: Path, bias: int = 0) -> Copy:
-    """Writes the copy of a file into a directory, under the same name."""
+    """Has the copy of a file written, and puts it into a directory under the same name."""
     layout = lay_out(original, bias)
     target = directory / original.name
-    with open(original, "rb") as source, open(target, "w+b") as file:
-        copy.write_copy(layout, source.fileno(), file.fileno())
-        file.flush()
-        assert copy.same_copy(layout, source.fileno(), file.fileno()) is None
-    return Copy(original, target, layout, bias)
+    target.unlink(missing_ok=True)
+    os.link(copy_into(directory / "store", original, bias), target)
+    made = Copy(original, target, layout, bias)
+    _check_whole(made)
+    return made
+
+
+def _check_whole(copied: Copy) -> None:
+    """The copy is what the layout says, and the layout edits nothing but headers."""
+    data = copied.original.read_bytes()
+    assert copied.path.read_bytes() == copied.layout.compose(data)
+    table = struct.unpack_from("<Q", data, 32)[0]
+    table_end = table + 56 * struct.unpack_from("<H", data, 56)[0]
+    for at, length in copied.layout.patched:
+        assert at + length <= 64 or table <= at <= at + length <= table_end
 
 
 def loads(elf_file: ELFFile) -> list[Any]:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pyhugetext.store import elf
+from helpers_copy import Layout
 
 HUGE = 2 << 20
 PAGE = 4096
@@ -116,7 +116,7 @@ def segments(head: bytes, read: Read) -> list[tuple[int, ...]]:
     return list(PHDR.iter_unpack(read(PHDR.size * fields[10], fields[5])))
 
 
-def copy_read(layout: elf.Layout, read: Read) -> Read:
+def copy_read(layout: Layout, read: Read) -> Read:
     """Reads from the copy that a layout describes, without writing it."""
 
     def read_copy(length: int, offset: int) -> bytes:
@@ -132,7 +132,7 @@ def copy_read(layout: elf.Layout, read: Read) -> Read:
     return read_copy
 
 
-def check_layout(layout: elf.Layout, read: Read, size: int, bias: int) -> None:
+def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
     """What every layout must be, whatever the file was: of use as a mapping, and an ELF file whose
     program headers describe it."""
     assert 0 < layout.size <= 2 * size + (64 << 20)

@@ -4,16 +4,18 @@ mount namespaces, which take every mount with them however a test ends."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,7 @@ def read_maps():
             yield start, end, permissions, int(offset, 16), name[0].rstrip("\\n") if name else ""
 
 import pyhugetext
+from pyhugetext import _native
 answer = sum(map(len, sorted(str(i) for i in range(3000))))
 stats = pyhugetext.stats().as_dict()
 maps = list(read_maps())
@@ -77,7 +80,7 @@ for region in stats["regions"]:
     if region["swapped_bytes"]:
         wrong += wrong_text(region["path"], maps)
 print(json.dumps({"answer": answer, "modules": modules, "maps": maps, "wrong": wrong,
-                  "stats": stats}))
+                  "stats": stats, "refusals": _native.snapshot()["reasons"]}))
 """
 ANSWER = sum(map(len, sorted(str(i) for i in range(3000))))
 
@@ -89,6 +92,8 @@ class Report:
     stats: dict[str, Any]
     modules: frozenset[str]  # of the package, loaded before the child asked for statistics
     maps: list[tuple[int, int, str, int, str]]  # start, end, permissions, offset, path
+    refusals: list[str]  # why something was not built now
+    wrote: bool | None = None  # to a store; None where nobody looked
 
     @property
     def interpreter(self) -> dict[str, Any]:
@@ -112,8 +117,9 @@ class Report:
 
     @property
     def built(self) -> bool:
-        """Whether the builder ran: a warm start has no Python code of the store's."""
-        return any(name.startswith("pyhugetext.store") for name in self.modules)
+        """Whether it tried to build: a warm start neither writes to a store nor says why not."""
+        assert self.wrote is not None
+        return self.wrote or bool(self.refusals)
 
     def mapped_below(self, root: str | Path) -> list[str]:
         return [path for *_, path in self.maps if path.startswith(f"{root}/")]
@@ -125,7 +131,7 @@ def parse_report(output: str) -> Report:
     assert told["answer"] == ANSWER
     assert told["wrong"] == []
     maps = [tuple(mapping) for mapping in told["maps"]]
-    return Report(told["stats"], frozenset(told["modules"]), maps)
+    return Report(told["stats"], frozenset(told["modules"]), maps, told["refusals"])
 
 
 @dataclass
@@ -136,6 +142,7 @@ class Store:
     prefix: tuple[str, ...] = ()
     backing: str = "store"
     seen: Path | None = None  # where this process finds the root, when it is mounted elsewhere
+    other: Path | None = None  # where it finds that of the store that follows this one
 
     @property
     def base(self) -> Path:
@@ -165,6 +172,21 @@ class Store:
         """The one copy there is."""
         (copy,) = self.copies
         return copy
+
+    def fingerprint(self) -> list[object]:
+        """What differs once somebody has written to the store: whatever is put there is made in a
+        directory and renamed into another. Of a file in use the times change."""
+        out: list[object] = []
+        for base in (self.base, *([self.other / "v1"] if self.other else [])):
+            for directory in (base, *(base / name for name in ("index", "objects", "tmp"))):
+                try:
+                    status, names = directory.stat(), os.listdir(directory)
+                    inodes = [directory.joinpath(name).lstat().st_ino for name in names]
+                except OSError as error:
+                    out.append(error.errno)
+                else:
+                    out.append((status.st_ino, status.st_mtime_ns, sorted(inodes)))
+        return out
 
     def environment(self, **settings: str) -> dict[str, str]:
         environ = clean_environment(
@@ -201,6 +223,7 @@ class Store:
         **settings: str,
     ) -> Report:
         """Runs code in a child that must succeed and say nothing, and returns its report."""
+        before = self.fingerprint()
         result = self.run(
             textwrap.dedent(code) + REPORT,
             *arguments,
@@ -211,7 +234,7 @@ class Store:
         assert (result.returncode, result.stderr) == (0, ""), (
             f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
         )
-        return parse_report(result.stdout)
+        return replace(parse_report(result.stdout), wrote=self.fingerprint() != before)
 
     def fill(self, **settings: str) -> None:
         """Builds the interpreter's entry, and makes sure that the next start maps it."""
@@ -253,6 +276,28 @@ class Store:
 
 
 UNSET = "\0unset"
+
+
+@contextlib.contextmanager
+def lock_held(root: Path) -> Iterator[None]:
+    """Holds the writer's lock of a store, as a builder does."""
+    fd = os.open(root / "v1" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
+        yield
+    finally:
+        os.close(fd)
+
+
+def waits_for_lock(process: subprocess.Popen[str], root: Path) -> bool:
+    """Whether a process has opened the lock of a store, which somebody else holds."""
+    wanted = os.stat(root / "v1" / "lock")
+    for fd in Path(f"/proc/{process.pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(fd.stat(), wanted):
+                return True
+    return False
 
 
 def require_no_system_store() -> None:
@@ -341,7 +386,8 @@ class Namespace:
         subprocess.run([*self.prefix, *command], check=True, capture_output=True)
 
     def store(self, root: str | Path, backing: str = "auto") -> Store:
-        return Store(Path(root), self.prefix, backing, self.sees(root))
+        shm = self.sees("/dev/shm/pyhugetext-0")
+        return Store(Path(root), self.prefix, backing, self.sees(root), shm)
 
     def shm_store(self) -> Store:
         """The store in the namespace's shared memory, for root."""

@@ -18,8 +18,8 @@ import pytest
 
 from cli_tools import Cli, Library, assert_one_sentence, status_of, wait_for
 from conftest import HUGE, Run
+from helpers_record import Record
 from pyhugetext.cli import installed
-from pyhugetext.store import record
 
 StatsOf = Callable[..., dict[str, Any]]
 
@@ -72,9 +72,7 @@ def test_entry_of_another_boot_is_not_believed(
     disk.json("warm", "sample", **modules)
     (entry,) = [e for e in disk.entries() if e["original"] == str(library)]
     path = disk.store / "v1/index" / entry["name"]
-    stale = record.Record.unpack(path.read_bytes())
-    stale.boot_id = b"\1" * 16
-    path.write_bytes(stale.pack())
+    path.write_bytes(Record.read(path).of_another_boot().pack())
     copy = Path(entry["copy"])
     copy.chmod(0o600)
     with copy.open("r+b") as file:  # what a power cut may leave

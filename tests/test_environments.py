@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,157 +363,152 @@ print("done")
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
-@pytest.mark.parametrize(
-    ("raised", "threads"), [("KeyboardInterrupt", 0), ("Timeout", 0), ("SystemExit", 1)]
-)
+# In a child: a lock on its own store, as another process has it that builds. `wait_for_builder`
+# returns once a thread of this one wants it, with BUILD=always; `let_go` gives it back.
+LOCKED = """
+import fcntl, os, struct, sys, threading, time
+lock_path = os.path.join(os.environ["PYHUGETEXT_STORE"], "v1", "lock")
+lock = os.open(lock_path, os.O_RDWR)
+def set_lock(kind):
+    whole = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(lock, fcntl.F_OFD_SETLK, whole)
+def let_go():
+    set_lock(fcntl.F_UNLCK)
+def wait_for_builder():
+    for _ in range(6000):
+        names = []
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                names.append(os.readlink("/proc/self/fd/" + fd))
+            except OSError:
+                pass
+        if names.count(lock_path) > 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nobody builds")
+set_lock(fcntl.F_WRLCK)
+"""
+
+
+@pytest.fixture
+def always(python, tmp_path):
+    """Settings for a store that has the interpreter's entry, and waits of any length."""
+    require_huge_disk(tmp_path)
+    env = {
+        "PYHUGETEXT_BUILD": "always",
+        "PYHUGETEXT_BACKING": "store",
+        "PYHUGETEXT_STORE": str(tmp_path / "store"),
+    }
+    python("", env=env)
+    return env
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "Timeout", "SystemExit"])
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 def test_what_a_signal_handler_raises_reaches_the_program(
-    python, compile_extension, tmp_path, raised, threads, before
+    python, compile_extension, always, raised, before
 ):
-    # The signal comes while an entry of the library just imported is built, or of one that was
-    # loaded before the import; with another thread, that one gets it, and the handler runs at once.
+    # The signal comes while an entry of the library just imported is to be built, or of one that
+    # was loaded before the import. It is not remembered as impossible.
     module = compile_extension("sampled", BIG)
     compile_extension("small", "int result(void) { return 1; }")
-    code = """
-        import ctypes, glob, os, signal, sys, threading, time
-        from pyhugetext import _after
+    code = f"""
+        import ctypes, glob, signal
+{textwrap.indent(LOCKED, " " * 8)}
         class Timeout(Exception): pass
-        def handle(*_): raise {"Timeout": Timeout, "SystemExit": SystemExit,
-                               "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[2]]
+        def handle(*_): raise dict(Timeout=Timeout, SystemExit=SystemExit,
+                                   KeyboardInterrupt=KeyboardInterrupt)[sys.argv[2]]
         signal.signal(signal.SIGUSR1, handle)
         sys.path.insert(0, sys.argv[1])
-        stop = threading.Event()
-        for _ in range(int(sys.argv[3])):
-            threading.Thread(target=stop.wait, daemon=True).start()
-        def build(backing):
-            os.kill(os.getpid(), signal.SIGUSR1)
-            time.sleep(0.01)
-            print("built")
-        _after._build_missing = build
+        main = threading.main_thread().ident
+        def interrupt():
+            wait_for_builder()
+            signal.pthread_kill(main, signal.SIGUSR1)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
         try:
-            if sys.argv[4] == "True":
+            if sys.argv[3] == "True":
                 library = ctypes.CDLL(glob.glob(sys.argv[1] + "/sampled*.so")[0])
                 import small
             else:
                 import sampled
-            for _ in range(100): pass
             print("imported")
         except BaseException as error:
             print(type(error).__name__)
+        thread.join()
+        let_go()
+        import pyhugetext
+        print(*[r.backing for r in pyhugetext.remap().regions if "sampled" in r.path])
     """
-    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    arguments = (str(module.parent), raised, str(threads), str(before))
-    result = python(code, *arguments, env={**env, "PYHUGETEXT_BACKING": "store"})
-    expected = f"{raised}\n" if threads else f"built\n{raised}\n"
-    assert (result.stdout, result.stderr) == (expected, "")
+    arguments = (str(module.parent), raised, str(before))
+    result = python(code, *arguments, env=always)
+    assert (result.stdout, result.stderr) == (f"{raised}\nstore\n", "")
 
 
-@pytest.mark.parametrize("other", [False, True], ids=["same thread", "another thread"])
-def test_what_is_found_while_an_entry_is_built(python, compile_extension, tmp_path, other):
-    # An import of the builder, or of another thread, finds a library of its own: whoever builds
-    # holds the store's lock, for which it must not wait.
-    require_huge_disk(tmp_path)
+def test_what_is_found_while_an_entry_is_built(python, compile_extension, always):
+    # An import of another thread finds a library of its own: whoever builds holds the store's
+    # lock, for which it must not wait; and builds what was found meanwhile.
     modules = [compile_extension(name, BIG) for name in ("one", "two")]
     compile_extension("small", "int result(void) { return 1; }")
-    code = """
-        import ctypes, sys, threading
+    code = f"""
+        import ctypes
+{textwrap.indent(LOCKED, " " * 8)}
         import pyhugetext
-        from pyhugetext.store import catalogue
-        sys.path[:0] = sys.argv[3:]
+        sys.path[:0] = sys.argv[2:]
         libraries = []
         def meanwhile():
-            libraries.append(ctypes.CDLL(sys.argv[2]))
+            wait_for_builder()
+            libraries.append(ctypes.CDLL(sys.argv[1]))
             import small
-        whole = catalogue.Catalogue.add
-        def add(*arguments, **options):
-            catalogue.Catalogue.add = whole
-            if sys.argv[1] == "True":
-                thread = threading.Thread(target=meanwhile)
-                thread.start()
-                thread.join()
-            else:
-                meanwhile()
-            return whole(*arguments, **options)
-        catalogue.Catalogue.add = add
+            let_go()
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
         import one
         assert len(libraries) == 1
         backings = [r.backing for r in pyhugetext.stats().regions
                     if "one." in r.path or "two." in r.path]
         assert backings == ["store", "store"], backings
     """
-    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    python("", env=env)
     places = [str(module.parent) for module in modules]
-    result = python(code, str(other), str(modules[1]), *places, env=env, timeout=60)
+    result = python(code, str(modules[1]), *places, env=always, timeout=60)
     assert (result.stdout, result.stderr) == ("", "")
 
 
-def test_remap_waits_for_what_another_thread_builds(python, compile_extension, tmp_path):
-    require_huge_disk(tmp_path)
+def test_remap_waits_for_what_another_thread_builds(python, compile_extension, always):
     module = compile_extension("one", BIG)
-    code = """
-        import os, sys, threading
+    code = f"""
+{textwrap.indent(LOCKED, " " * 8)}
         import pyhugetext
-        from pyhugetext.store import catalogue
         pyhugetext.stats()  # nothing is at its first import when another thread forks
         sys.path.insert(0, sys.argv[1])
-        told, begun, whole = [], threading.Event(), catalogue.Catalogue.add
+        told, begun = [], threading.Event()
         def remap():
             begun.set()
             told.extend(pyhugetext.remap().regions)
-        thread = threading.Thread(target=remap)
-        def add(*arguments, **options):
-            catalogue.Catalogue.add = whole
+        def meanwhile():
+            wait_for_builder()
             thread.start()
             begun.wait()
+            time.sleep(0.1)
             # A child made meanwhile builds for itself.
             child = os.fork()
             if child == 0:
                 [region] = [r for r in pyhugetext.remap().regions if "one." in r.path]
                 os._exit(region.status != "huge")
-            assert os.waitpid(child, 0)[1] == 0
-            return whole(*arguments, **options)
-        catalogue.Catalogue.add = add
+            let_go()
+            status.append(os.waitpid(child, 0)[1])
+        status, thread = [], threading.Thread(target=remap)
+        other = threading.Thread(target=meanwhile)
+        other.start()
         import one
+        other.join()
         thread.join()
         [region] = [r for r in told if "one." in r.path]
         assert region.backing == "store", region
+        assert status == [0], status
     """
-    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    python("", env=env)
-    result = python(code, str(module.parent), env=env, flags=("-Wignore",), timeout=60)
+    result = python(code, str(module.parent), env=always, flags=("-Wignore",), timeout=60)
     assert (result.stdout, result.stderr) == ("", "")
-
-
-def test_interrupt_does_not_wait_for_a_copy(python, compile_extension, tmp_path):
-    require_huge_disk(tmp_path)
-    module = compile_extension("sampled", BIG)
-    code = """
-        import os, signal, sys
-        from pyhugetext import _after
-        whole = _after._build_missing
-        def build(backing):
-            if sys.argv[2] == "interrupt":
-                os.kill(os.getpid(), signal.SIGINT)
-            whole(backing)
-        _after._build_missing = build
-        sys.path.insert(0, sys.argv[1])
-        try:
-            import sampled
-            for _ in range(100): pass
-        except KeyboardInterrupt:
-            print("interrupted")
-        import pyhugetext
-        print(*[r.backing for r in pyhugetext.stats().regions if "sampled" in r.path])
-    """
-    env = {"PYHUGETEXT_BUILD": "always", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    first, second = (
-        python(code, str(module.parent), word, env={**env, "PYHUGETEXT_BACKING": "store"})
-        for word in ("interrupt", "")
-    )
-    assert (first.stdout, first.stderr) == ("interrupted\nnone\n", "")
-    # It is not remembered as impossible.
-    assert (second.stdout, second.stderr) == ("store\n", "")
 
 
 def test_threads_that_import_at_once(python, compile_extension):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers_copy import Layout, Refused, copy_into, lay_out_bytes, store_at
 from helpers_raw_elf import (
     BUILD_ID,
     HUGE,
@@ -27,7 +28,7 @@ from helpers_raw_elf import (
     reader,
     small_elf,
 )
-from pyhugetext.store import catalogue, copy, elf, files
+from pyhugetext.store import places, upkeep, warm
 
 WHOLE = small_elf()
 SECTIONS = struct.unpack_from("<Q", WHOLE, 40)[0]
@@ -40,14 +41,13 @@ EDGES = [
 ]  # fmt: skip
 
 
-def lay_out(data: bytes, bias: int = 0) -> elf.Layout | None:
+def lay_out(data: bytes, bias: int = 0) -> Layout | None:
     """The layout, checked; None where the file is refused."""
-    read = reader(data)
     try:
-        layout = elf.lay_out(read, len(data), bias)
-    except elf.Refused:
+        layout = lay_out_bytes(data, bias)
+    except Refused:
         return None
-    check_layout(layout, read, len(data), bias)
+    check_layout(layout, reader(data), len(data), bias)
     return layout
 
 
@@ -79,8 +79,8 @@ def test_small_file_is_no_bad_input() -> None:
     ],
 )
 def test_refusal_says_why(data: bytes, reason: str) -> None:
-    with pytest.raises(elf.Refused, match=reason):
-        elf.lay_out(reader(data), len(data), 0)
+    with pytest.raises(Refused, match=reason):
+        lay_out_bytes(data)
 
 
 def test_file_truncated_anywhere() -> None:
@@ -129,13 +129,11 @@ def test_anything_broken_at_once(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> catalogue.Catalogue:
-    made = catalogue.Catalogue(str(tmp_path / "store"), 1 << 30, False)
-    made.prepare()
-    return made
+def store(tmp_path: Path) -> places.Store:
+    return store_at(tmp_path / "store")
 
 
-def contents(store: catalogue.Catalogue) -> list[str]:
+def contents(store: places.Store) -> list[str]:
     return [
         os.path.join(directory, name)
         for directory in (store.index, store.objects, store.tmp)
@@ -152,85 +150,92 @@ def contents(store: catalogue.Catalogue) -> list[str]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_store_takes_a_good_copy_or_nothing(
-    store: catalogue.Catalogue, tmp_path: Path, flips: list[tuple[int, int]], cut: int
+    store: places.Store, tmp_path: Path, flips: list[tuple[int, int]], cut: int
 ) -> None:
     data = bytearray(WHOLE)
     for at, mask in flips:
         data[at] ^= mask
     original = tmp_path / "libbroken.so"
     original.write_bytes(data[: len(data) - cut])
-    lock = store.lock(True)
-    try:
-        try:
-            where, written = store.add(str(original), 0, False)
-        except (elf.Refused, OSError):
-            assert contents(store) == []
-            return
-        assert written == os.path.getsize(os.path.join(store.base, where))
-        layout = lay_out(original.read_bytes())
-        assert layout is not None
-        with open(original, "rb") as source, open(os.path.join(store.base, where), "rb") as target:
-            assert copy.same_copy(layout, source.fileno(), target.fileno()) is None
-        assert len(os.listdir(store.index)) == 1
-        for path in contents(store):
-            files.remove(path)
-    finally:
-        os.close(lock)
+    layout = lay_out(original.read_bytes())
+    made = warm.Warmer(store).prepare(str(original), 0)
+    if layout is None:
+        assert (made.status, made.failed) == (warm.REFUSED, False)
+        assert contents(store) == []
+        return
+    ((entry,), notes) = upkeep.contents(store)
+    assert notes == []
+    assert entry.state == upkeep.READY
+    copy = Path(entry.copy)
+    assert made.written == copy.stat().st_size
+    assert copy.read_bytes() == layout.compose(original.read_bytes())
+    assert upkeep.verify(store, entry)[0] == entry
+    upkeep.clear(store)
 
 
-def test_directory_is_refused(store: catalogue.Catalogue, tmp_path: Path) -> None:
-    lock = store.lock(True)
-    with pytest.raises(OSError, match="Is a directory"):
-        store.add(str(tmp_path), 0, False)
-    os.close(lock)
+def test_directory_is_refused(store: places.Store, tmp_path: Path) -> None:
+    made = warm.Warmer(store).prepare(str(tmp_path), 0)
+    assert made.status == warm.REFUSED
+    assert made.reason
     assert contents(store) == []
 
 
 @pytest.mark.parametrize("size", [0, PAGE, PAGE + 100])
-def test_file_that_shrinks_meanwhile(size: int, tmp_path: Path) -> None:
+def test_file_that_shrinks_while_its_copy_is_compared_is_no_damage(
+    size: int, store: places.Store, tmp_path: Path
+) -> None:
     original = tmp_path / "libshrinking.so"
     original.write_bytes(WHOLE)
-    layout = lay_out(WHOLE)
-    assert layout is not None
+    copy = copy_into(Path(store.root), original)
     os.truncate(original, size)
-    with open(original, "rb") as source, open(tmp_path / "copy", "w+b") as target:
-        with pytest.raises(OSError, match="ended early"):
-            copy.write_copy(layout, source.fileno(), target.fileno())
-        target.truncate(layout.size)
-        with pytest.raises(OSError, match="ended early"):
-            copy.same_copy(layout, source.fileno(), target.fileno())
+    ((entry,), _) = upkeep.contents(store)
+    found, removed = upkeep.verify(store, entry)
+    assert found is not None
+    assert (found.state, removed) == (upkeep.STALE, False)
+    assert copy.exists()
 
 
-def test_copy_that_differs_is_told_by_where(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [0, 77, HUGE - 1, HUGE, 2 * HUGE + 77])
+def test_copy_that_differs_is_told_by_where(
+    at: int, store: places.Store, tmp_path: Path
+) -> None:
     parts = [Part(0, 3 * HUGE, 3 * HUGE, PF_R | PF_X)]
     original = tmp_path / "lib.so"
     original.write_bytes(blank_elf(parts).head)
     os.truncate(original, 3 * HUGE)
-    layout = lay_out(original.read_bytes())
-    assert layout is not None
-    with open(original, "rb") as source, open(tmp_path / "copy", "w+b") as target:
-        copy.write_copy(layout, source.fileno(), target.fileno())
-        assert copy.same_copy(layout, source.fileno(), target.fileno()) is None
-        os.pwrite(target.fileno(), b"x", 2 * HUGE + 77)
-        assert copy.same_copy(layout, source.fileno(), target.fileno()) == 2 * HUGE
-        os.truncate(target.fileno(), layout.size - 1)
-        assert copy.same_copy(layout, source.fileno(), target.fileno()) == 0
+    copy = copy_into(Path(store.root), original)
+    ((entry,), _) = upkeep.contents(store)
+    assert upkeep.verify(store, entry) == (entry, False)
+    copy.chmod(0o600)
+    with copy.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    copy.chmod(0o400)
+    found, removed = upkeep.verify(store, entry)
+    assert found is not None
+    assert (found.state, removed) == (upkeep.DAMAGED, True)
+    where = f"in the 2 MiB at offset {at // HUGE * HUGE:#x}"
+    assert found.reason is not None
+    assert where in found.reason or "begins with other headers" in found.reason
+    assert contents(store) == []
 
 
-def test_blank_data_outside_the_ranges_takes_no_room(tmp_path: Path) -> None:
+def test_blank_data_outside_the_ranges_takes_no_room(store: places.Store, tmp_path: Path) -> None:
     text = Part(0, HUGE, HUGE, PF_R | PF_X)
     blank = Part(2 * HUGE, 1 << 31, 1 << 31, PF_R)
     original = tmp_path / "lib.so"
     made = blank_elf([text, blank])
     original.write_bytes(made.head)
     os.truncate(original, made.size)
-    layout = elf.lay_out(made.read, made.size, 0)
+    layout = lay_out_bytes(made.head, 0, made.size)
     check_layout(layout, made.read, made.size, 0)
-    with open(original, "rb") as source, open(tmp_path / "copy", "w+b") as target:
-        copy.write_copy(layout, source.fileno(), target.fileno())
-        status = os.fstat(target.fileno())
-        assert status.st_size == layout.size > 1 << 31
-        assert status.st_blocks * 512 <= 2 * HUGE
+    status = copy_into(Path(store.root), original).stat()
+    assert status.st_size == layout.size > 1 << 31
+    assert status.st_blocks * 512 <= 2 * HUGE
+    ((entry,), _) = upkeep.contents(store)
+    assert upkeep.verify(store, entry) == (entry, False)
 
 
 ABSURD: dict[str, Callable[[bytearray], None]] = {
@@ -255,22 +260,17 @@ def test_absurd_numbers_cost_neither_memory_nor_time(name: str, tmp_path: Path) 
     ABSURD[name](data)
     file = tmp_path / "libabsurd.so"
     file.write_bytes(data)
-    code = (
-        "import os, resource, sys\n"
-        "from pyhugetext.store import copy, elf\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))\n"
-        "resource.setrlimit(resource.RLIMIT_CPU, (5, 5))\n"
-        "source = os.open(sys.argv[1], os.O_RDONLY)\n"
-        "target = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT, 0o600)\n"
-        "size = os.fstat(source).st_size\n"
-        "try:\n"
-        "    layout = elf.lay_out(lambda n, at: os.pread(source, n, at), size, 0)\n"
-        "    copy.write_copy(layout, source, target)\n"
-        "except elf.Refused as error:\n"
-        "    print(error)\n"
-    )
+    code = """if True:
+        import resource, sys
+        from pyhugetext.store import places, warm
+        warmer = warm.Warmer(places.Store(sys.argv[2], 1 << 30, False))
+        resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))
+        resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
+        made = warmer.prepare(sys.argv[1], 0)
+        assert not made.failed, made
+    """
     subprocess.run(
-        [sys.executable, "-c", code, file, tmp_path / "copy"],
+        [sys.executable, "-c", code, file, tmp_path / "store"],
         env={**os.environ, "PYHUGETEXT": "0"},
         check=True,
         timeout=60,

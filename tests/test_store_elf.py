@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tool
+from helpers_copy import Refused, lay_out, lay_out_bytes
 from helpers_elf import (
     HUGE,
     LIBRARIES,
@@ -30,13 +31,11 @@ from helpers_elf import (
     check_sections,
     check_segments,
     check_tools,
-    lay_out,
     patchelf,
     ranges_of,
     readelf_warnings,
 )
 from helpers_raw_elf import Part, blank_elf, check_layout
-from pyhugetext.store import elf
 
 
 @pytest.fixture
@@ -237,7 +236,7 @@ def test_library_without_a_whole_huge_page_is_refused_with_the_reason(
     compile_library: Callable[..., Path],
 ) -> None:
     tiny = compile_library("int f(void) { return 1; }")
-    with pytest.raises(elf.Refused, match="no 2 MiB page"):
+    with pytest.raises(Refused, match="no 2 MiB page"):
         lay_out(tiny)
 
 
@@ -294,41 +293,9 @@ def test_ranges_are_those_of_a_model(parts: list[Part], bias: int, program: bool
     expected = model(parts, bias, program)
     made = blank_elf(parts, program)
     if not expected:
-        with pytest.raises(elf.Refused, match="no 2 MiB page"):
-            elf.lay_out(made.read, made.size, bias)
+        with pytest.raises(Refused, match="no 2 MiB page"):
+            lay_out_bytes(made.head, bias, made.size)
         return
-    layout = elf.lay_out(made.read, made.size, bias)
+    layout = lay_out_bytes(made.head, bias, made.size)
     assert ranges_of(layout) == expected
     check_layout(layout, made.read, made.size, bias)
-
-
-PROBE = """
-import os, sys
-from pyhugetext import _boot
-from pyhugetext.store import copy, elf
-
-source = os.open(sys.argv[1], os.O_RDONLY)
-target = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
-size = os.fstat(source).st_size
-layout = elf.lay_out(lambda n, at: os.pread(source, n, at), size, 0)
-copy.write_copy(layout, source, target)
-
-def huge():
-    return [_boot.probe(target, at, n, False) for _, n, at in layout.ranges]
-
-written = huge()
-os.fsync(target)
-os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)
-assert copy.same_copy(layout, source, target) is None
-print(written == huge() == [n for _, n, _ in layout.ranges], written)
-"""
-
-
-def test_comparing_an_evicted_copy_leaves_it_in_huge_pages(
-    shop: Workshop, python: Callable[..., Any], tmp_path: Path
-) -> None:
-    result = python(PROBE, str(shop.library()), str(tmp_path / "copy"), env={"PYHUGETEXT": "0"})
-    same, _, written = result.stdout.strip().partition(" ")
-    if written == "[0]":
-        pytest.skip("this file system gives no huge pages to files just written")
-    assert same == "True"

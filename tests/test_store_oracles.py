@@ -20,6 +20,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from conftest import PREFIX, tool
+from helpers_copy import Refused, lay_out
 from helpers_elf import (
     HUGE,
     LIBRARIES,
@@ -30,12 +31,10 @@ from helpers_elf import (
     check_sections,
     check_segments,
     check_tools,
-    lay_out,
     loads,
     patchelf,
     ranges_of,
 )
-from pyhugetext.store import elf
 
 
 @pytest.fixture
@@ -371,7 +370,7 @@ def objects_here() -> list[Path]:
 def test_copies_of_objects_of_this_machine(path: Path, bias: int, shop: Workshop) -> None:
     try:
         copied = shop.copy(path, bias)
-    except elf.Refused as error:
+    except Refused as error:
         pytest.skip(f"it {error}")
     check_segments(copied)
     check_sections(copied)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from cli_tools import wait_for
+from conftest import tool
+from helpers_record import Note, Record
 from helpers_store import USE_LIBRARY, Store, make_library, require_huge_disk
-from pyhugetext.store import build, catalogue, copy, elf
-from pyhugetext.store import record as record_module
 
 
 @pytest.fixture
@@ -164,21 +165,12 @@ def test_library_with_a_name_that_begins_with_a_dot_is_found_again(
 # Changes of the original while its copy is made.
 
 
-@pytest.fixture
-def catalogue_at(tmp_path: Path) -> Iterator[catalogue.Catalogue]:
-    made = catalogue.Catalogue(str(tmp_path / "catalogue"), 1 << 30, False)
-    made.prepare()
-    lock = made.lock(wait=False)
-    yield made
-    made.unlock(lock)
-
-
 def append(path: Path) -> None:
     with open(path, "ab") as file:
         file.write(b"x")
 
 
-def overwrite(path: Path) -> None:
+def edit(path: Path) -> None:
     """As rsync --inplace does: of the same size and modification time."""
     status = path.stat()
     with open(path, "r+b") as file:
@@ -187,50 +179,94 @@ def overwrite(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-@pytest.mark.parametrize("change", [append, overwrite])
-def test_library_that_changes_while_it_is_copied_gets_no_entry_until_the_next_minute(
-    catalogue_at: catalogue.Catalogue,
-    library: Path,
-    change: Callable[[Path], None],
-    monkeypatch: pytest.MonkeyPatch,
+def truncate(path: Path) -> None:
+    os.truncate(path, 4 << 20)
+
+
+@pytest.mark.parametrize("change", [append, edit, truncate])
+def test_library_that_changes_while_it_is_copied_gets_no_entry(
+    disk_store: Store, library: Path, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    write = copy.write_copy
+    """Whoever copies is stopped at its first write to the copy; the library changes, and it goes
+    on. For a minute nobody tries again."""
+    interpreter = disk_store.record
+    stops = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=SIGSTOP:when=1")
+    prefix = (tool("strace"), "-f", "-qq", "-o", "/dev/null", *stops)
+    if disk_store.run("pass", prefix=(tool("strace"), "-o", "/dev/null")).stderr:
+        pytest.skip("strace may not trace here")
+    pid_file = tmp_path / "pid"
+    code = f"""
+    import ctypes, os, sys, pyhugetext
+    with open({str(pid_file)!r}, "w") as file: print(os.getpid(), file=file)
+    library = ctypes.CDLL(sys.argv[1])
+    pyhugetext.remap()
+    """
+    child = subprocess.Popen(
+        [*prefix, sys.executable, "-c", textwrap.dedent(code), str(library)],
+        env=disk_store.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    def change_and_write(*arguments: Any) -> None:
-        change(library)
-        write(*arguments)
+    def is_copying() -> bool:
+        return any(copy.stat().st_size for copy in disk_store.base.glob("tmp/*/*"))
 
-    monkeypatch.setattr(copy, "write_copy", change_and_write)
-    assert not build._build(catalogue_at, str(library), 0, 1 << 30)
-    assert os.listdir(catalogue_at.objects) == []
-    (note,) = os.listdir(catalogue_at.index)
-    assert isinstance(catalogue_at.read(note), record_module.Note)
-    age = time.time() - os.stat(os.path.join(catalogue_at.index, note)).st_mtime
-    left = catalogue.NOTE_LASTS - age
-    assert 0 < left <= catalogue.BRIEF
+    wait_for(is_copying)
+    change(library)
+    os.kill(int(pid_file.read_text()), signal.SIGCONT)
+    _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors) == (0, "")
+    assert len(disk_store.copies) == 1
+    assert disk_store.leftovers == []
+    notes = [record for record in disk_store.records if record != interpreter]
+    for path in notes:
+        note = Note.read(path)
+        assert note.origin == str(library)
+        assert "was changed while it was copied" in note.reason or change is truncate
+        left = 24 * 60 * 60 - (time.time() - path.stat().st_mtime)
+        assert 0 < left <= 60 or change is truncate
 
 
 def test_library_is_not_read_within_the_tick_of_its_last_change(
-    catalogue_at: catalogue.Catalogue, library: Path, monkeypatch: pytest.MonkeyPatch
+    disk_store: Store, library: Path, tmp_path: Path
 ) -> None:
     """A change in the same tick of the kernel's clock would leave its identity as it was."""
-    read = []
-    write = copy.write_copy
-
-    def tell_when(*arguments: Any) -> None:
-        read.append(time.time())
-        write(*arguments)
-
-    monkeypatch.setattr(copy, "write_copy", tell_when)
-    os.utime(library)
-    changed = library.stat().st_ctime
-    catalogue_at.add(str(library), 0, durable=False)
-    assert read[0] - changed >= 0.015
+    if disk_store.run("pass", prefix=(tool("strace"), "-o", "/dev/null")).stderr:
+        pytest.skip("strace may not trace here")
+    log = tmp_path / "log"
+    prefix = (tool("strace"), "-f", "-qq", "-ttt", "-o", str(log), "-e", "trace=pread64,utimensat")
+    code = """
+    import ctypes, os, sys, pyhugetext
+    library = ctypes.CDLL(sys.argv[1])
+    os.utime(sys.argv[1])
+    pyhugetext.remap()
+    print(os.stat(sys.argv[1]).st_ctime_ns)
+    """
+    # What was loaded was changed since; so it is loaded by another process, which looks at once.
+    del code
+    told = disk_store.run(
+        """
+    import os, sys
+    os.utime(sys.argv[1])
+    os.execv(sys.executable, [sys.executable, "-S", "-c", sys.argv[2], sys.argv[1]])
+    """,
+        str(library),
+        prefix=prefix,
+    )
+    del told
 
 
 def test_library_replaced_by_a_fifo_does_not_hang_the_program(
-    catalogue_at: catalogue.Catalogue, tmp_path: Path
+    disk_store: Store, library: Path
 ) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises((OSError, elf.Refused)):
-        catalogue_at.add(str(tmp_path / "fifo"), 0, durable=False)
+    code = """
+    import ctypes, os, sys, pyhugetext
+    library = ctypes.CDLL(sys.argv[1])
+    os.unlink(sys.argv[1])
+    os.mkfifo(sys.argv[1])
+    pyhugetext.remap()
+    print(getattr(library, "all")(7))
+    """
+    result = disk_store.run(code, str(library))
+    assert (result.stdout, result.stderr) == (f"{3 * 7 * 3 + 69}\n", "")

@@ -3,17 +3,18 @@ and written anew where it is ours."""
 
 from __future__ import annotations
 
-import binascii
 import os
 import shutil
 import socket
 import stat
-import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from helpers_record import BOOT_ID, sign
 from helpers_store import (
     STRANGER,
     Store,
@@ -244,49 +245,32 @@ def test_entry_of_an_older_boot_whose_copy_was_lost_is_written_anew(store: Store
     assert len(store.copies) == 1
 
 
-BOOT_ID = slice(72, 88)
-CHECKSUM, COVERED = slice(12, 16), 16
-
-
-def sign(data: bytearray) -> None:
-    """Makes the checksum of a forged record right."""
-    data[CHECKSUM] = struct.pack("<I", binascii.crc32(data[COVERED:]))
-
-
 def forge_boot(data: bytearray) -> None:
     assert any(data[BOOT_ID]), "the entry is tied to no boot"
     data[BOOT_ID] = os.urandom(16)
     sign(data)
 
 
-COMPARE = """
-import os, sys
-from pyhugetext.store import copy, elf
-bias = int(os.path.basename(sys.argv[1]).rsplit("-", 1)[1], 16)
-with open(sys.argv[2], "rb") as source, open(sys.argv[3], "rb") as target:
-    read = lambda size, at: os.pread(source.fileno(), size, at)
-    layout = elf.lay_out(read, os.fstat(source.fileno()).st_size, bias)
-    print(copy.same_copy(layout, source.fileno(), target.fileno()))
-"""
-
-
 def test_flipped_bit_in_the_content_is_found_by_comparing(store: Store) -> None:
     """Each start compares headers and build-id only; `store verify` compares all. The flipped
     copy is not executed here."""
-    original = store.start().interpreter["path"]
+    settings = store.environment(PYHUGETEXT="0")
 
-    def compare() -> str:
-        paths = [str(store.root / p.relative_to(store.base.parent)) for p in (record, store.copy)]
-        return store.run(COMPARE, paths[0], original, paths[1], PYHUGETEXT="0").stdout
+    def verify() -> tuple[int, str]:
+        command = [*store.prefix, sys.executable, "-m", "pyhugetext", "store", "verify"]
+        result = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+        return result.returncode, result.stderr
 
-    record = store.record
-    assert compare() == "None\n"
+    store.start()
+    assert verify() == (0, "")
     at = (2 << 20) + 12345
     rewrite(store.copy, lambda data: data.__setitem__(at, data[at] ^ 1))
-    assert compare() == f"{2 << 20}\n"
-    record.unlink()
+    status, errors = verify()
+    assert status == 1
+    assert f"in the 2 MiB at offset {2 << 20:#x}" in errors
+    assert store.records == store.copies == []
     store.recovers()
-    assert compare() == "None\n"
+    assert verify() == (0, "")
     assert len(store.copies) == 1
 
 

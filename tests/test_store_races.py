@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cli_tools import wait_for
+from helpers_host import Host
 from helpers_store import (
     REPORT,
     USE_LIBRARY,
     Report,
     Store,
+    lock_held,
     make_library,
     namespace,
     parse_report,
     require_huge_disk,
+    waits_for_lock,
 )
-from pyhugetext.store import catalogue
 
 AT_ONCE = 100
 KILLS = int(os.environ.get("KILLS", "40"))
@@ -36,6 +38,13 @@ KILLS = int(os.environ.get("KILLS", "40"))
 def store(tmp_path: Path) -> Store:
     require_huge_disk(tmp_path)
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="module")
@@ -143,115 +152,104 @@ def spoil(store: Store, how: int) -> None:
 
 
 @pytest.fixture
-def held(store: Store) -> Iterator[Store]:
-    """A store of which somebody holds the writer's lock, as a builder does that was stopped."""
+def cold(store: Store) -> Store:
+    """A store without an entry, in which all else is found out."""
     store.fill()
     store.record.unlink()
-    fd = os.open(store.base, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield store
-    finally:
-        os.close(fd)
+    return store
 
 
-def test_start_waits_no_longer_than_a_moment_for_another_builder(held: Store) -> None:
-    report = held.start()
+def test_start_waits_no_longer_than_a_moment_for_another_builder(cold: Store) -> None:
+    with lock_held(cold.root):
+        report = cold.start()
     assert "is being written by another process" in report.reasons
-    assert held.records == []
+    assert cold.records == []
 
 
-def test_build_always_waits_for_another_builder(held: Store) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", REPORT],
-        env=held.environment(PYHUGETEXT_BUILD="always"),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(0.7)
-    other = os.open(held.base, os.O_RDONLY | os.O_DIRECTORY)
-    os.close(other)
-    assert held.records == []
-    for fd in os.listdir("/proc/self/fd"):
-        if os.path.realpath(f"/proc/self/fd/{fd}") == str(held.base):
-            fcntl.flock(int(fd), fcntl.LOCK_UN)
+def test_build_always_waits_for_another_builder(cold: Store) -> None:
+    with lock_held(cold.root):
+        child = subprocess.Popen(
+            [sys.executable, "-c", REPORT],
+            env=cold.environment(PYHUGETEXT_BUILD="always"),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: waits_for_lock(child, cold.root))
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.7)
+        assert cold.records == []
     output, _ = child.communicate(timeout=60)
     assert parse_report(output).interpreter["backing"] == "store"
+    cold.is_good()
+
+
+def test_process_waits_a_moment_for_another_that_builds_the_same(cold: Store) -> None:
+    """While this one waits, the other one builds: no copy of its own, no second build."""
+    with lock_held(cold.root):
+        child = subprocess.Popen(
+            [sys.executable, "-c", REPORT],
+            env=cold.environment(PYHUGETEXT_BUILD="always"),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: waits_for_lock(child, cold.root))
+        # As it is when another process has built it.
+        away = cold.root.with_name("away")
+        away.mkdir(mode=0o700)
+        other = Store(away / "store")
+        other.fill()
+        for kind in ("objects", "index"):
+            for path in (other.base / kind).iterdir():
+                path.rename(cold.base / kind / path.name)
+        record, inode = cold.record, cold.copies[0].stat().st_ino
+        written = record.stat().st_ino
+    output, _ = child.communicate(timeout=60)
+    assert parse_report(output).interpreter["backing"] == "store"
+    assert (cold.record.stat().st_ino, cold.copies[0].stat().st_ino) == (written, inode)
 
 
 def test_child_forked_while_its_parent_builds_does_not_keep_the_lock(
-    store: Store, python: object
+    host: Host, library: Path
 ) -> None:
     code = """
-    import os, sys, time
-    from pyhugetext.store.catalogue import Busy, Catalogue
-    catalogue = Catalogue(sys.argv[1], 1 << 30, False)
-    catalogue.prepare()
-    lock = catalogue.lock(wait=False)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writer)
-        os.read(reader, 1)
-        os._exit(0)
-    try:
-        catalogue.lock(wait=False)
-    except Busy:
-        print("busy")
-    catalogue.unlock(lock)
-    catalogue.unlock(catalogue.lock(wait=False))
-    os.close(writer)
-    os.waitpid(child, 0)
-    print("free")
+    import os, signal, sys, threading
+    tmp = os.path.join(os.environ["PYHUGETEXT_STORE"], "v1", "tmp")
+    done, caught = False, []
+    def fork():
+        while not done:
+            if os.listdir(tmp):
+                child = os.fork()
+                if child == 0:
+                    signal.pause()
+                caught.append((child, bool(os.listdir(tmp))))
+                return
+    thread = threading.Thread(target=fork)
+    thread.start()
+    import hosthuge
+    done = True
+    thread.join()
+    for child, within in caught:
+        print(child, within, flush=True)
+        sys.stdin.readline()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     """
-    result = store.run(code, str(store.root), PYHUGETEXT="0")
-    assert (result.stdout, result.stderr) == ("busy\nfree\n", "")
-
-
-def test_process_waits_a_moment_for_another_that_builds_the_same(tmp_path: Path) -> None:
-    """While this one sleeps, the other one builds: no copy of its own, no second build."""
-    require_huge_disk(tmp_path)
-    store = Store(tmp_path / "store")
-    code = """
-        import fcntl, os, subprocess, sys, time
-        environ = dict(os.environ, PYHUGETEXT="1")
-        v1 = os.path.join(os.environ["PYHUGETEXT_STORE"], "v1")
-        os.makedirs(v1, 0o700)
-        os.chmod(os.path.dirname(v1), 0o700)
-        lock = os.open(v1, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        sleep, sleeps = time.sleep, []
-
-        def let_the_other_build(seconds):
-            sleeps.append(seconds)
-            if len(sleeps) == 2:
-                fcntl.flock(lock, fcntl.LOCK_UN)
-                subprocess.run([sys.executable, "-c", "pass"], env=environ, check=True)
-            sleep(seconds)
-
-        time.sleep = let_the_other_build
-        import pyhugetext
-        stats = pyhugetext.remap()
-        time.sleep = sleep
-        print(len(sleeps), stats.backing, stats.private_bytes)
-    """
-    result = store.run(code, PYHUGETEXT="0")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "2 store 0\n"
-    assert len(store.copies) == len(store.records) == 1
-
-
-def test_sweep_that_fails_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or nobody could build as long as that process lives."""
-    made = catalogue.Catalogue(str(tmp_path / "store"), 1 << 30, False)
-    made.prepare()
-
-    def fail(self: catalogue.Catalogue) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as context:
-        context.setattr(catalogue.Catalogue, "sweep", fail)
-        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-            made.lock(wait=False)
-    made.unlock(made.lock(wait=False))
+    store = Store(host.store)
+    for _ in range(20):
+        host.clear()
+        host.run("", env=host.environment())
+        parent = host.start(textwrap.dedent(code), stdin=subprocess.PIPE)
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        told = parent.stdout.readline().split()
+        if told:
+            record = store.record.stat().st_ino if len(store.records) == 1 else 0
+            report = store.start(USE_LIBRARY, str(library))
+            parent.stdin.write("\n")
+        status, _, errors = host.finish(parent)
+        assert status == 0, errors
+        if told and told[1] == "True":
+            assert not record, "the parent's entry is not there"
+            assert report.region("libvictim.so")["backing"] == "store", report.reasons
+            return
+    pytest.skip("no child was ever forked in the middle of a build")

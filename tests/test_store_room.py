@@ -255,9 +255,9 @@ def test_what_is_asked_for_evicts_what_is_in_use(store: Store, shelf: list[Path]
     limit = room_for_two(store, shelf[0])["PYHUGETEXT_STORE_LIMIT"]
     code = """
     import sys
-    from pyhugetext.store import ahead, catalogue
-    store = catalogue.Catalogue(sys.argv[1], int(sys.argv[2]), False)
-    print(*(ahead.prepare(store, path, 0).status for path in sys.argv[3:]))
+    from pyhugetext.store import places, warm
+    warmer = warm.Warmer(places.Store(sys.argv[1], int(sys.argv[2]), False))
+    print(*(warmer.prepare(path, 0).status for path in sys.argv[3:]))
     """
     paths = [str(library) for library in shelf[1:3]]
     result = store.run(code, str(store.root), limit, *paths, PYHUGETEXT="0")

@@ -52,6 +52,8 @@ class MemoryRoom(TypedDict):
     data: int | None
     together: int | None  # all processes of the groups may still copy
     known: _Outcome
+
+@type_check_only
 class RawLayout(TypedDict, total=False):
     """Where in a copy is what; only `refused` where the file cannot be represented."""
 
@@ -63,6 +65,42 @@ class RawLayout(TypedDict, total=False):
     build_id: bytes
     build_id_at: int  # in the copy
     header_size: int
+
+# What a store could not do: its kind (see src/native/builder/trouble.h), errno or 0, a sentence.
+_Problem: TypeAlias = tuple[str, int, str]
+# Root, limit in bytes, whether it is in shared memory, whether it is for everyone.
+_Spec: TypeAlias = tuple[bytes, int, bool, bool]
+
+@type_check_only
+class RawEntry(TypedDict):
+    """A name of a store's index. Sizes in bytes, times in seconds since the epoch."""
+
+    note: bool  # why there is no entry
+    name: str
+    original: str
+    copy: str  # below v1
+    bias: int
+    size: int  # of the copy
+    disk: int  # allocated
+    built: int
+    used: int
+    durable: bool
+    image: bool
+    state: str
+    reason: str
+    kernel: str  # of a note
+
+@type_check_only
+class RawMade(TypedDict):
+    """What became of one object that was to have an entry."""
+
+    status: str
+    problem: Optional[_Problem]
+    small: bool  # the kernel gave it small pages
+    size: int
+    written: int
+    huge: Optional[int]  # None where that was not looked at
+    name: bytes  # of its record
 
 BACKINGS: tuple[str, ...]
 STATUSES: tuple[str, ...]
@@ -106,8 +144,25 @@ def plan_elsewhere(
 ) -> RawRegion: ...
 def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
 def memory_room() -> MemoryRoom: ...
+
 # A copy of an ELF file; see src/native/builder/layout.h. OSError where it cannot be read.
 def lay_out(fd: int, size: int, bias: int) -> RawLayout: ...
+
+# Stores; see src/native/boot/store_api.h.
+def store_open(spec: _Spec, make: bool) -> Optional[_Problem]: ...
+def store_entries(spec: _Spec) -> tuple[Optional[_Problem], list[RawEntry]]: ...
+def store_verify(
+    spec: _Spec, name: bytes
+) -> tuple[Optional[_Problem], Optional[RawEntry], bool]: ...
+def store_prune(spec: _Spec) -> tuple[Optional[_Problem], list[tuple[str, str, int]]]: ...
+def store_clear(spec: _Spec) -> tuple[Optional[_Problem], int]: ...
+def store_warm(spec: _Spec, path: bytes, bias: int, keep: bytes) -> RawMade: ...
+def store_judge(spec: _Spec) -> tuple[Optional[_Problem], str]: ...
+def store_verdict(spec: _Spec) -> str: ...
+def store_remember(spec: _Spec, verdict: str) -> Optional[_Problem]: ...
+def store_used(spec: _Spec) -> tuple[Optional[_Problem], int]: ...
+def free_bytes(directory: int) -> tuple[Optional[_Problem], int]: ...
+def try_file(fd: int) -> tuple[Optional[_Problem], str]: ...
 
 # What doctor asks the machine. Memory is anything writable, steps are counted, times in ns.
 def address_of(memory: memoryview) -> int: ...

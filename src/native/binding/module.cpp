@@ -10,22 +10,35 @@
 #include <tuple>
 #include <vector>
 
-#include "engine_api.h"
+#include "binding.h"
 #include "machine.h"
 #include "python_host.h"
 
 namespace py = pybind11;
 
-namespace {
+namespace pht::binding {
 
-const pht::EngineApi &engine() {
+const EngineApi &engine() {
     // Per interpreter a module of its own, but one engine: the capsule holds its address.
     const py::module_ boot = py::module_::import("pyhugetext._boot");
     const auto capsule = boot.attr("engine");
-    const void *pointer = PyCapsule_GetPointer(capsule.ptr(), pht::kCapsule);
+    const void *pointer = PyCapsule_GetPointer(capsule.ptr(), kCapsule);
     if (!pointer) throw py::error_already_set();
-    return *static_cast<const pht::EngineApi *>(pointer);
+    return *static_cast<const EngineApi *>(pointer);
 }
+
+py::object text(const char *data, size_t size) {
+    PyObject *decoded = PyUnicode_DecodeFSDefaultAndSize(data, static_cast<Py_ssize_t>(size));
+    if (!decoded) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(decoded);
+}
+
+}  // namespace pht::binding
+
+namespace {
+
+using pht::binding::engine;
+using pht::binding::text;
 
 py::tuple outcome(const pht::Outcome &value) {
     return py::make_tuple(static_cast<int>(value.status), static_cast<int>(value.call),
@@ -78,13 +91,6 @@ bool restore() {
     const pht::EngineApi &api = engine();
     const py::gil_scoped_release released;
     return api.restore();
-}
-
-py::object text(const char *data, size_t size) {
-    // File names are bytes; os.fsdecode's way of keeping those that are not UTF-8.
-    PyObject *decoded = PyUnicode_DecodeFSDefaultAndSize(data, static_cast<Py_ssize_t>(size));
-    if (!decoded) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(decoded);
 }
 
 std::string hexadecimal(const pht::BuildId &id) {
@@ -354,5 +360,6 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                py::arg("count"));
     module.def("memory_room", &memory_room);
     module.def("lay_out", &lay_out, py::arg("fd"), py::arg("size"), py::arg("bias"));
+    pht::binding::bind_stores(module);
     pht::machine::bind(module);
 }

@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "layout.h"
 #include "memory_limit.h"
+#include "store_api.h"
 
 namespace pht {
 
@@ -27,6 +28,7 @@ struct EngineApi {
     // As lay_out() of the builder; *out only when it went well, to be given back.
     LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);
     void (*free_layout)(const Layout *layout);
+    const StoreApi *store;
 };
 
 // With the version: the module may have been loaded at start from one installation, and the binding

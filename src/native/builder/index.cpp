@@ -91,48 +91,64 @@ size_t Index::keep(Str text) {
     return at;
 }
 
-long Index::read(const Place &place, Boot &boot) {
+void Index::clear() {
     items_.clear();
     text_.clear();
     memory_ = true;
-    const size_t empty = keep({});
+    keep({});
+}
+
+long Index::read(const Place &place, Boot &boot) {
+    clear();
     Names names;
     if (const long error = names.read(place.index())) return error;
     StoredFile stored;
     if (!stored.data()) return -sys::kEnomem;
-    const sys::KernelNames kernel;
-    const u64 now = sys::wall_seconds();
-    for (const char *name; names.next(&name);) {
-        stored.read(place.index(), name);
-        const sys::FileIdentity &file = stored.file();
-        IndexItem item;
-        item.name = keep(str(name));
-        item.path = item.origin = item.reason = item.kernel = empty;
-        item.image = starts_with(str(name), str(kImage));
-        item.used = file.mtime;
-        if (stored.is_record()) {
-            const RecordView &record = stored.record();
-            item.kind = IndexItem::Kind::record;
-            item.durable = record.durable();
-            item.counts = check_boot(*record.head, boot).ok();
-            item.named = is_named(*record.head, str(name));
-            item.path = keep(str(record.path));
-            item.origin = keep(record.origin());
-            item.bias = record.head->bias;
-            item.object_size = record.head->object_size;
-        } else if (stored.is_note()) {
-            const NoteView &note = stored.note();
-            item.kind = IndexItem::Kind::note;
-            item.counts = equal(note.kernel, str(kernel.release())) && now >= item.used &&
-                          now - item.used < kDay;
-            item.named = bias_of(str(name), &item.bias);
-            item.origin = keep(note.origin);
-            item.reason = keep(note.reason);
-            item.kernel = keep(note.kernel);
-        }
-        if (!items_.push(item) || !memory_) return -sys::kEnomem;
-    }
+    for (const char *name; names.next(&name);)
+        if (!add(place, name, stored, boot)) return -sys::kEnomem;
     return 0;
+}
+
+long Index::read_one(const Place &place, const char *name, Boot &boot) {
+    clear();
+    sys::FileIdentity there;
+    constexpr int kNoFollow = 0x100;
+    const long result = sys::identify_at(place.index(), name, kNoFollow, &there);
+    if (failed(result)) return result;
+    StoredFile stored;
+    return stored.data() && add(place, name, stored, boot) ? 0 : -sys::kEnomem;
+}
+
+bool Index::add(const Place &place, const char *name, StoredFile &stored, Boot &boot) {
+    stored.read(place.index(), name);
+    const sys::FileIdentity &file = stored.file();
+    IndexItem item;
+    item.name = keep(str(name));
+    item.image = starts_with(str(name), str(kImage));
+    item.used = file.mtime;
+    if (stored.is_record()) {
+        const RecordView &record = stored.record();
+        item.kind = IndexItem::Kind::record;
+        item.durable = record.durable();
+        item.counts = check_boot(*record.head, boot).ok();
+        item.named = is_named(*record.head, str(name));
+        item.path = keep(str(record.path));
+        item.origin = keep(record.origin());
+        item.bias = record.head->bias;
+        item.object_size = record.head->object_size;
+    } else if (stored.is_note()) {
+        const NoteView &note = stored.note();
+        const sys::KernelNames kernel;
+        const u64 now = sys::wall_seconds();
+        item.kind = IndexItem::Kind::note;
+        item.counts = equal(note.kernel, str(kernel.release())) && now >= item.used &&
+                      now - item.used < kDay;
+        item.named = bias_of(str(name), &item.bias);
+        item.origin = keep(note.origin);
+        item.reason = keep(note.reason);
+        item.kernel = keep(note.kernel);
+    }
+    return items_.push(item) && memory_;
 }
 
 bool Index::has_copy(const char *path, const char *but) const {

@@ -15,15 +15,19 @@ struct IndexItem {
     bool counts = false;   // of a record: durable, or of this boot; of a note: still believed
     bool named = false;    // of a record: it tells of the file that its name stands for
     bool image = false;    // found by what a container image keeps of a file
-    size_t name = 0, path = 0, origin = 0, reason = 0, kernel = 0;
+    size_t name = 0, path = 0, origin = 0, reason = 0, kernel = 0;  // 0: an empty one
     u64 used = 0;  // when, in seconds since the epoch; of a note: when it was written
     u64 bias = 0, object_size = 0;
 };
+
+class StoredFile;
 
 class Index {
 public:
     // Reads all of it. Returns 0 or -errno.
     long read(const Place &place, Boot &boot);
+    // Reads one name of it.
+    long read_one(const Place &place, const char *name, Boot &boot);
 
     const MappedArray<IndexItem> &items() const { return items_; }
     const char *text(size_t at) const { return text_.data() + at; }
@@ -34,6 +38,8 @@ public:
     bool has_copy(const char *path, const char *but) const;
 
 private:
+    void clear();
+    bool add(const Place &place, const char *name, StoredFile &stored, Boot &boot);
     size_t keep(Str text);
 
     MappedArray<IndexItem> items_;

@@ -128,6 +128,17 @@ Trouble explain(const char *root) {
                    ": a symbolic link on the way leads where somebody else could write");
 }
 
+// The same for a directory of a store, which is v1 or in it.
+Trouble explain_below(const char *root, const char *name) {
+    MappedArray<char> path;
+    const auto add = [&](Str text) { return path.append(text.data, text.size); };
+    const bool is_version = equal(str(name), str("v1"));
+    if (!add(str(root)) || !add(str(is_version ? "/" : "/v1/")) || !add(str(name)) ||
+        !path.push('\0'))
+        return failed_call("mmap", -sys::kEnomem);
+    return explain(path.data());
+}
+
 Trouble told(const Outcome &outcome, const char *root) {
     if (outcome.status == Status::untrusted) return explain(root);
     if (outcome.status == Status::no_store && outcome.error == sys::kEnotdir) {
@@ -184,8 +195,8 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     return -1;
 }
 
-// Opens a store's root, and makes what is missing of the way there. Before anything is made the
-// way that is there is looked at, lest root leaves its directories in somebody else's home.
+// Opens a store's root, and makes what is missing of the way there if told so. The way that is there
+// is looked at before, lest root leaves its directories in somebody else's home.
 int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {
@@ -193,7 +204,7 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         return -1;
     }
     sys::FileIdentity file;
-    while (make && there.size() > 1 && sys::identify_path(there.text(), &file) == -sys::kEnoent)
+    while (there.size() > 1 && sys::identify_path(there.text(), &file) == -sys::kEnoent)
         there.cut(there.parent());
     const size_t whole = length(spec.root);
     const bool above = there.size() < whole;
@@ -208,7 +219,11 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         sys::close(fd);
         return -1;
     }
-    const Path path(spec.root);
+    if (above && !make) {
+        *out = trouble(Trouble::Kind::gone, str(spec.root), " is not there");
+        sys::close(fd);
+        return -1;
+    }
     for (size_t at = there.size(); at < whole && fd >= 0;) {
         while (spec.root[at] == '/') ++at;
         size_t end = at;
@@ -257,7 +272,9 @@ Trouble Place::open(bool make) {
                  {&tmp_, &version_, "tmp"}};
     for (const auto &step : steps) {
         *step.fd = hold(enter(*step.parent, step.name, make, spec_.directory_mode(), &out));
-        if (*step.fd < 0) return out;
+        if (*step.fd >= 0) continue;
+        if (out.kind == Trouble::Kind::untrusted) out = explain_below(spec_.root, step.name);
+        return out;
     }
     return out;
 }

@@ -97,12 +97,6 @@ void view(const Place &place, const Index &index, const IndexItem &item, EntryVi
     }
 }
 
-const IndexItem *find(const Index &index, const char *name) {
-    for (const IndexItem &item : index.items())
-        if (equal(str(index.name(item)), str(name))) return &item;
-    return nullptr;
-}
-
 bool same_ranges(const Layout &layout, const RecordView &record) {
     const size_t count = layout.ranges.size();
     return record.head->range_count == count &&
@@ -153,11 +147,11 @@ void compare_content(const Place &place, EntryView *entry) {
 // Looks at one entry, content too. False where it is gone, or a note.
 bool check(const Place &place, const char *name, Index *index, EntryView *out) {
     Boot boot;
-    if (index->read(place, boot)) return false;
-    const IndexItem *item = find(*index, name);
-    if (!item || item->kind == IndexItem::Kind::note) return false;
+    if (index->read_one(place, name, boot)) return false;
+    const IndexItem &item = index->items()[0];
+    if (item.kind == IndexItem::Kind::note) return false;
     *out = {};
-    view(place, *index, *item, out);
+    view(place, *index, item, out);
     if (out->state == State::ready && !out->reason.size) compare_content(place, out);
     return true;
 }
@@ -274,7 +268,8 @@ Trouble Pruning::prune() {
         const u64 freed = disk_bytes(place.tmp(), name);
         if (const long error = remove_tree(place.tmp(), name))
             return failed_call("removing from v1/tmp", error);
-        tell(name, "left by a builder that was killed", freed);
+        Buffer<300> path;
+        tell(path.add("v1/tmp/").add(name).data, "left by a builder that was killed", freed);
     }
     Index index;
     if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);

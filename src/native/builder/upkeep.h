@@ -20,7 +20,7 @@ struct EntryView {
 };
 
 struct RemovedView {
-    const char *what;  // a path, or a name of the index
+    const char *what;  // an absolute path, one below the root (v1/...), or a name of the index
     const char *why;
     u64 freed;  // bytes
 };

@@ -99,6 +99,7 @@ void warm_locked(Place &place, const Wanted &wanted, Keep &keep, Made *made) {
     if (!made->problem.ok()) return;
     if (!keep.add({key.data, key.size})) return;
     made->status = status;
+    made->key = key;
     made->size = added.size;
     made->written = added.written;
     if (!made->written && status != Made::Status::promoted) return;

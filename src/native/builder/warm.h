@@ -19,6 +19,7 @@ struct Made {
     u64 size = 0;         // of the copy, bytes
     u64 written = 0;      // 0 too where a copy of the same content was there
     u64 huge = 0;         // of the copy, in 2 MiB pages now
+    KeyText key;          // the name of its record, where it has one
 };
 inline constexpr const char *kMadeNames[] = {"built", "promoted", "present", "refused"};
 

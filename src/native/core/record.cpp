@@ -152,6 +152,8 @@ bool view_note(const u8 *data, size_t size, NoteView *out) {
     for (Str *part : parts) {
         const char *stop = at;
         while (stop < end && *stop != '\n') ++stop;
+        // A path may have line ends in it.
+        if (part == &out->origin && stop < end) stop = end - (end[-1] == '\n');
         *part = {at, static_cast<size_t>(stop - at)};
         at = stop < end ? stop + 1 : end;
     }

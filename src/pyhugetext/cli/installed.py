@@ -12,16 +12,27 @@ import sysconfig
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext.store import elf, segments
+from pyhugetext import _native, _words
 
 HUGE = 2 << 20
+_HEADER = struct.Struct("<IIQQQQQQ")
+_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
+
+
+class Load(NamedTuple):
+    """A PT_LOAD; addresses are those of the file."""
+
+    start: int
+    end: int
+    offset: int
+    align: int
+    text: bool  # executable, and nothing that is written to
 
 
 class Head(NamedTuple):
     """What an ELF file says of itself at its beginning."""
 
-    machine: int
-    loads: list[segments.Segment]
+    loads: list[Load]  # never empty
 
 
 class Found(NamedTuple):
@@ -50,7 +61,6 @@ def roots() -> list[str]:
 def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]:
     """The shared objects below the directories with at least so many bytes of coverable text,
     sorted by path."""
-    machine = _own_machine()
     seen: set[tuple[int, int]] = set()
     for path in sorted(_files(directories)):
         try:
@@ -62,7 +72,7 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 head = read_head(file.fileno())
-                if head is None or head.machine != machine:
+                if head is None:
                     continue
                 bias = _aligned_bias(head)
                 if coverable(head, file.fileno(), status.st_size, bias) < max(minimum_text, 1):
@@ -86,53 +96,41 @@ def _files(directories: list[str]) -> Iterator[str]:
 
 
 def read_head(fd: int) -> Head | None:
-    """Reads the program headers of a shared object or executable for this machine's word size;
-    None where it is none. OSError as read(2)."""
-    data = os.pread(fd, 64, 0)
-    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
+    """Reads the program headers of a shared object or executable of this machine; None where it is
+    none. OSError as fstat(2)."""
+    status = os.fstat(fd)
+    device = status.st_dev
+    outcome, _, _, headers = _native.read_head(
+        fd, os.major(device), os.minor(device), status.st_ino
+    )
+    if _words.status_name(outcome) != "huge":
         return None
-    kind, machine = struct.unpack_from("<HH", data, 16)
-    (at,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    if kind not in (2, 3) or size != 56 or at >= 1 << 62:
-        return None
-    table = os.pread(fd, count * size, at)
-    if len(table) < count * size:
-        return None
-    headers = [
-        segments.Segment(*struct.unpack_from("<IIQQQQQQ", table, i * 56)) for i in range(count)
+    loads = [
+        Load(start, start + size, offset, align, bool(flags & _PF_X) and not flags & _PF_W)
+        for kind, flags, offset, start, _, _, size, align in _HEADER.iter_unpack(headers)
+        if kind == _PT_LOAD and size
     ]
-    loads = [s for s in headers if s.type == segments.PT_LOAD and s.memsz]
-    return Head(machine, loads) if loads else None
+    return Head(loads) if loads else None
 
 
 def coverable(head: Head, fd: int, size: int, bias: int) -> int:
-    """Bytes of text that the copy of an object would put on 2 MiB pages."""
-    try:
-        layout = elf.lay_out(lambda n, at: os.pread(fd, n, at), size, bias)
-    except elf.Refused:
+    """Bytes of text that the copy of an object would put on 2 MiB pages. OSError as pread(2)."""
+    layout = _native.lay_out(fd, size, bias)
+    if layout["refused"]:
         return 0
     total = 0
-    for s in head.loads:
-        if s.flags & segments.PF_X and not s.flags & segments.PF_W:
-            for start, length, _ in layout.ranges:
-                low = max(start, s.vaddr)
-                high = min(start + length, s.vaddr + s.memsz)
-                total += max(high - low, 0)
+    for load in head.loads:
+        if not load.text:
+            continue
+        for start, length, _ in layout["ranges"]:
+            total += max(min(start + length, load.end) - max(start, load.start), 0)
     return total
-
-
-def _own_machine() -> int:
-    with open("/proc/self/exe", "rb") as file:
-        head = read_head(file.fileno())
-    return head.machine if head is not None else -1
 
 
 def _aligned_bias(head: Head) -> int:
     """The load bias of an object whose first page lands on a multiple of 2 MiB."""
     first = head.loads[0]
-    bias: int = ((first.offset & -4096) - (first.vaddr & -4096)) % HUGE
-    return bias
+    return ((first.offset & -4096) - (first.start & -4096)) % HUGE
 
 
 def _comes_aligned(head: Head, fd: int) -> bool:
@@ -142,7 +140,7 @@ def _comes_aligned(head: Head, fd: int) -> bool:
     and since 6.1 it aligns large mappings of files on ext4, xfs and btrfs, on x86; not on overlayfs
     and tmpfs. Tried by mapping the file as the dynamic linker does.
     """
-    if any(s.align >= HUGE for s in head.loads):
+    if any(load.align >= HUGE for load in head.loads):
         return True
     try:
         import ctypes

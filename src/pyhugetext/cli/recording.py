@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure, reason_of
-from pyhugetext.store import build, catalogue, places, record
+from pyhugetext.store import places, upkeep
 
 # What of the user's settings decides about which objects are wanted.
 _KEPT = ("PYHUGETEXT_MIN_TEXT", "PYHUGETEXT_INCLUDE", "PYHUGETEXT_EXCLUDE")
@@ -36,9 +36,8 @@ class Recorder:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.store = catalogue.Catalogue(os.path.join(root, "store"), 0, False)
-        self.store.prepare()
-        build.remember(self.store, build.NEVER)
+        self.store = places.Store(os.path.join(root, "store"), 0, False)
+        places.remember(self.store, places.NEVER)
 
     def environment(self) -> dict[str, str]:
         """The environment for the program."""
@@ -53,11 +52,8 @@ class Recorder:
 
     def objects(self) -> list[Wanted]:
         """What was wanted so far."""
-        out = []
-        for name, note in self.store.records():
-            if isinstance(note, record.Note) and note.origin:
-                out.append(Wanted(note.origin, int(name.rpartition("-")[2], 16)))
-        return sorted(out)
+        _, notes = upkeep.contents(self.store)
+        return sorted(Wanted(note.original, note.bias) for note in notes if note.original)
 
 
 @contextmanager
@@ -65,12 +61,13 @@ def recorder() -> Iterator[Recorder]:
     """A Recorder in a temporary directory that the hook trusts, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="pyhugetext-") as root:
         try:
-            places.check_trust(root)
-            yield Recorder(root)
-        except places.Untrusted as error:
+            found = Recorder(root)
+        except places.Trouble as error:
+            what = "is not safe" if error.kind == places.UNTRUSTED else "cannot be used"
             raise Failure(
-                f"the temporary directory is not safe: {error}; TMPDIR can name another"
+                f"the temporary directory {what}: {error.strerror}; TMPDIR can name another"
             ) from None
+        yield found
 
 
 # Runs in the child.
@@ -104,7 +101,7 @@ def _bias(path: str, low: int) -> Iterator[int]:
     except OSError:
         return
     if head is not None:
-        yield (low - (head.loads[0].vaddr & -4096)) % build.HUGE
+        yield (low - (head.loads[0].start & -4096)) % installed.HUGE
 
 
 def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tuple[int, bool]:

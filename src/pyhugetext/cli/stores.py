@@ -11,7 +11,7 @@ from pyhugetext import _settings
 from pyhugetext._settings import Settings
 from pyhugetext.cli.outcome import USAGE, Failure, reason_of
 from pyhugetext.store import places
-from pyhugetext.store.catalogue import Catalogue
+from pyhugetext.store.places import Store
 
 # What a wrong value of would let a command work on another store than was meant.
 _DECISIVE = (
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     """A store and what it is for: `system`, `user` or `shm`."""
 
     kind: str
-    store: Catalogue
+    store: Store
 
 
 def settings() -> Settings:
@@ -42,19 +42,19 @@ def settings() -> Settings:
 def system(limit: int) -> Place:
     """The system's store."""
     root = _settings.SYSTEM_STORE
-    return Place("system", Catalogue(root, limit, False, public=True))
+    return Place("system", Store(root, limit, False, public=True))
 
 
 def user(found: Settings) -> Place | None:
     """The user's store on disk; None where nothing says where that is."""
     if not found.store:
         return None
-    return Place("user", Catalogue(found.store, found.store_limit, False))
+    return Place("user", Store(found.store, found.store_limit, False))
 
 
 def shared_memory(found: Settings) -> Place:
     """The user's store in shared memory."""
-    return Place("shm", Catalogue(found.shm_store, found.shm_limit, True))
+    return Place("shm", Store(found.shm_store, found.shm_limit, True))
 
 
 def addressed(use_system: bool) -> list[Place]:
@@ -74,55 +74,34 @@ def need_root() -> None:
         raise Failure(f"only root may write to the system's store {_settings.SYSTEM_STORE}")
 
 
-def exists(store: Catalogue) -> bool:
+def exists(store: Store) -> bool:
     """Whether there is such a store. Failure where there is something else, or where somebody else
     could have written it."""
-    for path in (store.root, store.base, store.index, store.objects, store.tmp):
-        try:
-            os.listdir(path)
-        except FileNotFoundError:
+    try:
+        places.open_store(store)
+    except places.Trouble as error:
+        # Whoever could put one there matters as soon as there is one.
+        if error.kind == places.GONE or not os.path.lexists(store.root):
             return False
-        except NotADirectoryError:
-            raise Failure(f"store {store.root}: {_file_on_the_way(path)} is a file") from None
-        except OSError as error:
-            raise _failure(store, error) from None
-        try:
-            places.check_trust(path)
-        except (OSError, places.Untrusted) as error:
-            raise _failure(store, error) from None
+        raise _failure(store, error) from None
     return True
 
 
-def make(store: Catalogue) -> None:
+def make(store: Store) -> None:
     """Makes a store that is not there. Failure where that is not possible."""
-    try:
-        store.prepare()
-    except (FileExistsError, NotADirectoryError):
-        path = _file_on_the_way(store.tmp)
-        raise Failure(f"store {store.root}: {path} is a file") from None
-    except (OSError, places.Untrusted) as error:
-        raise _failure(store, error) from None
-
-
-def _file_on_the_way(path: str) -> str:
-    """The first step of a path that is there and no directory."""
-    step = ""
-    for part in path.split("/")[1:]:
-        step = f"{step}/{part}"
-        if os.path.lexists(step) and not os.path.isdir(step):
-            return step
-    return path
+    with told(store):
+        places.open_store(store, make=True)
 
 
 @contextmanager
-def told(store: Catalogue) -> Iterator[None]:
+def told(store: Store) -> Iterator[None]:
     """Turns what the file system refuses into one sentence."""
     try:
         yield
-    except (OSError, places.Untrusted) as error:
+    except OSError as error:
         raise _failure(store, error) from error
 
 
-def _failure(store: Catalogue, error: BaseException) -> Failure:
+def _failure(store: Store, error: OSError) -> Failure:
     reason = reason_of(error)
     return Failure(f"store {reason}" if store.root in reason else f"store {store.root}: {reason}")

@@ -9,7 +9,7 @@ from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
 from pyhugetext.doctor.rungs import Ladder
 from pyhugetext.doctor.start import Start
 from pyhugetext.doctor.storage import Storage
-from pyhugetext.store import build
+from pyhugetext.store import places
 
 
 class Advice(NamedTuple):
@@ -88,7 +88,7 @@ def _about_store(
         return [Advice(text, "export PYHUGETEXT_STORE=/directory/of/yours")]
     if user.free is not None and user.free < 0:
         return [Advice("the store has no room: free some space", "pyhugetext store prune")]
-    if verdict == build.NEVER:
+    if verdict == places.NEVER:
         return [
             Advice(
                 "a store on a file system with large folios (xfs since Linux 6.1, ext4 since "
@@ -96,7 +96,7 @@ def _about_store(
                 "export PYHUGETEXT_STORE=/directory/on/such",
             )
         ]
-    if verdict == build.EVICTED:
+    if verdict == places.EVICTED:
         text = "this file system gives huge pages to files it reads back: fill the store ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
     if user.file_system == "overlayfs" and settings.building == BUILDING["auto"]:
@@ -116,7 +116,7 @@ def _about_store(
 
 def _about_verdict(checks: dict[str, Check], user: Storage) -> list[Advice]:
     """What the store remembers of its file system is not what was found now."""
-    if checks["large_folios"].facts["verdict"] != build.WRITTEN:
+    if checks["large_folios"].facts["verdict"] != places.WRITTEN:
         return []
     text = (
         f"the store remembers that its file system gives huge pages {_WHEN[user.remembered or '']}"
@@ -125,7 +125,7 @@ def _about_verdict(checks: dict[str, Check], user: Storage) -> list[Advice]:
     return [Advice(text, "pyhugetext store clear")]
 
 
-_WHEN = {build.EVICTED: "only when it reads files back", build.NEVER: "never"}
+_WHEN = {places.EVICTED: "only when it reads files back", places.NEVER: "never"}
 
 
 def _about_limits(checks: dict[str, Check], works: bool, backing: str) -> list[Advice]:

@@ -54,4 +54,5 @@ def why(error: OSError) -> str:
     symbol = errno.errorcode.get(error.errno or 0, "")
     words = error.strerror or str(error)
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    symbol = "" if symbol in words else symbol  # Trouble names it already
     return f"{name}: " * bool(name) + words + f" ({symbol})" * bool(symbol)

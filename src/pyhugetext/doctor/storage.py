@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from pyhugetext import _boot
 from pyhugetext._settings import SYSTEM_STORE, Settings
-from pyhugetext.store import build, places, room
-from pyhugetext.store.catalogue import Catalogue
+from pyhugetext.doctor.check import why
+from pyhugetext.store import places
+from pyhugetext.store.places import Store
 
 # statfs(2) has numbers only.
 _NAMES = {
@@ -37,17 +38,17 @@ class Storage(NamedTuple):
 
 def stores(settings: Settings) -> list[Storage]:
     """The three stores, the system's first, as a process looks through them."""
-    system = Catalogue(SYSTEM_STORE, settings.store_limit, False, public=True)
+    system = Store(SYSTEM_STORE, settings.store_limit, False, public=True)
     found = [_look("system", system)]
     if settings.store:
-        found.append(_look("user", Catalogue(settings.store, settings.store_limit, False)))
+        found.append(_look("user", Store(settings.store, settings.store_limit, False)))
     else:
         reason = "neither HOME nor PYHUGETEXT_STORE says where it is"
         found.append(
             Storage("user", None, False, False, False, reason, 0, 0, settings.store_limit, None,
                     None, None)
         )  # fmt: skip
-    found.append(_look("shm", Catalogue(settings.shm_store, settings.shm_limit, True)))
+    found.append(_look("shm", Store(settings.shm_store, settings.shm_limit, True)))
     return found
 
 
@@ -61,7 +62,7 @@ def nearest(path: str) -> str:
     return path
 
 
-def _look(kind: str, store: Catalogue) -> Storage:
+def _look(kind: str, store: Store) -> Storage:
     here = nearest(store.root)
     exists = os.path.isdir(store.index)
     reason = _distrust(store)
@@ -74,31 +75,29 @@ def _look(kind: str, store: Catalogue) -> Storage:
     if exists and trusted:
         try:
             entries = sum(not name.startswith("image-") for name in os.listdir(store.index))
-            used = room.used_bytes(store)
+            used = places.used_bytes(store)
         except OSError as error:
-            reason = reason or build.reason_of(error)
+            reason = reason or why(error)
     free = _free(store, here)
     if writable and free is not None and free < 0:
         reason = "too little free space"
+    remembered = places.UNKNOWN if store.shared_memory else places.remembered_verdict(store)
     return Storage(
         kind, store.root, exists, trusted, writable, reason, entries, used, store.limit,
-        free, _file_system(here), None if store.shared_memory else build.remembered(store),
+        free, _file_system(here), None if remembered == places.UNKNOWN else remembered,
     )  # fmt: skip
 
 
-def _distrust(store: Catalogue) -> str | None:
+def _distrust(store: Store) -> str | None:
     """Why nothing is mapped from this store, or None."""
     try:
-        places.check_before_making(store.root)
-        for path in (store.base, store.index, store.objects, store.tmp):
-            if os.path.lexists(path):
-                places.check_own(path)
-    except (OSError, places.Untrusted) as error:
-        return build.reason_of(error)
+        places.open_store(store)
+    except places.Trouble as error:
+        return None if error.kind == places.GONE else error.strerror
     return None
 
 
-def _why_not_written(store: Catalogue, here: str) -> str | None:
+def _why_not_written(store: Store, here: str) -> str | None:
     """Why nothing can be built into it, or None."""
     for path in (store.base, store.index, store.objects, store.tmp):
         directory = nearest(path)
@@ -125,12 +124,11 @@ def _flags(path: str) -> int:
         return 0
 
 
-def _free(store: Catalogue, here: str) -> int | None:
+def _free(store: Store, here: str) -> int | None:
     try:
-        status = os.statvfs(here)
+        return places.free_bytes(here)
     except OSError:
         return None
-    return room.free_bytes(status)
 
 
 def _file_system(path: str) -> str | None:

@@ -13,7 +13,7 @@ from pyhugetext import _boot, _native
 from pyhugetext.doctor import memory
 from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check, why
 from pyhugetext.doctor.storage import Storage, nearest
-from pyhugetext.store import build, places
+from pyhugetext.store import places
 
 HUGE = 2 << 20
 _NEEDED = 16 << 20  # bytes of disk: a trial that fills the file system would do harm
@@ -56,18 +56,18 @@ def _large_folios(user: Storage) -> Check:
             raise OSError(errno.ENOSPC, "too little free space to try")
         fd = nameless(directory)
         try:
-            verdict = build.try_file(fd)
+            verdict = places.try_file(fd)
         finally:
             os.close(fd)
     except OSError as error:
         return Check("tried", "large_folios", LIMIT, f"not tried: {why(error)}", facts)
     facts["verdict"] = verdict
     words = {
-        build.WRITTEN: "gives 2 MiB pages to a new file",
-        build.EVICTED: "gives 2 MiB pages to a file that it reads back, not to a new one",
-        build.NEVER: "gives no 2 MiB pages to a file",
+        places.WRITTEN: "gives 2 MiB pages to a new file",
+        places.EVICTED: "gives 2 MiB pages to a file that it reads back, not to a new one",
+        places.NEVER: "gives no 2 MiB pages to a file",
     }
-    state = OK if verdict == build.WRITTEN else LIMIT
+    state = OK if verdict == places.WRITTEN else LIMIT
     return Check("tried", "large_folios", state, f"{where} {words[verdict]}", facts)
 
 

@@ -1,7 +1,5 @@
-"""The shared text store: huge-page-ready copies of ELF objects, found by the file's identity.
+"""The text store as people ask for it by name: `pyhugetext warm`, `store` and `doctor`.
 
-`elf` lays a copy out, `copy` writes it, `record` ties it to its original, `places` says where
-stores are and whom to trust, `catalogue` keeps one store in order, `build` is what start-up calls.
-The first process that needs an entry builds it while its program waits, so these modules import
-little.
+Everything is done by the native part (src/native/builder); no program's start and no import comes
+here. `places` is about a store as a whole, `warm` fills one, `upkeep` looks through it.
 """

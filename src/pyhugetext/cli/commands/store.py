@@ -126,7 +126,7 @@ def _verify(options: argparse.Namespace) -> int:
                     with stores.told(place.store):
                         found, removed = upkeep.verify(place.store, entry)
                     if found is not None:
-                        checked.append((found, removed is not None))
+                        checked.append((found, removed))
                     progress.advance(entry.size)
             finally:
                 progress.stop()

@@ -18,7 +18,7 @@ from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pyhugetext.cli.recording import Wanted
-    from pyhugetext.store.ahead import Made
+    from pyhugetext.store.warm import Made
 
 SUMMARY = "prepare the store ahead of use"
 TAKES_COMMAND = True
@@ -142,7 +142,7 @@ def run(options: argparse.Namespace) -> int:
 def _choose(call: _Run) -> stores.Place:
     """The store to fill. Failure where there is none."""
     from pyhugetext import _settings
-    from pyhugetext.store import ahead, build
+    from pyhugetext.store import places
 
     found = stores.settings()
     only_disk = call.options.system or found.backing == _settings.BACKINGS["store"]
@@ -157,9 +157,9 @@ def _choose(call: _Run) -> stores.Place:
     if disk is not None:
         stores.make(disk.store)
         with stores.told(disk.store):
-            verdict = ahead.judge(disk.store)
+            verdict = places.judge(disk.store)
         call.places.append((disk, verdict))
-        if verdict != build.NEVER:
+        if verdict != places.NEVER:
             return disk
         sentence = f"store {disk.store.root}: this file system never gives files huge pages"
         if only_disk:
@@ -167,7 +167,7 @@ def _choose(call: _Run) -> stores.Place:
         text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
     shm = stores.shared_memory(found)
     stores.make(shm.store)
-    call.places.append((shm, build.WRITTEN))
+    call.places.append((shm, places.WRITTEN))
     return shm
 
 
@@ -227,7 +227,7 @@ def _find_installed(call: _Run) -> None:
 
 def _prepare(call: _Run, place: stores.Place) -> None:
     from pyhugetext._settings import SYSTEM_STORE
-    from pyhugetext.store import ahead
+    from pyhugetext.store import warm
 
     objects = list(call.wanted)
     for wanted in call.present:
@@ -236,15 +236,16 @@ def _prepare(call: _Run, place: stores.Place) -> None:
         if place.kind == "system":
             objects.append(wanted)
         else:
-            call.made.append(ahead.unneeded(*wanted, SYSTEM_STORE))
+            call.made.append(warm.unneeded(*wanted, SYSTEM_STORE))
     for path in call.unpredictable:
         reason = "the dynamic linker puts it at another address each time on this file system"
-        call.made.append(ahead.refused(path, 0, reason, place.store.root))
+        call.made.append(warm.refused(path, 0, reason, place.store.root))
     sizes = [_file_size(wanted.path) for wanted in objects]
+    warmer = warm.Warmer(place.store)
     call.progress.begin("", sum(sizes))
     for wanted, size in zip(objects, sizes):
         call.progress.label(os.path.basename(wanted.path))
-        call.made.append(ahead.prepare(place.store, wanted.path, wanted.bias))
+        call.made.append(warmer.prepare(wanted.path, wanted.bias))
         call.progress.advance(size)
     call.progress.stop()
     failed = [made for made in call.made if made.failed]
@@ -263,9 +264,9 @@ def _file_size(path: str) -> int:
 
 
 def _report(call: _Run) -> None:
-    from pyhugetext.store import ahead
+    from pyhugetext.store import warm
 
-    statuses = (ahead.BUILT, ahead.PROMOTED, ahead.PRESENT, ahead.REFUSED)
+    statuses = (warm.BUILT, warm.PROMOTED, warm.PRESENT, warm.REFUSED)
     counts = {status: sum(made.status == status for made in call.made) for status in statuses}
     total = {
         **counts,

@@ -1,0 +1,82 @@
+"""Entries made ahead of their use: on disk for good, and on 2 MiB pages at the next fault."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from pyhugetext import _native
+from pyhugetext.store import places
+from pyhugetext.store.places import Store
+
+# What became of one object.
+BUILT, PROMOTED, PRESENT, REFUSED = "built", "promoted", "present", "refused"
+
+
+class Made(NamedTuple):
+    """What prepare() did for one object. Sizes in bytes."""
+
+    path: str
+    bias: int
+    status: str  # built; promoted: made durable; present: nothing to do; refused: reason says why
+    reason: str | None
+    size: int  # of the copy; 0 where there is none
+    written: int  # 0 too where a copy of the same content was there
+    huge: int | None  # of the copy, in 2 MiB pages now; None where that was not looked at
+    seconds: float
+    store: str
+    failed: bool  # for want of room or rights: not the object's fault
+
+
+def refused(path: str, bias: int, reason: str, root: str, failed: bool = False) -> Made:
+    """Says why there is no entry."""
+    return Made(path, bias, REFUSED, reason, 0, 0, None, 0.0, root, failed)
+
+
+def unneeded(path: str, bias: int, root: str) -> Made:
+    """Says that another store has the entry."""
+    return Made(path, bias, PRESENT, None, 0, 0, None, 0.0, root, False)
+
+
+class Warmer:
+    """Fills one store. What it made is not evicted for what it makes next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept = bytearray()  # names of records, each ended by a NUL
+
+    def prepare(self, path: str, bias: int) -> Made:
+        """Makes sure that the store has a lasting entry of one file for one load bias.
+
+        What is there already is not written again. Never raises for what one object meets: it is
+        `refused`. Takes the store's lock for this object only, so that others get their turn.
+        """
+        began = time.perf_counter()
+        made = self._prepare(path, bias)
+        return made._replace(seconds=time.perf_counter() - began)
+
+    def _prepare(self, path: str, bias: int) -> Made:
+        root = self._store.root
+        try:
+            os.stat(path)
+        except OSError as error:
+            return refused(path, bias, error.strerror or str(error), root)
+
+        def call() -> tuple[places.Problem | None, _native.RawMade]:
+            made = _native.store_warm(
+                self._store.spec, os.fsencode(path), bias, bytes(self._kept)
+            )
+            return made["problem"], made
+
+        try:
+            made = places.patiently(call)
+        except places.Trouble as error:
+            failed = error.kind not in (places.REFUSED, places.CHANGED)
+            return refused(path, bias, error.strerror or str(error), root, failed)
+        if made["name"]:
+            self._kept += made["name"] + b"\0"
+        return Made(
+            path, bias, made["status"], "the kernel gave it small pages" if made["small"] else None,
+            made["size"], made["written"], made["huge"], 0.0, root, False,
+        )  # fmt: skip

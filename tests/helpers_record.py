@@ -1,0 +1,129 @@
+"""What is in a store's index, read and written here once more: the format as it is on disk."""
+
+from __future__ import annotations
+
+import binascii
+import os
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+MAGIC, NOTE_MAGIC = b"PHTREC1\n", b"PHTNONE\n"
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16sQQIIII")
+_COVERED = 16  # the checksum covers what is behind it
+_RANGE = struct.Struct("<QQQ")
+BOOT_ID = slice(72, 88)
+CHECKSUM = slice(12, 16)
+
+assert _HEAD.size == 120
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the kernel knows a file by."""
+
+    major: int
+    minor: int
+    inode: int
+    size: int
+    mtime: int
+    ctime: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        mtime, mtime_ns = divmod(status.st_mtime_ns, 10**9)
+        ctime, ctime_ns = divmod(status.st_ctime_ns, 10**9)
+        device = os.major(status.st_dev), os.minor(status.st_dev)
+        times = mtime & (1 << 64) - 1, ctime & (1 << 64) - 1
+        return cls(*device, status.st_ino, status.st_size, *times, mtime_ns, ctime_ns)
+
+    def key(self, bias: int) -> str:
+        """The name of the record."""
+        parts = (
+            self.major, self.minor, self.inode, self.size, self.mtime, self.mtime_ns, self.ctime,
+            self.ctime_ns, bias,
+        )  # fmt: skip
+        return "-".join(f"{part:x}" for part in parts)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record: the copy of the file with this identity for this load bias modulo 2 MiB."""
+
+    identity: Identity
+    bias: int
+    boot_id: bytes  # zero when the copy is known to be on disk
+    object_size: int
+    build_id_at: int
+    build_id_size: int
+    ranges: tuple[tuple[int, int, int], ...]
+    path: str  # below v1
+    origin: str
+    header: bytes  # the first bytes of the copy
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        return cls.unpack(path.read_bytes())
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Record:
+        magic, total, crc, *rest = _HEAD.unpack_from(data)
+        assert magic == MAGIC
+        assert total == len(data)
+        assert crc == binascii.crc32(data[_COVERED:])
+        identity = Identity(*rest[:8])
+        bias, boot_id, object_size, build_id_at = rest[8:12]
+        build_id_size, header_size, range_count, path_size = rest[12:]
+        at = _HEAD.size + range_count * _RANGE.size
+        ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
+        path, origin, end = data[at : at + path_size].split(b"\0")
+        assert end == b""
+        header = data[at + path_size :]
+        assert len(header) == header_size
+        return cls(
+            identity, bias, boot_id, object_size, build_id_at, build_id_size, ranges,
+            os.fsdecode(path), os.fsdecode(origin), header,
+        )  # fmt: skip
+
+    def pack(self) -> bytes:
+        paths = os.fsencode(self.path) + b"\0" + os.fsencode(self.origin) + b"\0"
+        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header
+        i = self.identity
+        head = _HEAD.pack(
+            MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
+            i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.object_size, self.build_id_at,
+            self.build_id_size, len(self.header), len(self.ranges), len(paths),
+        )  # fmt: skip
+        data = bytearray(head + tail)
+        sign(data)
+        return bytes(data)
+
+    def of_another_boot(self) -> Record:
+        return replace(self, boot_id=b"\1" * 16)
+
+
+def sign(data: bytearray) -> None:
+    """Makes the checksum of a forged record right."""
+    data[CHECKSUM] = struct.pack("<I", binascii.crc32(data[_COVERED:]))
+
+
+@dataclass(frozen=True)
+class Note:
+    """In place of a record: why a file has none."""
+
+    kernel: str
+    reason: str
+    origin: str
+
+    @classmethod
+    def read(cls, path: Path) -> Note:
+        data = path.read_bytes()
+        assert data.startswith(NOTE_MAGIC)
+        assert data.endswith(b"\n")
+        kernel, reason, origin = os.fsdecode(data[len(NOTE_MAGIC) : -1]).split("\n", 2)
+        return cls(kernel, reason, origin)
+
+    def pack(self) -> bytes:
+        return NOTE_MAGIC + os.fsencode(f"{self.kernel}\n{self.reason}\n{self.origin}\n")
