@@ -10,15 +10,15 @@ namespace {
 
 constexpr Str kNul = {"", 1};
 
-// Adds an absolute directory without the slashes at its end; false where it is none, or too long
-// for a path.
-template <size_t N> bool add_directory(const char *name, Buffer<N> *out) {
+constexpr size_t kLongest = 4096 - 64;  // of a directory, so that names below it fit a path
+
+// An absolute directory without the slashes at its end; of the root nothing is left. False where it
+// is none, or too long.
+bool read_directory(const char *name, Str *out) {
     if (!name || name[0] != '/') return false;
-    size_t size = length(name);
-    while (size > 0 && name[size - 1] == '/') --size;
-    if (size + 64 > N) return false;
-    out->add({name, size});
-    return true;
+    *out = str(name);
+    while (out->size > 0 && name[out->size - 1] == '/') --out->size;
+    return out->size <= kLongest;
 }
 
 }  // namespace
@@ -36,14 +36,28 @@ bool is_configured() {
 
 DefaultRequest::DefaultRequest() {
     const bool secure = in_secure_mode();
-    stores_.add(kSystemStore).add(kNul);
+    Str base = {"", 0}, below = {"", 0};
     if (!secure) {
-        if (add_directory(getenv("XDG_CACHE_HOME"), &user_store_))
-            stores_.add(user_store_.data).add("/pyhugetext").add(kNul);
-        else if (add_directory(getenv("HOME"), &user_store_))
-            stores_.add(user_store_.data).add("/.cache/pyhugetext").add(kNul);
+        if (read_directory(getenv("XDG_CACHE_HOME"), &base))
+            below = str("/pyhugetext");
+        else if (read_directory(getenv("HOME"), &base))
+            below = str("/.cache/pyhugetext");
+        else
+            base = {"", 0};
         // Where it has a group's rights or capabilities, its user is its caller.
         shm_store_.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
+    }
+    Str stores = {"", 0};
+    const Str parts[] = {str(kSystemStore), kNul, base, below, kNul};
+    size_t size = 0;
+    for (const Str part : parts) size += part.size;
+    // Where there is no memory, there is no store.
+    if (char *at = room_.take(size)) {
+        stores = {at, below.size ? size : size - kNul.size};
+        for (const Str part : parts) {
+            copy(at, part.data, part.size);
+            at += part.size;
+        }
     }
     plain_ = {Backing::automatic,
               kMinimumText,
@@ -51,7 +65,7 @@ DefaultRequest::DefaultRequest() {
               secure ? Building::never : Building::automatic,
               {"", 0},
               {"", 0},
-              {stores_.data, stores_.size},
+              stores,
               {shm_store_.data, shm_store_.size}};
 }
 

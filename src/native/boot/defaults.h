@@ -24,8 +24,8 @@ public:
     const PlainRequest &plain() const { return plain_; }
 
 private:
-    Buffer<4096> user_store_;
-    Buffer<8192> stores_;
+    // Directories, each ended by a NUL. An embedder may start Python on a small stack.
+    Room<512> room_;
     Buffer<64> shm_store_;
     PlainRequest plain_;
 };

@@ -12,7 +12,7 @@ constexpr Outcome bad_entry(Status status) {
     return {status, Call::none, 0, true};
 }
 
-inline constexpr size_t kPathLimit = 4096;
+inline constexpr size_t kPathLimit = 4096, kUsualPath = 256;
 
 // Opens a store's root, an absolute path: every step of the way must be ours or root's, and
 // writable by nobody else. The descriptor (O_PATH), or -1 with the outcome.
