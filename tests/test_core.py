@@ -150,7 +150,9 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     freestanding += ["-fno-tree-loop-distribute-patterns"]
     options += [f"-I{ROOT / 'src/native' / directory}" for directory in (*ROOMS, "boot")]
     objects = []
-    hosted = [ROOT / "src/native/boot/engine.cpp", ROOT / "tests/native/hosted.cpp"]
+    boot = ROOT / "src/native/boot"
+    hosted = [boot / "engine.cpp", boot / "lock.cpp", boot / "complete.cpp", boot / "report.cpp"]
+    hosted.append(ROOT / "tests/native/hosted.cpp")
     for source in (*core_sources(), *hosted):
         objects.append(place / f"{source.stem}.o")
         command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
