@@ -11,6 +11,7 @@ namespace {
 struct Spare {
     u64 address, start, end;
     Piece::Kind kind;
+    u64 offset;  // in the file, of `start`
 };
 
 void set_outcome(Region &region, size_t first, size_t count, HugePage::State state,
@@ -78,13 +79,14 @@ public:
             if (piece.kind == Piece::Kind::text) protection = region.text_protection();
             if (piece.kind == Piece::Kind::readonly) protection = sys::kProtRead;
             const bool anonymous = piece.kind == Piece::Kind::guard;
-            const long got = anonymous ? sys::mmap(0, end - start, protection,
-                                                   sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
-                                       : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
-                                                   piece.offset + (start - piece.start));
+            const u64 offset = piece.offset + (start - piece.start);
+            const long got =
+                anonymous ? sys::mmap(0, end - start, protection,
+                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
+                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd, offset);
             if (sys::failed(got)) return refused(Call::mmap, got);
             const Piece::Kind kind = piece.filler ? Piece::Kind::padding : piece.kind;
-            if (!list_.push({static_cast<u64>(got), start, end, kind})) {
+            if (!list_.push({static_cast<u64>(got), start, end, kind, offset})) {
                 sys::munmap(static_cast<u64>(got), end - start);
                 return {Status::no_memory, Call::none, 0};
             }
@@ -93,9 +95,9 @@ public:
     }
 
     // Whether the live bytes of [from, to) are those of the file: done(), Status::modified, or why
-    // the file cannot be read. Read through the kernel, which answers EFAULT where the file was
-    // truncated and reading its mapping would raise SIGBUS.
-    Outcome same_content(u64 from, u64 to) const {
+    // the file cannot be read. The file is read, not the spare mapping of it: into that the kernel
+    // has put the probes (uprobes) set meanwhile, which are to come with it.
+    Outcome same_content(int fd, u64 from, u64 to) const {
         constexpr u64 kStep = 16 * kPageSize;
         void *bytes = allocate(kStep);
         if (!bytes) return {Status::no_memory, Call::none, 0};
@@ -104,13 +106,11 @@ public:
             if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
             const u64 end = min(spare.end, to);
             for (u64 at = max(spare.start, from); at < end && outcome.ok();) {
-                const u64 there = spare.address + (at - spare.start);
-                const long got = sys::uninterrupted([&] {
-                    return sys::copy_memory(reinterpret_cast<u64>(bytes), there,
-                                            min(kStep, end - at));
-                });
+                const u64 there = spare.offset + (at - spare.start);
+                const long got = sys::uninterrupted(
+                    [&] { return sys::pread(fd, bytes, min(kStep, end - at), there); });
                 if (got <= 0)
-                    outcome = refused(Call::copy, got ? got : -sys::kEfault);
+                    outcome = refused(Call::read, got ? got : -sys::kEfault);
                 else if (compare(reinterpret_cast<const void *>(at), bytes,
                                  static_cast<size_t>(got)) != 0)
                     outcome = {Status::modified, Call::none, 0};
@@ -140,6 +140,7 @@ public:
 private:
     static void advance(Spare &spare, u64 to) {
         spare.address += to - spare.start;
+        spare.offset += to - spare.start;
         spare.start = to;
     }
     static void drop_before(Spare &spare, u64 to) {
@@ -236,7 +237,8 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
     const bool anonymous = region.backing == Backing::thp || region.backing == Backing::hugetlb;
     if (anonymous) {
         for (size_t i = 0; i < count; ++i) {
-            outcome = spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
+            outcome = spares.same_content(sources.original.fd(), from + i * kHugeSize,
+                                          from + (i + 1) * kHugeSize);
             modified[i] = outcome.status == Status::modified;
             if (!outcome.ok() && !modified[i]) return fail(outcome);
         }
