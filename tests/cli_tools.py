@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from conftest import clean_environment
+from conftest import PREFIX, clean_environment
 
 # A user without any rights. Not 65534, who has no store: what is that user's may be anybody's.
 NOBODY = 54321
@@ -141,6 +141,19 @@ def in_namespace(script: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{script}\nexec "$@"', "sh")
 
 
+def own_shared_memory() -> tuple[str, ...]:
+    """A command to put in front: a mount namespace with a /dev/shm of its own, since the store there
+    is the user's who runs the tests, wherever the one on disk is."""
+    script = "mount -t tmpfs -o mode=1777,size=1G none /dev/shm"
+    for unshare in (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user")):
+        prefix = (*unshare, "sh", "-ec", f'{script}\nexec "$@"', "sh")
+        if not shutil.which("unshare"):
+            break
+        if not subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+            return prefix
+    pytest.skip("no mount namespaces here (needs root or user namespaces)")
+
+
 Library = Callable[..., Path]
 
 
@@ -165,7 +178,7 @@ def make_module(directory: Path, name: str, library: Path, more: str = "") -> Pa
 @contextmanager
 def public_directory() -> Iterator[Path]:
     """A temporary directory that every user can enter; pytest's own are for one only."""
-    directory = Path(tempfile.mkdtemp(prefix="pyhugetext-test-"))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         directory.chmod(0o755)
         yield directory

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from helpers_leftovers import Leftovers
+
 if TYPE_CHECKING:
     from cli_tools import Cli
     from helpers_host import Host
@@ -48,10 +50,32 @@ def tool(*names: str) -> str:
     pytest.skip(f"{' or '.join(names)} is not installed")
 
 
-# The user's store is not for tests: each run has one of its own, removed when it ends.
-_cache = tempfile.TemporaryDirectory(prefix="pyhugetext-test-")
+# The names of all temporary directories of this run but pytest's own begin so.
+PREFIX = f"pyhugetext-test-{os.getpid()}-"
+_leftovers = Leftovers(PREFIX)
+
+# The user's store is not for tests: each run has one of its own, and a home, removed when it ends.
+_cache = tempfile.TemporaryDirectory(prefix=PREFIX)
 os.chmod(_cache.name, 0o755)
 CACHE = os.path.join(_cache.name, str(os.geteuid()))
+os.environ.setdefault("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip"))
+os.environ["HOME"] = os.path.join(_cache.name, "home")
+os.mkdir(os.environ["HOME"])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run that left something: after pytest has removed what it does not keep."""
+    _cache.cleanup()
+    # None where no test asked for a directory.
+    base: Path | None = getattr(session.config, "_tmp_path_factory")._basetemp  # noqa: B009
+    kept = base if base and base.is_dir() else None
+    found = _leftovers.found(kept, (_cache.name, str(base or _cache.name), sys.prefix))
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        for sentence in found:
+            reporter.write_line(f"left behind: {sentence}", red=True)
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

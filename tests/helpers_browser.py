@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from conftest import PREFIX
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 OPTIONS = (
@@ -132,7 +134,7 @@ class Browser:
 @contextmanager
 def browser() -> Iterator[Browser]:
     executable = chromium()
-    profile = tempfile.mkdtemp(prefix="pyhugetext-chromium-")
+    profile = tempfile.mkdtemp(prefix=PREFIX)
     try:
         # The browser reads commands from descriptor 3 and answers on 4.
         read_commands, to_browser = os.pipe()

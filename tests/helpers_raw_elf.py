@@ -152,7 +152,9 @@ def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
     read_copy = copy_read(layout, read)
     old = [s for s in segments(read(64, 0), read) if s[0] == 1 and s[6]]
     new = [s for s in segments(read_copy(64, 0), read_copy) if s[0] == 1 and s[6]]
-    end = 0
+    # A program's first may begin below 0.
+    new = [(*s[:3], s[3] - (s[3] >> 63 << 64), *s[4:]) for s in new]
+    end = -HUGE
     for _, flags, offset, address, _, filesz, memsz, align in new:
         assert address >= end
         end = address + memsz
@@ -173,10 +175,13 @@ def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
         assert len(inside) == 1
         assert inside[0][1] == PF_R | PF_X
         assert inside[0][2] - inside[0][3] == offset - address
-    # The first and the last byte of what each segment loads are where the new headers say.
+    first = layout.ranges[0][0] - (layout.ranges[0][0] >> 63 << 64)
+    assert (new[0][3], new[0][2]) == (first, layout.ranges[0][2])
+    # The first and the last byte of what each segment loads are where the new headers say, which
+    # tell nothing of what lies in front of the first range.
     pieces = [(origin, at, length) for at, origin, length in layout.pieces]
     for _, _, offset, address, _, filesz, _, _ in old:
-        for at in (0, filesz - 1) if filesz else ():
+        for at in {max(first - address, 0), filesz - 1} if address + filesz > first else ():
             place = next(
                 s[2] + address + at - s[3] for s in new if s[3] <= address + at < s[3] + s[5]
             )

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from conftest import clean_environment
+from conftest import PREFIX, clean_environment
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
 STRANGER = 54321  # a user id that owns nothing here
@@ -344,7 +344,7 @@ def as_user(uid: int) -> tuple[str, ...]:
 def home_of(uid: int) -> Iterator[Path]:
     """A home of that user's that the user can reach, unlike pytest's temporary directories."""
     require_root()
-    place = Path(tempfile.mkdtemp(prefix="pyhugetext-test-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     try:
         os.chown(place, uid, uid)
         yield place

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyhugetext.doctor import cgroup, process
+from pyhugetext.doctor import cgroup, pagewalk, process
 from pyhugetext.doctor.pagewalk import Timing
-
 
 GROUPS = {"version": 2, "group": "/a", "limit": 8, "used": 3, "free": 4, "known": (1, 0, 0)}
 
@@ -34,7 +34,11 @@ def test_groups_as_the_core_reads_them(monkeypatch, told, expected):
 
 def test_groups_that_cannot_be_read_are_a_limit(monkeypatch):
     status = cgroup._native.STATUSES.index("memory_limit")
-    failed = {"version": 0, "limit": None, "known": (status, cgroup._native.CALLS.index("open"), 13)}
+    failed = {
+        "version": 0,
+        "limit": None,
+        "known": (status, cgroup._native.CALLS.index("open"), 13),
+    }
     monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **failed})
     told = process._cgroup()
     assert told.state == "limit"
@@ -95,3 +99,14 @@ def test_counter_and_prctl_answer(python):
         assert _native.ask_prctl(-5) == -1
     """
     python(code, env={"PYHUGETEXT": "0"})
+
+
+@pytest.mark.parametrize("ticks", [(0,), (0, 4_000_000), (4_000_000, 4_000_000, 0)])
+def test_clock_that_does_not_advance_within_a_walk_is_told(monkeypatch, ticks):
+    times = itertools.cycle(ticks)
+    monkeypatch.setattr(pagewalk._native, "chase_cells", lambda *_: next(times))
+    monkeypatch.setattr(pagewalk.memory, "huge_bytes", lambda view: len(view))
+    found = pagewalk.check(None)
+    assert found.state == check.UNKNOWN
+    assert found.text == "not timed: the clock is too coarse to time a walk"
+    assert found.facts["ratio"] is None

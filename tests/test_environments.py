@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cli_tools import own_shared_memory
 from conftest import big_source, clean_environment
 from helpers_harm import extension_compiler, installed_files, site_packages
 from helpers_store import require_huge_disk
@@ -99,7 +100,7 @@ def test_without_site_nothing_is_started_but_can_be_asked_for(python, package_fi
 
 
 def test_empty_environment(stats_of):
-    assert_interpreter_is_huge(stats_of(prefix=("env", "-i")))
+    assert_interpreter_is_huge(stats_of(prefix=(*own_shared_memory(), "env", "-i")))
 
 
 @pytest.mark.parametrize("home", ["/nonexistent", "/proc", ""])

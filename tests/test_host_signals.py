@@ -30,7 +30,7 @@ thread = threading.Thread(target=__import__, args=("hostbig",))
 thread.start()
 changes = 0
 while True:
-    if {groups}: os.setgroups([])
+    if {groups} and os.geteuid() == 0: os.setgroups([])
     os.setresgid(*[group if changes > {after} else -1] * 3)
     os.setresuid(*[user if changes > {after} else -1] * 3)
     changes += 1

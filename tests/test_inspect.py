@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from cli_tools import AS_NOBODY, in_namespace, make_library, need_for_others, need_root, need_tool
+from cli_tools import (
+    AS_NOBODY,
+    in_namespace,
+    make_library,
+    need_for_others,
+    need_root,
+    need_tool,
+    own_shared_memory,
+)
 from conftest import HUGE, Run, clean_environment
 from helpers_inspect import assert_agreement, figures, region, running
 from helpers_layouts import LINKERS, skip_unless_huge
@@ -27,7 +35,8 @@ def test_figures_are_the_process_s_own(library: Path, tmp_path: Path, backing: s
     if backing in ("memfd", "thp"):
         skip_unless_huge(backing)
     env = {"PYHUGETEXT_BACKING": backing, "PYHUGETEXT_STORE": str(tmp_path / "store")}
-    with running(LOAD, str(library), **env) as target:
+    prefix = own_shared_memory() if backing == "shm" else ()
+    with running(LOAD, str(library), prefix=prefix, **env) as target:
         own = assert_agreement(target, "import pyhugetext; pyhugetext.remap()")
         mine = region(own, library)
         if backing in ("store", "shm") and not mine["mapped_bytes"]:

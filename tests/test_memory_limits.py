@@ -3,6 +3,7 @@ what is copied, and no program is killed that lives without the package."""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -18,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from conftest import HUGE, big_source, clean_environment, tool
+from conftest import HUGE, clean_environment, tool
 from helpers_store import require_root
-from test_harm_limits import in_own_mounts, limit
+from test_harm_limits import in_own_mounts
 
 MIB = 1 << 20
 
@@ -210,6 +211,17 @@ def test_processes_that_start_at_once_do_not_take_more_together(group, copies, b
     assert group.killed == 0
 
 
+def test_who_keeps_the_turn_keeps_others_from_copying_only(stats_of, group, copies):
+    group.limit(64 * copies)
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    with open(group.path / "memory.stat") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stats = stats_of(env=env, preexec_fn=group.enter)
+        assert stats["private_bytes"] == 0
+        assert "flock failed with EAGAIN" in own_causes(stats)
+    assert stats_of(env=env, preexec_fn=group.enter)["private_bytes"] == copies
+
+
 def test_memory_that_others_have_in_huge_pages_counts(group, copies):
     """Whose it is nobody can tell."""
     size = 64 * copies
@@ -223,7 +235,10 @@ def test_memory_that_others_have_in_huge_pages_counts(group, copies):
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdin=pipe, stdout=pipe, preexec_fn=group.enter
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=pipe,
+        stdout=pipe,
+        preexec_fn=group.enter,
     ) as other:
         assert other.stdout
         other.stdout.readline()
@@ -249,15 +264,11 @@ def test_copies_in_shared_memory_take_an_eighth_of_the_limit(python, group):
 
 
 SERVER = """
-    import ctypes, json, os, re
+    import json, os, re
     import pyhugetext
 
     def application(environ, start_response):
-        if "LIBRARY" in os.environ:
-            ctypes.CDLL(os.environ["LIBRARY"])
-            pyhugetext.remap()
-        else:
-            import numpy
+        import numpy
         with open("/proc/self/smaps_rollup") as file:
             pss = int(re.search(r"^Pss: +(\\d+)", file.read(), re.M)[1])
         stats = pyhugetext.stats()
@@ -268,18 +279,16 @@ SERVER = """
 
 
 @pytest.mark.parametrize("backing", ["auto", "memfd", "thp"])
-def test_four_lazy_workers_live_in_150_mib(group, tmp_path, compile_library, backing):
+def test_four_lazy_workers_live_in_150_mib(group, tmp_path, backing):
     import importlib.util
     import urllib.request
 
-    if importlib.util.find_spec("gunicorn") is None:
-        pytest.skip("gunicorn is not installed")
+    for module in ("gunicorn", "numpy"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
     env = {**NO_STORE, "PYHUGETEXT_BACKING": backing}
     # In shared memory there is one copy of all; here it is about those that are not shared.
     env["PYHUGETEXT_SHM_LIMIT"] = "0"
-    if importlib.util.find_spec("numpy") is None:
-        # As large as what numpy brings.
-        env["LIBRARY"] = str(compile_library(big_source(25_000)))
     group.limit(150 * MIB)
     (tmp_path / "application.py").write_text(textwrap.dedent(SERVER))
     log = tmp_path / "log"
@@ -455,7 +464,9 @@ def test_what_cannot_be_read_leaves_the_program_alone_with_one_sentence(python, 
     assert all(f"failed with {error}" in reason for reason in told), told
 
 
-@pytest.mark.parametrize("own", ["", "garbage\n", "0:\n", "\n\n", "0::/" + "x" * 9000 + "\n", "0::/a"])
+@pytest.mark.parametrize(
+    "own", ["", "garbage\n", "0:\n", "\n\n", "0::/" + "x" * 9000 + "\n", "0::/a"]
+)
 def test_strange_list_of_groups(python, tmp_path, own):
     room = room_with(python, tmp_path, own, files(2, "", max=64 * MIB))
     assert room["limit"] in (None, 64 * MIB)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli_tools import own_shared_memory
 from conftest import clean_environment
 
 SCRIPTS = Path(__file__).parent / "platforms"
@@ -15,7 +16,7 @@ SCRIPTS = Path(__file__).parent / "platforms"
 
 def script(name: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / name), *arguments],
+        [*own_shared_memory(), sys.executable, str(SCRIPTS / name), *arguments],
         env=clean_environment(**settings),
         capture_output=True,
         text=True,

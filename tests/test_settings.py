@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import big_source, clean_environment
+from conftest import PREFIX, big_source, clean_environment
 from helpers_harm import extension_compiler, installed_files, site_packages
 from pyhugetext._settings import NO_LIMIT, VARIABLES, Settings, parse_size
 
@@ -320,7 +320,7 @@ def secure_python() -> Iterator[tuple[str, ...]]:
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("making a set-user-ID program for another user needs root and setpriv")
     # Not tmp_path: other users cannot enter that.
-    place = Path(tempfile.mkdtemp(prefix="pyhugetext-test-"))
+    place = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         place.chmod(0o755)
         (place / "bin").mkdir()

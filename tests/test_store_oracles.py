@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from conftest import tool
+from conftest import PREFIX, tool
 from helpers_copy import Refused, lay_out
 from helpers_elf import (
     HUGE,
@@ -167,7 +167,7 @@ def test_library_works_on_its_copy_at_an_odd_address(
     # Of a file on tmpfs the kernel does not align the mapping.
     if not os.access("/dev/shm", os.W_OK):
         pytest.skip("/dev/shm is not writable")
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="pyhugetext-test-") as directory:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix=PREFIX) as directory:
         original = Path(shutil.copy(shop.library(linker), directory))
         seen = run_live(original)
         if seen["base"] % HUGE == 0:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import PREFIX
 from helpers_store import (
     STRANGER,
     UNSET,
@@ -139,7 +140,7 @@ def test_user_never_maps_from_another_user_s_cache(home: Path, space: Namespace)
 
 def test_store_of_root_s_that_everyone_may_read_is_used(home: Path, space: Namespace) -> None:
     """As a system store is; there is nothing of the user's in it to touch."""
-    with tempfile.TemporaryDirectory(prefix="pyhugetext-test-", dir="/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir="/tmp") as directory:
         os.chmod(directory, 0o755)
         filled = Store(Path(directory) / "store", space.prefix)
         filled.fill()

@@ -117,6 +117,17 @@ def region_of(
         reason=reason(raw, swapped, resident, huge),
         fallbacks=fallbacks,
         elapsed_ns=raw["elapsed_ns"],
+        replaced=_is_replaced(raw, mappings),
+    )
+
+
+def _is_replaced(raw: RawRegion, mappings: Mappings) -> bool:
+    """Whether what is still mapped of the original says so. The engine keeps the name that it had
+    when it was swapped."""
+    names = {raw["path"], raw["path"] + _smaps.DELETED}
+    return any(
+        m.path in names and _smaps.is_replaced(m.path)
+        for m in mappings.within(raw["low"], raw["high"])
     )
 
 

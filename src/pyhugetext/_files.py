@@ -17,15 +17,13 @@ from typing import NamedTuple
 
 from pyhugetext import _native, _words
 from pyhugetext._proc import Process
-from pyhugetext._smaps import Mapping
+from pyhugetext._smaps import DELETED, Mapping
 
 _LINK, _INSIDE, _CACHED = range(3)  # Way of core/elsewhere.h
 _TRIES = 3
 _HEADER = struct.Struct("<IIQQQQQQ")
 _PT_LOAD, _PF_X, _PF_W = 1, 1, 2
 PAGE = 4096
-
-DELETED = " (deleted)"
 
 
 class Load(NamedTuple):

@@ -191,6 +191,7 @@ def _rest(rest: Rest) -> Region:
         backing=rest.backing,
         status="partial" if swapped else "small",
         reason=rest.reason + counted,
+        replaced=_smaps.is_replaced(rest.key.path),
     )
 
 

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext._files import DELETED, Files, Head, Key, NoObject, Unreadable, key_of
-from pyhugetext._smaps import Mapping
+from pyhugetext._files import Files, Head, Key, NoObject, Unreadable, key_of
+from pyhugetext._smaps import DELETED, Mapping
 
 HUGE = 2 << 20
 

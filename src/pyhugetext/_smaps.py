@@ -23,6 +23,20 @@ _FIELDS = {
 }
 _PREFIX = 9
 
+DELETED = " (deleted)"  # what the kernel writes behind the name of a file that has it no more
+# What is named so though it never had a name to lose.
+_NAMELESS = ("/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage")
+
+
+def is_replaced(path: str) -> bool:
+    """Whether a mapping's path tells of a file that was deleted or replaced since."""
+    return (
+        path.endswith(DELETED)
+        and path.startswith("/")
+        and not path.startswith(_NAMELESS)
+        and not os.path.lexists(path)  # it is really called so
+    )
+
 
 class Mapping(NamedTuple):
     """One mapping: addresses and sizes in bytes, `permissions` as in `r-xp`."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyhugetext._kernel import Kernel
+from pyhugetext._smaps import DELETED
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Region:
     reason: str | None  # why not all of it
     fallbacks: tuple[str, ...]  # why each better backing was not taken
     elapsed_ns: int
+    replaced: bool = False  # its file was deleted or replaced since: the next start runs another
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,34 @@ def kib(size: int) -> str:
     return f"{size // 1024:,}"
 
 
+def _path_of(region: Region) -> str:
+    """Without the mark of the kernel's for a file that was replaced."""
+    path = region.path
+    return path[: -len(DELETED)] if region.replaced and path.endswith(DELETED) else path
+
+
+def name_of(region: Region) -> str:
+    """The basename, for tables, marked where the file was replaced."""
+    path = _path_of(region)
+    return (path.rpartition("/")[2] or path) + " (replaced)" * region.replaced
+
+
+def replaced_line(regions: tuple[Region, ...]) -> list[str]:
+    """A line that names the objects whose file was replaced, where there are any."""
+    paths = [_path_of(region) for region in regions if region.replaced]
+    if not paths:
+        return []
+    more = f" and {len(paths) - 3} more" if paths[3:] else ""
+    return [f"deleted or replaced on disk since, still running: {', '.join(paths[:3])}{more}"]
+
+
 def format_stats(stats: Stats) -> str:
     """The table of the regions that have coverable text, and a line for the rest."""
     shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
     rest = [r for r in stats.regions if not (r.coverable_bytes or r.swapped_bytes)]
     rows = [("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")]
     for r in shown:
-        name = r.path.rpartition("/")[2] or "?"
+        name = name_of(r) or "?"
         sizes = (r.text_bytes, r.coverable_bytes, r.mapped_bytes, r.huge_bytes, r.private_bytes)
         rows.append((name, *map(kib, sizes), r.backing, r.status))  # type: ignore[arg-type]
     if rest:
@@ -94,6 +117,7 @@ def format_stats(stats: Stats) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
+    lines += replaced_line(stats.regions)
     lines += [f"problem: {problem}" for problem in stats.problems]
     # Rounded down: 100 % is all of it.
     share = 100 * stats.mapped_bytes // stats.coverable_bytes if stats.coverable_bytes else 0

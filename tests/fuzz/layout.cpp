@@ -35,7 +35,7 @@ struct Head {
     u8 unused[4];
     u64 size;
 };
-constexpr u64 kMostBytes = 1ull << 34;
+constexpr u64 kMostBytes = 1ull << 30;
 constexpr u64 kBiases[] = {0, 0x1000, 0x155000, 0x1ff000};
 
 // The file of this input.

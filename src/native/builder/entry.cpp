@@ -2,6 +2,7 @@
 
 #include "copy.h"
 #include "trust.h"
+#include "written.h"
 
 namespace pht {
 
@@ -48,6 +49,26 @@ Buffer<128> object_name(const Layout &layout, const sys::FileIdentity &file, u64
     return out.add("-").add_hex(file.size).add("-").add_hex(bias);
 }
 
+// Whether others may read an open file, and pass all that leads to it.
+bool everyone_can_read(int file) {
+    constexpr u32 kOthersRead = 0004, kOthersPass = 0001;
+    Buffer<40> link;
+    link.add("/proc/self/fd/").add_decimal(static_cast<u64>(file));
+    MappedArray<char> path;
+    if (!path.resize(kPathLimit)) return false;
+    const long size = sys::read_link(link.data, path.data(), kPathLimit - 1);
+    if (failed(size) || path[0] != '/') return false;
+    sys::FileIdentity step;
+    if (failed(sys::identify(file, &step)) || !(step.mode & kOthersRead)) return false;
+    for (auto at = static_cast<size_t>(size); at > 0; --at) {
+        if (path[at - 1] != '/') continue;
+        path[at > 1 ? at - 1 : 1] = 0;
+        if (failed(sys::identify_path(path.data(), &step)) || !(step.mode & kOthersPass))
+            return false;
+    }
+    return true;
+}
+
 // One entry while it is made.
 struct Making {
     const Place &place;
@@ -73,7 +94,10 @@ struct Making {
         added->path.add("objects/").add(numbered(number).data).add("/").add(base());
     }
 
+    bool proven = false;
+
     Trouble find_same(bool *found_one);
+    Trouble prove(int target, const sys::FileIdentity &copied, const char *object);
     Trouble write_object();
     Trouble write_into(int directory);
     Trouble finish();
@@ -108,7 +132,7 @@ Trouble Making::find_same(bool *found_one) {
         found(number);
         if (differs == ~0ull) {
             *found_one = true;
-            if (!durable) return {};
+            if (!durable) return prove(target, copied, object.data);
             long result = sys::sync(target);
             const Descriptor names(open_plain_directory(place.objects(), object.data));
             if (!failed(result)) result = names < 0 ? names : sys::sync(names);
@@ -121,6 +145,17 @@ Trouble Making::find_same(bool *found_one) {
     }
     added->path.size = 0;
     return {};
+}
+
+// An old copy that is tied to a file anew counts only where it is on disk; by now the kernel has
+// written it back, or failed to.
+Trouble Making::prove(int target, const sys::FileIdentity &copied, const char *object) {
+    if (place.spec().shared_memory || is_young(copied)) return {};
+    const long result = sys::sync_data(target);
+    proven = !failed(result);
+    if (proven) return {};
+    remove_tree(place.objects(), object);
+    return failed_call("fdatasync", result);
 }
 
 Trouble Making::write_into(int directory) {
@@ -198,6 +233,7 @@ Trouble Making::finish() {
     parts.file = file;
     parts.bias = wanted.bias;
     parts.durable = durable;
+    parts.proven = proven;
     parts.layout = &layout;
     parts.path = {added->path.data, added->path.size};
     parts.origin = str(wanted.path);
@@ -212,6 +248,9 @@ Trouble Making::finish() {
         parts.file = {};
         parts.file.size = file.size;
         parts.file.mtime = file.mtime;
+        parts.file.dev_major = file.dev_major;
+        parts.file.dev_minor = file.dev_minor;
+        parts.sample = sample_of(source, file.size);
         problem = write_record(place, image_key(file, layout.build_id, wanted.bias), parts, boot);
     }
     if (problem.ok()) drop_superseded();
@@ -241,10 +280,13 @@ Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file) {
 
 Trouble add_entry(const Place &place, const Wanted &wanted, bool durable, const Keep &keep,
                   Boot &boot, Added *added) {
-    Making making{place, wanted, durable, keep, boot, added, -1, {}, {}, {}};
+    Making making{place, wanted, durable, keep, boot, added, -1, {}, {}, {}, false};
     Trouble problem = open_original(wanted, &making.source, &making.file);
     const Descriptor source(making.source);
     if (problem.ok()) problem = outlast_tick(making.file);
+    if (problem.ok() && place.spec().for_everyone && !everyone_can_read(source))
+        problem = trouble(Trouble::Kind::refused,
+                          "cannot be read by everyone, so nor may a copy that everyone reads");
     if (!problem.ok()) return problem;
     const LaidOut laid = lay_out(source, making.file.size, wanted.bias, &making.layout);
     if (laid.refused) return trouble(Trouble::Kind::refused, laid.refused);

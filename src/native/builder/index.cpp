@@ -1,6 +1,7 @@
 #include "index.h"
 
 #include "trust.h"
+#include "written.h"
 
 namespace pht {
 
@@ -173,12 +174,12 @@ Trouble write_record(const Place &place, const KeyText &key, const RecordParts &
     head.mtime_ns = file.mtime_ns;
     head.ctime_ns = file.ctime_ns;
     head.bias = parts.bias;
-    if (!parts.durable) {
-        const Outcome outcome = boot.read();
-        if (!outcome.ok())
-            return failed_call("reading /proc/sys/kernel/random/boot_id", -long{outcome.error});
-        copy(head.boot_id, boot.id, sizeof boot.id);
-    }
+    head.sample = parts.sample;
+    const Outcome outcome = boot.read();
+    if (!outcome.ok())
+        return failed_call("reading /proc/sys/kernel/random/boot_id", -long{outcome.error});
+    copy(head.made_in, boot.id, sizeof boot.id);
+    if (!parts.durable) copy(head.boot_id, boot.id, sizeof boot.id);
     head.object_size = layout.size;
     head.build_id_at = layout.build_id_at;
     head.build_id_size = layout.build_id.size;
@@ -201,7 +202,8 @@ Trouble write_record(const Place &place, const KeyText &key, const RecordParts &
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
     seal_record(out.data(), out.size());
-    return place.write_file(place.index(), key.data, out.data(), out.size(), parts.durable);
+    const u32 mode = place.spec().record_mode() & (parts.proven ? ~kOwnerWrites : ~0u);
+    return place.write_file(place.index(), key.data, out.data(), out.size(), mode, parts.durable);
 }
 
 Trouble write_as_durable(const Place &place, const char *name, StoredFile &stored) {
@@ -209,7 +211,8 @@ Trouble write_as_durable(const Place &place, const char *name, StoredFile &store
     for (u8 &byte : head->boot_id) byte = 0;
     const size_t size = head->size;
     seal_record(stored.data(), size);
-    return place.write_file(place.index(), name, stored.data(), size, true);
+    return place.write_file(place.index(), name, stored.data(), size, place.spec().record_mode(),
+                            true);
 }
 
 void write_note(const Place &place, const KeyText &key, Str origin, Str reason, bool brief,
@@ -225,7 +228,8 @@ void write_note(const Place &place, const KeyText &key, Str origin, Str reason, 
                         out.push('\n');
     if (!memory || out.size() > kRecordLimit) return;
     const u64 noted = brief ? sys::wall_seconds() - kDay + kBrief : 0;
-    place.write_file(place.index(), key.data, out.data(), out.size(), false, noted);
+    place.write_file(place.index(), key.data, out.data(), out.size(), place.spec().record_mode(),
+                     false, noted);
 }
 
 }  // namespace pht

@@ -80,7 +80,9 @@ bool is_copy_path(Str path);
 struct RecordParts {
     sys::FileIdentity file;  // of the original
     u64 bias = 0;
+    u64 sample = 0;  // see sample_of()
     bool durable = false;
+    bool proven = false;  // the copy was seen to be written back
     const Layout *layout = nullptr;
     Str path, origin;
     const u8 *header = nullptr;  // the first layout->header_size bytes of the copy

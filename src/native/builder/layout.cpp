@@ -77,7 +77,9 @@ LaidOut finish(Draft &draft) {
     const u64 table_size = head.e_phnum * sizeof(Elf64_Phdr);
     draft.end = draft.places.end();
     u64 table;
-    if (const Load *holder = file.find_part(head.e_phoff, table_size)) {
+    const Load *holder = file.find_part(head.e_phoff, table_size);
+    if (holder && draft.places.in_place()) {
+        // The process may see it too: it keeps the object's span.
         table = draft.places.of(holder->start) + (head.e_phoff - holder->offset);
     } else {
         table = round_up(draft.end, 8);

@@ -372,7 +372,7 @@ u64 Place::sweep() const {
     return freed;
 }
 
-Trouble Place::write_file(int directory, const char *name, const void *data, size_t size,
+Trouble Place::write_file(int directory, const char *name, const void *data, size_t size, u32 mode,
                           bool durable, u64 time) const {
     Buffer<48> temporary;
     temporary.add_decimal(sys::process_id()).add("-file");
@@ -395,7 +395,7 @@ Trouble Place::write_file(int directory, const char *name, const void *data, siz
             call = next;
             result = step();
         };
-        then("fchmod", [&] { return sys::change_mode(fd, spec_.record_mode()); });
+        then("fchmod", [&] { return sys::change_mode(fd, mode); });
         if (time) then("utimensat", [&] { return sys::set_times(fd, time); });
         if (durable) then("fsync", [&] { return sys::sync(fd); });
     }

@@ -57,9 +57,10 @@ public:
         spec_.limit = min(spec_.limit, bytes);
     }
 
-    // Puts a small file in place of whatever has that name in a directory of this store.
-    Trouble write_file(int directory, const char *name, const void *data, size_t size, bool durable,
-                       u64 time = 0) const;
+    // Puts a small file in place of whatever has that name in a directory of this store, with this
+    // modification time unless it is 0.
+    Trouble write_file(int directory, const char *name, const void *data, size_t size, u32 mode,
+                       bool durable, u64 time = 0) const;
 
     // In a process that was just forked the descriptors of its parent's builder are of no use, and
     // would hold its lock.

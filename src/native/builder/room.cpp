@@ -49,10 +49,13 @@ struct ObjectName {
     Buffer<256> name, base;
 };
 
-u64 copy_bytes(const Place &place, const char *path) {
+sys::FileIdentity identify_copy(const Place &place, const char *path) {
     const ObjectName object(path);
     const Descriptor directory(open_plain_directory(place.objects(), object.name.data));
-    return directory < 0 ? 0 : disk_bytes(directory, object.base.data);
+    constexpr int kNoFollow = 0x100;
+    sys::FileIdentity file;
+    if (directory >= 0) sys::identify_at(directory, object.base.data, kNoFollow, &file);
+    return file;
 }
 
 bool is_first_of_copy(const Index &index, size_t which) {
@@ -69,7 +72,11 @@ bool is_first_of_copy(const Index &index, size_t which) {
 bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, Victim *victim) {
     bool lately = false;
     victim->lost = true;
-    victim->used = 0;
+    const sys::FileIdentity file = identify_copy(place, victim->path);
+    victim->bytes = file.disk_bytes;
+    // Mapping it sets the access time, once a day (relatime of mount(8)): of the system's store
+    // that is all that other users can leave.
+    victim->used = place.spec().for_everyone ? file.atime : 0;
     for (const IndexItem &item : index.items())
         if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(victim->path)))
             victim->lost = victim->lost && is_lost(index, item);
@@ -83,6 +90,7 @@ bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, V
         // A clock that was ahead makes nothing last.
         lately = lately || (now >= item.used && now - item.used < stays);
     }
+    lately = lately || (now >= victim->used && now - victim->used < stays);
     return place.spec().evicts_used || !lately;
 }
 
@@ -96,7 +104,6 @@ long find_victims(const Place &place, const Index &index, const Keep &keep,
         if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
         Victim victim = {index.path(item), false, 0, 0};
         if (!may_go(place, index, keep, now, &victim)) continue;
-        victim.bytes = copy_bytes(place, victim.path);
         if (!out->push(victim)) return -sys::kEnomem;
         for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
             const Victim other = (*out)[at - 1];

@@ -5,7 +5,7 @@ namespace pht {
 namespace {
 
 struct Text {
-    u64 start, end;  // virtual addresses
+    u64 start, end;  // addresses in memory, as of a Run
 };
 
 Elf64_Phdr moved(const Elf64_Phdr &header, u64 offset) {
@@ -17,32 +17,33 @@ Elf64_Phdr moved(const Elf64_Phdr &header, u64 offset) {
     return out;
 }
 
+// All addresses in memory. The virtual one is two's complement: a program's page may begin below 0.
 Elf64_Phdr loaded(const Draft &draft, u32 flags, u64 start, u64 file_end, u64 end, u64 align) {
     Elf64_Phdr out = {};
     out.p_type = PT_LOAD;
     out.p_flags = flags;
-    out.p_offset = draft.places.of(start);
-    out.p_vaddr = out.p_paddr = start;
+    out.p_offset = draft.places.of_memory(start);
+    out.p_vaddr = out.p_paddr = start - draft.bias;
     out.p_filesz = file_end - start;
     out.p_memsz = end - start;
     out.p_align = align;
     return out;
 }
 
-// The runs, extended by what reaches over their borders of the text in them; as far as the object
-// goes, so that it keeps its span.
+// The runs, extended by what reaches over their borders of the text in them, at the end as far as
+// the object goes. The first begins where its mapping will, were it in front of the object.
 bool merge_texts(const Draft &draft, MappedArray<Text> *out) {
     const MappedArray<Load> &loads = draft.file.loads();
     const u64 bias = draft.bias;
-    const u64 low = loads[0].start, high = round_up(loads[loads.size() - 1].end, kPageSize);
+    const u64 high = round_up(loads[loads.size() - 1].end, kPageSize) + bias;
     for (const Run &run : draft.runs) {
-        Text text = {max(run.start, low + bias) - bias, min(run.end, high + bias) - bias};
+        Text text = {run.start, min(run.end, high)};
         for (const Load &load : loads) {
             if (!load.executable() || load.writable() || load.start + bias >= run.end ||
                 load.file_end + bias <= run.start)
                 continue;
-            text.start = min(text.start, load.start);
-            text.end = max(text.end, load.file_end);
+            if (!out->empty()) text.start = min(text.start, load.start + bias);
+            text.end = max(text.end, load.file_end + bias);
         }
         if (!out->empty() && text.start < (*out)[out->size() - 1].end) {
             // The same text reaches into both.
@@ -58,7 +59,10 @@ bool merge_texts(const Draft &draft, MappedArray<Text> *out) {
 // Adds what is left of a segment beside the merged texts, the first of `out`.
 bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &texts,
               MappedArray<Elf64_Phdr> *out) {
-    u64 start = load.start, end = load.file_end;
+    const u64 first = texts[0].start, load_end = load.end + draft.bias;
+    const u64 load_start = load.start + draft.bias, file_end = load.file_end + draft.bias;
+    if (load_end <= first) return true;
+    u64 start = max(load_start, first), end = file_end;
     for (const Text &text : texts) {
         if (text.start <= start && start < text.end)
             start = min(text.end, end);
@@ -66,28 +70,31 @@ bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &tex
             end = text.start;
     }
     // What is behind the file's part stays with the last of it.
-    const u64 memory = end == load.file_end ? load.end : end;
-    if (start == load.start && end == load.file_end)
-        return out->push(moved(draft.file.headers()[load.header], draft.places.of(start)));
+    const u64 memory = end == file_end ? load_end : end;
+    if (start == load_start && end == file_end)
+        return out->push(moved(draft.file.headers()[load.header], draft.places.of_memory(start)));
     if (start < end) return out->push(loaded(draft, load.flags, start, end, memory, kPageSize));
     if (start < memory) {
         for (size_t i = 0; i < texts.size(); ++i) {
             Elf64_Phdr &text = (*out)[i];
-            if (text.p_vaddr < start && start - text.p_vaddr <= text.p_filesz)
-                text.p_memsz = max<u64>(text.p_memsz, memory - text.p_vaddr);
+            const u64 text_start = texts[i].start;
+            if (text_start < start && start - text_start <= text.p_filesz)
+                text.p_memsz = max<u64>(text.p_memsz, memory - text_start);
         }
     }
     return true;
 }
 
 // The loaded segments as they will be mapped: each run belongs to one `R E` segment, together with
-// the text that reaches into or out of it. No more than there were: each of them holds text of its
-// own, and of a segment without text at most the head and the tail go.
+// the text that reaches out of it. Nothing is told of what lies in front of the first run, for that
+// stays the original's: tools take the first segment for what lies where the first mapping of the
+// copy begins. No more than there were: each of them holds text of its own, and of a segment
+// without text at most the head and the tail go.
 bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out) {
     MappedArray<Text> texts;
     if (!merge_texts(draft, &texts)) return false;
     for (const Text &text : texts) {
-        const u64 shift = draft.places.of(text.start) - text.start;
+        const u64 shift = draft.places.of_memory(text.start) - (text.start - draft.bias);
         const u64 align = shift % kHugeSize ? kPageSize : kHugeSize;
         if (!out->push(loaded(draft, PF_R | PF_X, text.start, text.end, text.end, align)))
             return false;
@@ -97,23 +104,33 @@ bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out) {
     // By insertion: they are few, and equal ones must keep their order.
     for (size_t i = 1; i < out->size(); ++i) {
         const Elf64_Phdr header = (*out)[i];
+        const auto behind = [&](const Elf64_Phdr &other) {
+            return other.p_vaddr + draft.bias > header.p_vaddr + draft.bias;
+        };
         size_t at = i;
-        for (; at > 0 && (*out)[at - 1].p_vaddr > header.p_vaddr; --at) (*out)[at] = (*out)[at - 1];
+        for (; at > 0 && behind((*out)[at - 1]); --at) (*out)[at] = (*out)[at - 1];
         (*out)[at] = header;
     }
     return true;
 }
 
-// The other program headers: moved with what they refer to.
+// The other program headers: moved with what they refer to. *out is an empty one.
 LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_Phdr *out) {
     const ElfFile &file = draft.file;
-    *out = header;
     if (header.p_type == PT_PHDR) {
+        // Says where the table is loaded, if it is.
+        if (table != draft.places.of(header.p_vaddr) ||
+            header.p_vaddr + draft.bias < draft.runs[0].start)
+            return {};
+        *out = header;
         out->p_offset = table;
-    } else if (header.p_type == PT_NULL || header.p_type == PT_GNU_STACK ||
-               (header.p_vaddr | header.p_offset | header.p_filesz) == 0) {
         return {};
-    } else if (header.p_filesz == 0) {
+    }
+    *out = header;
+    if (header.p_type == PT_NULL || header.p_type == PT_GNU_STACK ||
+        (header.p_vaddr | header.p_offset | header.p_filesz) == 0)
+        return {};
+    if (header.p_filesz == 0) {
         out->p_offset = draft.places.near(header.p_vaddr);
     } else if (file.find_loaded(header.p_vaddr, header.p_filesz)) {
         out->p_offset = draft.places.of(header.p_vaddr);

@@ -37,9 +37,6 @@ __attribute__((always_inline)) inline long rename_at(int from, const char *name,
     return raw(nr::renameat2, from, reinterpret_cast<long>(name), to,
                reinterpret_cast<long>(new_name), 0);
 }
-__attribute__((always_inline)) inline long change_mode(int fd, u32 mode) {
-    return raw(nr::fchmod, fd, static_cast<long>(mode));
-}
 __attribute__((always_inline)) inline long write(int fd, const void *from, size_t size) {
     return raw(nr::write, fd, reinterpret_cast<long>(from), static_cast<long>(size));
 }
@@ -80,17 +77,6 @@ inline long try_lock(int fd) {
 // Gives it back, even where a forked child has the descriptor too.
 inline long unlock(int fd) {
     return set_lock(fd, 2);
-}
-
-// What statfs(2) tells of a file system.
-struct FileSystem {
-    u64 type = 0, block_size = 0, blocks = 0, free = 0, available = 0, files = 0, free_files = 0;
-    u64 id = 0, name_length = 0, fragment_size = 0, flags = 0, spare[4] = {};
-};
-static_assert(sizeof(FileSystem) == 120);
-enum : u64 { kTmpfs = 0x01021994, kMountedNoExec = 8 };
-inline long file_system_of(int fd, FileSystem *out) {
-    return raw(nr::fstatfs, fd, reinterpret_cast<long>(out));
 }
 
 inline u64 process_id() {

@@ -54,7 +54,8 @@ Verdict remembered_verdict(const Place &place) {
 Trouble remember(const Place &place, Verdict verdict) {
     Buffer<160> text;
     text.add(here(place).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]).add("\n");
-    return place.write_file(place.version(), "verdict", text.data, text.size, false);
+    return place.write_file(place.version(), "verdict", text.data, text.size,
+                            place.spec().record_mode(), false);
 }
 
 bool has_huge_pages_disabled() {

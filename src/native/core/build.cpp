@@ -242,8 +242,8 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (!sources.opened.ok()) return sources.opened;
     Scratch scratch(length);
     u64 address = 0;
-    const Outcome outcome =
-        sources.stores.map(backing, region, sources.original.file(), target, length, &address);
+    const Outcome outcome = sources.stores.map(backing, region, sources.original.fd(),
+                                               sources.original.file(), target, length, &address);
     if (!outcome.ok()) return outcome;
     scratch.adopt(address);
     if (backing == Backing::shm) {

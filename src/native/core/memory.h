@@ -18,10 +18,12 @@ void clear(void *block, size_t size);
 struct Pooled {
     static void *take(size_t size) { return allocate(size); }
     static void give(void *block, size_t size) { release(block, size); }
+    static size_t whole(size_t size) { return size; }  // as much as costs the same
 };
 struct Mapped {
     static void *take(size_t size) { return map_memory(size); }
     static void give(void *block, size_t size) { unmap_memory(block, size); }
+    static size_t whole(size_t size) { return round_up(size, kPageSize); }
 };
 
 // A growable array of trivially copyable things. push() returns false when memory ran out, and
@@ -80,6 +82,7 @@ public:
 
 private:
     bool reserve(size_t capacity) {
+        capacity = Memory::whole(capacity * sizeof(T)) / sizeof(T);
         void *block = Memory::take(capacity * sizeof(T));
         if (!block) return false;
         if (data_) {

@@ -96,17 +96,15 @@ public:
             return true;
         });
         if (error) fail(Call::read, error);
+        // The controller is in one of them only.
         const Str &first = groups[0], &second = groups[1];
-        bool seen = first.data && walk(kVersion1, kVersion1.top, first);
-        if (second.data) {
-            bool there = walk(kVersion2, kVersion2.top, second);
-            // Where systemd mounts both versions, the second is here.
-            if (!there) there = walk(kVersion2, "/sys/fs/cgroup/unified", second);
-            if (!first.data) seen = there;
-        }
-        // A controller is in one of them. A group that has a name and cannot be seen may have any
-        // limit.
-        if (!seen && (first.data ? first : second).size > 1) fail(Call::open, -sys::kEnoent);
+        if (first.data && walk(kVersion1, kVersion1.top, first)) return;
+        // Where systemd mounts both versions, the second is below.
+        const bool seen = second.data && (walk(kVersion2, kVersion2.top, second) ||
+                                          walk(kVersion2, "/sys/fs/cgroup/unified", second));
+        // A group that has a name and cannot be seen may have any limit.
+        const Str &own = first.data ? first : second;
+        if ((first.data || !seen) && own.size > 1) fail(Call::open, -sys::kEnoent);
     }
 
 private:

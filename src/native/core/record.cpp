@@ -2,6 +2,7 @@
 
 #include "descriptor.h"
 #include "trust.h"
+#include "written.h"
 
 namespace pht {
 
@@ -77,6 +78,7 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, u8 *buffer, Recor
         return note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
                                         : bad_entry(Status::no_entry);
     if (!view_record(buffer, file.size, record) || !is_of(*record->head)) return damaged;
+    record->proven = !(file.mode & kOwnerWrites);
     outcome = check_boot(*record->head, boot);
     if (outcome.ok()) note_use(fd, file);
     return outcome;
@@ -202,11 +204,34 @@ bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
            head.ctime_ns == file.ctime_ns && head.bias == bias;
 }
 
-// Of a record found by its image key: the build-id was part of the key, and is compared with the
-// copy's like any other.
-bool is_image_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
-    return head.inode == 0 && head.file_size == file.size && head.mtime == file.mtime &&
-           head.bias == bias && head.build_id_size > 0;
+bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
+                        Boot &boot) {
+    if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
+        head.bias != bias || head.build_id_size == 0)
+        return false;
+    if (head.dev_major == file.dev_major && head.dev_minor == file.dev_minor) {
+        sys::FileSystem system;
+        const bool overlay =
+            !failed(sys::file_system_of(original, &system)) && system.type == sys::kOverlayFs;
+        if (!overlay || !boot.read().ok() || compare(head.made_in, boot.id, sizeof boot.id) == 0)
+            return false;
+    }
+    return head.sample && head.sample == sample_of(original, file.size);
+}
+
+u64 sample_of(int fd, u64 size) {
+    constexpr u64 kPieces = 64, kMix = 0x9e3779b97f4a7c15ull;
+    u64 words[256];
+    u64 sum = size;
+    for (u64 i = 0; i < kPieces; ++i) {
+        const u64 last = size > sizeof words ? size - sizeof words : 0;
+        const u64 at = round_down(last / (kPieces - 1) * i, 512);
+        const long got = sys::pread(fd, words, sizeof words, i + 1 == kPieces ? last : at);
+        if (failed(got)) return 0;
+        for (size_t word = 0; word < static_cast<size_t>(got) / sizeof(u64); ++word)
+            sum = ((sum ^ words[word]) * kMix) ^ (sum >> 29);
+    }
+    return sum ? sum : 1;
 }
 
 const Range *RecordView::find(u64 address, u64 length) const {
@@ -226,10 +251,11 @@ Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &bo
                        [&](const Record &head) { return is_record_of(head, file, bias); });
 }
 
-Outcome find_image_record(int index, const sys::FileIdentity &file, const BuildId &id, u64 bias,
-                          Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record) {
-    return read_record(index, image_key(file, id, bias), boot, buffer, record,
-                       [&](const Record &head) { return is_image_record_of(head, file, bias); });
+Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
+                          u64 bias, Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record) {
+    return read_record(
+        index, image_key(file, id, bias), boot, buffer, record,
+        [&](const Record &head) { return is_image_record_of(head, original, file, bias, boot); });
 }
 
 }  // namespace pht

@@ -17,6 +17,8 @@ struct Record {
     u32 mtime_ns, ctime_ns;
     u64 bias;        // load bias modulo 2 MiB
     u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
+    u8 made_in[16];  // the boot in which it was made
+    u64 sample;      // checksum of parts of the original; see sample_of()
     u64 object_size;
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
@@ -31,7 +33,7 @@ struct Range {
 // In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
 // and the original's path follow, each ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
-inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '1', '\n'};
+inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '2', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
 
 // A record in memory, its parts checked against its size.
@@ -40,6 +42,7 @@ struct RecordView {
     const Range *ranges = nullptr;
     const char *path = nullptr;
     const u8 *header = nullptr;
+    bool proven = false;  // its copy was seen to be written back; see written.h
 
     bool durable() const;  // the copy is known to be on disk
     Str origin() const;    // where the original was when the copy was made; for people only
@@ -81,9 +84,17 @@ KeyText record_key(const sys::FileIdentity &file, u64 bias);
 // image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
 KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias);
 
-// Whether a record tells of the original that a key was asked for.
+// Whether a record tells of the original that a key was asked for. Of an image's it cannot be known
+// by what the kernel knows it by, on another device than the one the entry was made on; on the same
+// one, that counts. (An overlay file system has no device that would outlast a boot.)
 bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
-bool is_image_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
+bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
+                        Boot &boot);
+
+// A checksum of 64 pieces of a file, the first and the last among them: what a change that keeps
+// size, time and build-id most likely shows in, for a few dozen system calls. 0 where it cannot be
+// read.
+u64 sample_of(int fd, u64 size);
 
 // CRC-32 as in gzip.
 u32 crc32(const u8 *data, size_t size);
@@ -93,8 +104,8 @@ u32 crc32(const u8 *data, size_t size);
 // stands in its place. That it was used is noted, for eviction.
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
                     u8 (&buffer)[kRecordLimit], RecordView *record);
-// The same by what a container image keeps of a file.
-Outcome find_image_record(int index, const sys::FileIdentity &file, const BuildId &id, u64 bias,
-                          Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record);
+// The same by what a container image keeps of a file, which is open as `original`.
+Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
+                          u64 bias, Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record);
 
 }  // namespace pht

@@ -40,6 +40,7 @@ enum class Status : u8 {
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
     stale,          // the entry was never known to be on disk, and the machine was started since
+    unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
     unbuildable,    // the store remembers that an entry could not be made
     overlay,        // the store would lie in a container's own layer, and be built at every start
@@ -78,6 +79,7 @@ inline constexpr StatusText kStatusTexts[] = {
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
+    {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
     {"unbuildable", "an entry could not be made; pyhugetext store list tells why"},
     {"overlay",

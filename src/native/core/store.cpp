@@ -4,6 +4,7 @@
 #include "copy_window.h"
 #include "descriptor.h"
 #include "trust.h"
+#include "written.h"
 
 namespace pht {
 
@@ -102,8 +103,9 @@ Store::~Store() {
     if (index_ >= 0) sys::close(index_);
 }
 
-Outcome Store::open(const char *root, bool system) {
+Outcome Store::open(const char *root, bool system, bool in_memory) {
     system_ = system;
+    in_memory_ = in_memory;
     sys::FileIdentity file;
     // Most machines have none of the system's, and nobody asks whether it could be made.
     if (system && sys::identify_path(root, &file) == -sys::kEnoent)
@@ -117,15 +119,15 @@ Outcome Store::open(const char *root, bool system) {
     return index_ < 0 ? outcome : done();
 }
 
-Outcome Store::map(const Region &region, const sys::FileIdentity &file, Shared &shared, u64 target,
-                   u64 length, u64 *address) const {
-    Outcome outcome = map_entry(region, file, shared, target, length, address);
+Outcome Store::map(const Region &region, int original, const sys::FileIdentity &file,
+                   Shared &shared, u64 target, u64 length, u64 *address) const {
+    Outcome outcome = map_entry(region, original, file, shared, target, length, address);
     outcome.buildable = outcome.buildable && !failed(sys::may_write(index_, "."));
     return outcome;
 }
 
-Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Shared &shared,
-                         u64 target, u64 length, u64 *address) const {
+Outcome Store::map_entry(const Region &region, int original, const sys::FileIdentity &file,
+                         Shared &shared, u64 target, u64 length, u64 *address) const {
     alignas(Record) u8 buffer[kRecordLimit];
     const u64 bias = region.object.load_bias % kHugeSize;
     const BuildId &id = region.object.build_id;
@@ -133,7 +135,7 @@ Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Sh
     RecordView record;
     Outcome outcome = find_record(index_, file, bias, shared.boot, buffer, &record);
     if (outcome.status == Status::no_entry && system_ && id.size)
-        outcome = find_image_record(index_, file, id, bias, shared.boot, buffer, &record);
+        outcome = find_image_record(index_, original, file, id, bias, shared.boot, buffer, &record);
     if (!outcome.ok()) return outcome;
 
     const u64 start = target - region.object.load_bias;
@@ -144,6 +146,10 @@ Outcome Store::map_entry(const Region &region, const sys::FileIdentity &file, Sh
     if (offset % kHugeSize || offset > size || length > size - offset) return damaged;
     const Descriptor copy(open_copy(version_, record.path, size, &outcome));
     if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
+    if (!in_memory_ && !record.durable() && !record.proven) {
+        outcome = check_written(index_, record_key(file, bias).data, copy);
+        if (!outcome.ok()) return outcome;
+    }
     outcome = map_copy(region, copy, offset, length, address);
     bool huge = outcome.ok() && shared.pagemap.all_huge(*address, kHugeSize);
     // Somebody read the copy with read(2) and left small folios in the page cache: drop them,

@@ -27,20 +27,21 @@ public:
     Store &operator=(const Store &) = delete;
 
     // Opens and checks the directories. `root` is absolute and NUL-terminated. In the system's
-    // store an entry may also be found by what a container image keeps of a file.
-    Outcome open(const char *root, bool system);
+    // store an entry may also be found by what a container image keeps of a file. What is in shared
+    // memory is never written back.
+    Outcome open(const char *root, bool system, bool in_memory);
 
-    // Maps [target, target + length) of the region, whose original file is `file`, from its entry:
+    // Maps [target, target + length) of the region, whose original file is open, from its entry:
     // somewhere congruent to the target, in *address. Outcome no_entry when there is none for this
     // file as it is; `buildable` when writing the entry would help and the store can be written.
-    Outcome map(const Region &region, const sys::FileIdentity &file, Shared &shared, u64 target,
-                u64 length, u64 *address) const;
+    Outcome map(const Region &region, int original, const sys::FileIdentity &file, Shared &shared,
+                u64 target, u64 length, u64 *address) const;
 
 private:
-    Outcome map_entry(const Region &region, const sys::FileIdentity &file, Shared &shared,
-                      u64 target, u64 length, u64 *address) const;
+    Outcome map_entry(const Region &region, int original, const sys::FileIdentity &file,
+                      Shared &shared, u64 target, u64 length, u64 *address) const;
     int version_ = -1, index_ = -1;
-    bool system_ = false;
+    bool system_ = false, in_memory_ = false;
 };
 
 }  // namespace pht

@@ -67,16 +67,17 @@ Outcome Stores::may_build() const {
     return done();
 }
 
-Outcome Stores::map(Backing backing, const Region &region, const sys::FileIdentity &file,
-                    u64 target, u64 length, u64 *address) const {
+Outcome Stores::map(Backing backing, const Region &region, int original,
+                    const sys::FileIdentity &file, u64 target, u64 length, u64 *address) const {
     Outcome result = {Status::no_store, Call::none, 0};
     for (int i = 0; i < count_; ++i) {
         Place &place = places_[i];
         if (place.backing != backing) continue;
         if (place.opened.status == Status::pending)
-            place.opened = place.store.open(place.root, place.system);
+            place.opened = place.store.open(place.root, place.system, backing == Backing::shm);
         Outcome outcome = place.opened;
-        if (outcome.ok()) outcome = place.store.map(region, file, shared_, target, length, address);
+        if (outcome.ok())
+            outcome = place.store.map(region, original, file, shared_, target, length, address);
         if (outcome.ok()) return outcome;
         const bool buildable = result.buildable || (outcome.buildable && !place.system);
         if (!says_little(outcome) || result.status == Status::no_store) result = outcome;

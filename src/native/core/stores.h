@@ -18,8 +18,8 @@ public:
 
     // As Store::map, from the first store of that kind that has an entry; else the outcome that
     // says most: what was wrong with an entry rather than that there is none.
-    Outcome map(Backing backing, const Region &region, const sys::FileIdentity &file, u64 target,
-                u64 length, u64 *address) const;
+    Outcome map(Backing backing, const Region &region, int original, const sys::FileIdentity &file,
+                u64 target, u64 length, u64 *address) const;
 
 private:
     // Why nothing is built; done() where it is.

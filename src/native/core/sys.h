@@ -175,6 +175,24 @@ __attribute__((always_inline)) inline long drop_cached(int fd, u64 offset, u64 s
     constexpr long kDontNeed = 4;
     return raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), kDontNeed);
 }
+// Waits for what is being written back of a file, which is nothing where it is clean, and tells the
+// error of an earlier write-back that nobody was told yet; see sync_file_range(2).
+__attribute__((always_inline)) inline long await_written(int fd) {
+    constexpr long kWaitBefore = 1;
+    return raw(nr::sync_file_range, fd, 0, 0, kWaitBefore);
+}
+// How many pages of a file are cached and how many of those not on disk yet; Linux 6.5.
+struct CachedPages {
+    u64 cached = 0, dirty = 0, written_back = 0, evicted = 0, recently_evicted = 0;
+};
+__attribute__((always_inline)) inline long count_cached(int fd, CachedPages *out) {
+    const u64 whole[2] = {0, 0};
+    return raw(nr::cachestat, fd, reinterpret_cast<long>(whole), reinterpret_cast<long>(out), 0);
+}
+// Changes the mode of an open file that is ours.
+__attribute__((always_inline)) inline long change_mode(int fd, u32 mode) {
+    return raw(nr::fchmod, fd, static_cast<long>(mode));
+}
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
 __attribute__((always_inline)) inline long name_memory(u64 address, u64 size, const char *name) {
     constexpr long kSetVma = 0x53564d41, kAnonName = 0;
@@ -229,12 +247,23 @@ inline long touch(int fd) {
     return raw(nr::utimensat, fd, 0, 0, 0);
 }
 
-// The type of the file system a path is on; see statfs(2). Returns 0 or -errno.
-enum : u64 { kOverlayFs = 0x794c7630 };
+// What statfs(2) tells of a file system.
+struct FileSystem {
+    u64 type = 0, block_size = 0, blocks = 0, free = 0, available = 0, files = 0, free_files = 0;
+    u64 id = 0, name_length = 0, fragment_size = 0, flags = 0, spare[4] = {};
+};
+static_assert(sizeof(FileSystem) == 120);
+enum : u64 { kOverlayFs = 0x794c7630, kTmpfs = 0x01021994, kMountedNoExec = 8 };
+inline long file_system_of(int fd, FileSystem *out) {
+    return raw(nr::fstatfs, fd, reinterpret_cast<long>(out));
+}
+
+// The type of the file system a path is on. Returns 0 or -errno.
 inline long file_system(const char *path, u64 *type) {
-    u64 info[15] = {};  // struct statfs: 120 bytes, f_type first
-    const long result = raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(info));
-    if (result == 0) *type = info[0];
+    FileSystem info;
+    const long result =
+        raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(&info));
+    if (result == 0) *type = info.type;
     return result;
 }
 
@@ -252,6 +281,7 @@ struct FileIdentity {
     u32 mtime_ns = 0, ctime_ns = 0;
     u32 mode = 0, owner = 0;
     u64 disk_bytes = 0;  // allocated
+    u64 atime = 0;       // seconds
 };
 inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
@@ -283,7 +313,8 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
             info.ctime.nanoseconds,
             info.mode,
             info.uid,
-            info.blocks * 512};
+            info.blocks * 512,
+            info.atime.seconds};
     return 0;
 }
 inline long identify(int fd, FileIdentity *out) {

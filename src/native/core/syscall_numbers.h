@@ -8,8 +8,13 @@
 #define __NR_openat2 437
 #endif
 
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+
 namespace pht::sys::nr {
 enum : long {
+    cachestat = __NR_cachestat,
     clock_gettime = __NR_clock_gettime,
     close = __NR_close,
     exit = __NR_exit,
@@ -48,6 +53,7 @@ enum : long {
     rt_sigprocmask = __NR_rt_sigprocmask,
     statfs = __NR_statfs,
     statx = __NR_statx,
+    sync_file_range = __NR_sync_file_range,
     uname = __NR_uname,
     unlinkat = __NR_unlinkat,
     utimensat = __NR_utimensat,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pyhugetext._stats import Region, Stats
+from pyhugetext._stats import Region, Stats, name_of, replaced_line
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
@@ -99,15 +99,15 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
     rows.append(("total", *sizes(stats), stats.backing, _bar_of(stats, cells)))
     lines += _table(_HEADER, rows, "prrrrrlr", width, _NARROW)
     lines += _reasons(stats, shown, small)
+    lines += [text.printable(line) for line in replaced_line(stats.regions)]
     lines += [f"problem: {text.printable(problem)}" for problem in stats.problems]
     return lines
 
 
 def _row(r: Region, cells: int) -> tuple[str, ...]:
-    name = r.path.rpartition("/")[2] or r.path
     numbers = (r.text_bytes, r.coverable_bytes, r.mapped_bytes, r.huge_bytes, r.private_bytes)
     share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, r.huge_bytes, cells)
-    return (name, *(text.size(number) for number in numbers), r.backing, share)
+    return (name_of(r), *(text.size(number) for number in numbers), r.backing, share)
 
 
 def _reasons(stats: Stats, shown: Sequence[Region], small: Sequence[Region]) -> list[str]:

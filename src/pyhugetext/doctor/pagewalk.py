@@ -100,7 +100,8 @@ def _time() -> Timing:
 
 
 def _alternate(small: memoryview, huge: memoryview, dense: memoryview) -> Timing:
-    """Small, huge, without walks, huge, small: a drift hits both alike."""
+    """Small, huge, without walks, huge, small: a drift hits both alike. OSError where the clock
+    does not advance within a walk."""
     walk = _native.chase_cells
     smalls, huges, floors = [], [], []
     for _ in range(_ROUNDS):
@@ -109,6 +110,8 @@ def _alternate(small: memoryview, huge: memoryview, dense: memoryview) -> Timing
         floors.append(walk(dense, _STEPS) / _STEPS)
         huges.append(walk(huge, _STEPS) / _STEPS)
         smalls.append(walk(small, _STEPS) / _STEPS)
+    if not all((*smalls, *huges, *floors)):
+        raise OSError(0, "the clock is too coarse to time a walk")
     ratios = [h / s for h, s in zip(huges, smalls)]
     low, _, high = statistics.quantiles(ratios, n=4)
     return Timing(

@@ -38,7 +38,9 @@ columns (sizes in bytes are in --json):
   backing    what the pages come from: file, store, shm, memfd, thp, hugetlb; none
   coverage   a bar for the coverable text: # on huge pages now, = moved and huge at its first use,
              - on small pages; and the share that was moved
-  A terminal of less than 90 columns gets fewer of them.
+  A terminal of less than 90 columns gets fewer of them. A name is followed by "(replaced)" where
+  its file was deleted or replaced on disk since: the process runs the old one until it is started
+  again.
 
   The figures are those of pyhugetext.stats() in that process, to the byte. What only that process
   knows is left out: the time it took (elapsed_ns is 0) and why better backings were not taken
@@ -58,7 +60,8 @@ keys of --json:
               coverable_bytes, mapped_bytes, huge_bytes, private_bytes, elapsed_ns, kernel,
               problems}]: as pyhugetext.stats().as_dict() there; python is true or false; a region is
               {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes, swapped_bytes,
-              huge_bytes, private_bytes, backing, status, reason, fallbacks, elapsed_ns}; kernel is
+              huge_bytes, private_bytes, backing, status, reason, fallbacks, elapsed_ns, replaced};
+              replaced is true where the file was deleted or replaced since; kernel is
               {release, thp_enabled, thp_defrag, shmem_enabled, huge_page_bytes, hugetlb_total,
               hugetlb_free, max_map_count}
   unreadable  [{pid, reason}]

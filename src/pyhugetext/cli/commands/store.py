@@ -48,7 +48,7 @@ states of an entry:
 
   Kept is "durable" for what survives a restart of the machine, "this boot" for what a program has
   built at its first start (pyhugetext warm makes it durable). "+image" is added where the entry is
-  found in a container image as well.
+  found in a container image as well; "image" alone is one that only container images find any more.
 
 keys of --json:
   list, verify  {stores: [{path, kind, exists, limit, bytes, entries, notes}]}; kind is system, user
@@ -265,6 +265,15 @@ def _allocated(entries: list[Entry]) -> int:
     return sum({entry.copy: entry.disk for entry in entries}.values())
 
 
+def _kept(entry: Entry, image: set[str]) -> str:
+    """How long an entry is kept, and whether images find its copy; `image` are the copies they do.
+    An original that was changed here, if only its mode, may be in an image as it was."""
+    if entry.image:
+        return "image"
+    kept = "durable" if entry.durable else "this boot"
+    return f"{kept}+image" if entry.state == "ready" and entry.copy in image else kept
+
+
 def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[Note]) -> None:
     if not exists:
         print(f"{place.kind} store {text.printable(place.store.root)}: not there")
@@ -286,8 +295,7 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
             text.size(entry.size),
             text.age(now - entry.built),
             text.age(now - entry.used),
-            ("durable" if entry.durable else "this boot")
-            + ("+image" if entry.copy in image and not entry.image else ""),
+            _kept(entry, image),
             entry.state,
             entry.original or entry.copy or entry.name,
             entry.reason or "",
