@@ -248,12 +248,10 @@ def model(parts: list[Part], bias: int, program: bool) -> list[tuple[int, int]]:
         start, end = part.address // PAGE, -(-(part.address + part.memsz) // PAGE)
         file_end = -(-(part.address + part.filesz) // PAGE)
         for page in range(start, end):
-            if part.flags & PF_W or page >= file_end:
+            if part.flags & PF_W or page >= file_end or not part.flags & PF_R:
                 kinds[page] = "other"
-            elif part.flags & PF_R:
-                kinds[page] = "text" if part.flags & PF_X else "readonly"
             else:
-                kinds[page] = "other" if part.flags & PF_X else "readonly"
+                kinds[page] = "text" if part.flags & PF_X else "readonly"
     low, high = min(kinds) * PAGE, (max(kinds) + 1) * PAGE
     out: list[tuple[int, int]] = []
     for start in range((low + bias) // HUGE * HUGE - bias, high, HUGE):

@@ -156,6 +156,7 @@ def cold(store: Store) -> Store:
     """A store without an entry, in which all else is found out."""
     store.fill()
     store.record.unlink()
+    shutil.rmtree(store.copy.parent)
     return store
 
 
