@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import HUGE, Run, big_source, clean_environment
-from helpers_layouts import PRELUDE, compile_object, last_record, link, skip_unless_huge
+from helpers_layouts import PRELUDE, compile_object, link, skip_unless_huge
 
 FUNCTIONS = 600
 BACKINGS = ("memfd", "thp")
