@@ -136,7 +136,7 @@ def store(tmp_path: Path) -> places.Store:
 def contents(store: places.Store) -> list[str]:
     return [
         os.path.join(directory, name)
-        for directory in (store.index, store.objects, store.tmp)
+        for directory in (store.records, store.objects, store.tmp)
         for name in os.listdir(directory)
     ]
 

@@ -27,7 +27,7 @@ bool says_little(const Outcome &outcome) {
     return outcome.status == Status::no_store || outcome.status == Status::no_entry;
 }
 
-constexpr u64 kRoomToBuild = 256ul << 20;
+constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at a time
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
 bool is_cramped() {
