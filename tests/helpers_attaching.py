@@ -75,7 +75,7 @@ __attribute__((noinline)) unsigned long sample_outer(unsigned long n) {{
 __asm__(".text; .skip {3 * HUGE}, 0x90");
 """
 
-EMBEDDER = '#include <Python.h>\nint main(int n, char **words) { return Py_BytesMain(n, words); }\n'
+EMBEDDER = "#include <Python.h>\nint main(int n, char **words) { return Py_BytesMain(n, words); }\n"
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,9 @@ def build(kind: str, directory: Path, compiler: str) -> Path | str:
         [binary, "-c", check], env=environ, capture_output=True, text=True, check=False
     )
     if result.returncode:
-        return f"the {kind} Python does not start: {(result.stderr.strip() or '?').splitlines()[-1]}"
+        return (
+            f"the {kind} Python does not start: {(result.stderr.strip() or '?').splitlines()[-1]}"
+        )
     return binary
 
 

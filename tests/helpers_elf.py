@@ -327,6 +327,7 @@ def patchelf(path: Path, *arguments: str) -> None:
 # What tools say of a copy that tells nothing of what lies in front of its first segment.
 BEGINS_LATER = re.compile(
     "not located in any PT_LOAD|not in any loaded segment|must point into loaded segment"
+    "|Invalid number of dynamic entries"
 )
 
 

@@ -181,7 +181,9 @@ def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
     # tell nothing of what lies in front of the first range.
     pieces = [(origin, at, length) for at, origin, length in layout.pieces]
     for _, _, offset, address, _, filesz, _, _ in old:
-        for at in {max(first - address, 0), filesz - 1} if address + filesz > first else ():
+        for at in (
+            {max(first - address, 0), filesz - 1} if filesz and address + filesz > first else ()
+        ):
             place = next(
                 s[2] + address + at - s[3] for s in new if s[3] <= address + at < s[3] + s[5]
             )

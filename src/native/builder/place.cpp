@@ -99,8 +99,8 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     return -1;
 }
 
-// Opens a store's root, and makes what is missing of the way there if told so. The way that is there
-// is looked at before, lest root leaves its directories in somebody else's home.
+// Opens a store's root, and makes what is missing of the way there if told so. The way that is
+// there is looked at before, lest root leaves its directories in somebody else's home.
 int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {

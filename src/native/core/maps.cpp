@@ -43,14 +43,20 @@ long MapsQuery::next(u64 address, Mapping *out) {
     static_assert(sizeof(Query) == 104);
     constexpr unsigned long kProcmapQuery = 0xc0686611;
     enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
+    if (!ready_) {
+        ready_ = true;
+        fd_ = sys::open("/proc/self/maps");
+        if (names_) name_ = room_.take(kName);
+    }
     if (fd_ < 0) return fd_;
+    if (names_ && !name_) return -sys::kEnomem;
     Query query = {};
     query.size = sizeof query;
     query.flags = kCoveringOrNext;
     query.address = address;
     query.name = reinterpret_cast<u64>(name_);
-    query.name_size = sizeof name_;
-    const long result = sys::ioctl(fd_, kProcmapQuery, &query);
+    query.name_size = names_ ? kName : 0;
+    const long result = sys::ioctl(static_cast<int>(fd_), kProcmapQuery, &query);
     if (sys::failed(result)) return result;
     out->start = query.start;
     out->end = query.end;

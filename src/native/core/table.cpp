@@ -250,7 +250,7 @@ long Table::observe(Scope scope) {
 }
 
 long Table::observe_fresh() {
-    MapsQuery query;
+    MapsQuery query(true);
     Array<PlainMapping> around;
     mapping_count_ = 0;
     for (Region *region : regions_) {
@@ -488,10 +488,11 @@ void Table::finish(Region &region, Backing backing) {
 }
 
 void Table::commit() {
+    MapsQuery query(false);
     for (Region *region : regions_) {
         if (region->asides.empty()) continue;
         const u64 began = sys::now();
-        pht::commit(*region, pagemap_);
+        pht::commit(*region, pagemap_, query);
         finish(*region, region->backing);
         region->elapsed_ns += sys::since(began);
     }
