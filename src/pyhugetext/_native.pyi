@@ -1,6 +1,6 @@
 # Held against the module by tests/test_stubs.py.
 
-from typing import Optional, TypedDict, type_check_only
+from typing import TypedDict, type_check_only
 
 from typing_extensions import TypeAlias
 
@@ -41,7 +41,7 @@ class RawSnapshot(TypedDict):
 class RawLayout(TypedDict, total=False):
     """Where in a copy is what; only `refused` where the file cannot be represented."""
 
-    refused: Optional[str]  # the end of a sentence about the file
+    refused: str | None  # the end of a sentence about the file
     pieces: list[tuple[int, int, int]]  # offset in the copy, offset in the original, bytes
     patches: list[tuple[int, bytes]]  # offset in the copy; they go over the pieces
     ranges: list[tuple[int, int, int]]  # what can be mapped huge: virtual address, bytes, offset
