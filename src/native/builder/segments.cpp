@@ -58,23 +58,24 @@ bool merge_texts(const Draft &draft, MappedArray<Text> *out) {
 // Adds what is left of a segment beside the merged texts, the first of `out`.
 bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &texts,
               MappedArray<Elf64_Phdr> *out) {
-    u64 start = load.start, end = load.file_end;
+    u64 start = load.start, file_end = load.file_end;
     for (const Text &text : texts) {
         if (text.start <= start && start < text.end)
-            start = min(text.end, end);
-        else if (start < text.start && text.start < end)
-            end = text.start;
+            start = min(text.end, file_end);
+        else if (start < text.start && text.start < file_end)
+            file_end = text.start;
     }
     // What is behind the file's part stays with the last of it.
-    const u64 memory = end == load.file_end ? load.end : end;
-    if (start == load.start && end == load.file_end)
+    const u64 end = file_end == load.file_end ? load.end : file_end;
+    if (start == load.start && file_end == load.file_end)
         return out->push(moved(draft.file.headers()[load.header], draft.places.of(start)));
-    if (start < end) return out->push(loaded(draft, load.flags, start, end, memory, kPageSize));
-    if (start < memory) {
+    if (start < file_end)
+        return out->push(loaded(draft, load.flags, start, file_end, end, kPageSize));
+    if (start < end) {
         for (size_t i = 0; i < texts.size(); ++i) {
             Elf64_Phdr &text = (*out)[i];
             if (text.p_vaddr < start && start - text.p_vaddr <= text.p_filesz)
-                text.p_memsz = max<u64>(text.p_memsz, memory - text.p_vaddr);
+                text.p_memsz = max<u64>(text.p_memsz, end - text.p_vaddr);
         }
     }
     return true;
