@@ -207,8 +207,8 @@ void check_headers(const pht::Layout &layout, const Headers &old, Headers now) {
         }
         CHECK(inside == 1);
     }
-    // The first and the last byte of each segment are where the new headers say, which need not tell
-    // of text in front of the first.
+    // The first and the last byte of each segment are where the new headers say, which need not
+    // tell of text in front of the first.
     for (const Elf64_Phdr &load : old) {
         for (const u64 at : {u64{0}, load.p_filesz - 1}) {
             if (!load.p_filesz) break;
