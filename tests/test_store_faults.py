@@ -16,8 +16,8 @@ import pytest
 from helpers_store import REPORT, Store, namespace, parse_report, require_huge_disk
 
 CHANGING = (
-    "mkdir,mkdirat,rename,renameat,renameat2,unlink,rmdir,unlinkat,chmod,fchmod,fchmodat,pwrite64,"
-    "ftruncate,flock,statfs,fstatfs,preadv,fdatasync,fadvise64,getdents64"
+    "mkdirat,renameat2,unlinkat,fchmod,fchmodat,utimensat,pwrite64,write,ftruncate,fcntl,statfs,"
+    "fstatfs,fdatasync,fsync,fadvise64,getdents64,statx,pread64"
 )
 
 
@@ -38,7 +38,7 @@ def calls_of_a_build(store: Store, log: Path) -> list[tuple[str, int]]:
             calls.append((name, counts[name], line))
     # Before the store's first directory is made, it is Python's own start.
     first = next(i for i, call in enumerate(calls) if call[0].startswith("mkdir"))
-    last = max(i for i, call in enumerate(calls) if call[0].startswith(("rename", "flock")))
+    last = max(i for i, call in enumerate(calls) if call[0].startswith("rename"))
     return [(name, number) for name, number, _ in calls[first : last + 1]]
 
 
@@ -90,6 +90,10 @@ def test_builder_may_be_killed_at_any_call(tmp_path: Path) -> None:
             check=False,
         )
         store.start(PYHUGETEXT_BUILD="never")
+        if store.records:
+            # It was done, but for what goes when somebody builds next.
+            store.is_good(is_swept=False)
+            store.record.unlink()
         store.recovers()
         assert len(store.copies) == len(store.records) == 1, (name, number)
 
@@ -115,7 +119,7 @@ def test_what_may_pass_or_is_one_process_s_own_is_tried_again(refusal: int) -> N
     with namespace() as space:
         store = space.shm_store()
         report = store.start(prefix=refuse)
-        assert f"shared memory: {os.strerror(refusal)}" in report.reasons
+        assert f"({errno.errorcode[refusal]})" in report.reasons
         assert store.copies == []
         (note,) = store.records
         assert not store.start().built

@@ -227,9 +227,12 @@ void Builder::build_one(size_t which) {
     // Until what is written counts as taken.
     MemoryTurn turn;
     if (place_.spec().shared_memory) {
-        const u64 bytes = wanted.file.size + kPadding / 8;
-        const Outcome allowed =
-            turn.take_shared(bytes, rules_.shared_memory_limit, used_bytes(place_));
+        // What does not fit into the store at all, make_room() refuses; of the rest it evicts what
+        // lets the new one in.
+        const u64 limit = place_.spec().limit;
+        const u64 bytes = min(wanted.file.size + kPadding / 8, limit);
+        const u64 present = min(used_bytes(place_), limit - bytes);
+        const Outcome allowed = turn.take_shared(bytes, rules_.shared_memory_limit, present);
         if (!allowed.ok()) return tell(wanted.path, kNoRoom);
     }
     Added added;
