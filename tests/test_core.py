@@ -89,7 +89,7 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
         *(f"-I{ROOT / 'src/native' / room}" for room in ROOMS),
     ]
     # As distributions build: text that wants BTI, which not every processor knows.
-    flags.append("-mbranch-protection=standard")
+    flags += ["-mbranch-protection=standard", "-mno-outline-atomics"]
     program = tmp_path / "proof"
     sources = [ROOT / "tests/native/proof.cpp", *core_sources()]
     linking = ["-static", "-nostdlib", "-no-pie", "-fno-pie"]
@@ -147,6 +147,10 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         # The C++ headers here were made for glibc, and ask for its version.
         options += ["-D__GLIBC_PREREQ(major,minor)=0"]
         options += [f"-isystem{directory}" for directory in include_directories(compiler)]
+        # Debian's musl comes without the kernel's headers.
+        for name in ("x86_64-linux-gnu/asm", "aarch64-linux-gnu/asm", "asm-generic"):
+            if (Path("/usr/include") / name).is_dir():
+                options.append(f"-idirafter{(Path('/usr/include') / name).parent}")
         compiler = c_compiler = tool("musl-gcc")
     freestanding = ["-ffreestanding", "-fno-builtin", "-fno-stack-protector"]
     freestanding += ["-fno-tree-loop-distribute-patterns"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import HUGE, Run, big_source, clean_environment
+from helpers_gdb import working_gdb
 from helpers_layouts import PRELUDE, compile_object, link, skip_unless_huge
 
 FUNCTIONS = 600
@@ -65,9 +65,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gdb(tmp_path: Path) -> Callable[..., tuple[str, Any]]:
     """Runs child code under a gdb script; returns what gdb printed, and the child's record, which
     the code gives to `done()`."""
-    program = shutil.which("gdb")
-    if program is None:
-        pytest.skip("gdb is not installed")
+    program = working_gdb()
 
     def gdb(script: str, code: str, *arguments: str, env: dict[str, str]) -> tuple[str, Any]:
         script_file, record = tmp_path / "script.gdb", tmp_path / "record"
@@ -239,9 +237,7 @@ library.outer(int(signal.SIGABRT))
 
 def test_gdb_attaches_to_a_remapped_process(library, tmp_path):
     skip_unless_huge("memfd")
-    program = shutil.which("gdb")
-    if program is None:
-        pytest.skip("gdb is not installed")
+    program = working_gdb()
     code = (
         PRELUDE
         + LIBRARY

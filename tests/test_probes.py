@@ -83,7 +83,7 @@ def uprobe(place: Path, file: Path, function: str) -> Iterator[Callable[[], int]
 
 @needs_root
 @pytest.mark.parametrize("backing", BACKINGS)
-def test_uprobe_set_before_activation_keeps_counting(python, library, tmp_path, backing):
+def test_uprobe_set_before_activation_keeps_counting(python, library, tmp_path, backing):  # noqa: F811
     skip_unless_huge(backing)
     code = (
         PRELUDE

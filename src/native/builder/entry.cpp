@@ -184,8 +184,8 @@ Trouble Making::write_object() {
     if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
     {
         const Descriptor directory(open_plain_directory(place.tmp(), temporary.data));
-        problem = directory < 0 ? failed_call("open", str("v1/tmp"), directory)
-                                : write_into(directory);
+        problem =
+            directory < 0 ? failed_call("open", str("v1/tmp"), directory) : write_into(directory);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
         constexpr int kNoFollow = 0x100;

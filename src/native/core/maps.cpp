@@ -72,6 +72,17 @@ long MapsQuery::next(u64 address, Mapping *out) {
     return 0;
 }
 
+size_t unescape(char *path, size_t size) {
+    const Str newline = str("\\012");
+    size_t to = 0;
+    for (size_t at = 0; at < size; ++to) {
+        const bool escaped = starts_with({path + at, size - at}, newline);
+        path[to] = escaped ? '\n' : path[at];
+        at += escaped ? newline.size : 1;
+    }
+    return to;
+}
+
 bool parse_mapping(Str line, Mapping *out) {
     Cursor cursor{line.data, line.data + line.size};
     out->start = cursor.number(16);
@@ -92,6 +103,7 @@ bool parse_mapping(Str line, Mapping *out) {
     out->inode = cursor.number(10);
     cursor.spaces();
     out->path = {cursor.at, static_cast<size_t>(cursor.end - cursor.at)};
+    out->escaped = true;
     return cursor.ok && out->start < out->end;
 }
 

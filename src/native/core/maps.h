@@ -11,6 +11,7 @@ struct Mapping {
     u32 dev_major, dev_minor;
     bool readable, writable, executable, shared;
     Str path;  // as the kernel prints it; valid during the visit only
+    bool escaped = false;  // and with \012 for a newline; see unescape()
 };
 
 // Reads a file line by line through a window of fixed size; lines are up to a path long.
@@ -34,6 +35,10 @@ private:
     bool ended_ = false;
     long error_;
 };
+
+// Replaces \012 by the newline it stands for, in place; returns the new size. The kernel escapes
+// nothing else, so a name that holds these four characters looks the same: it is the rarer.
+size_t unescape(char *path, size_t size);
 
 bool parse_mapping(Str line, Mapping *out);
 

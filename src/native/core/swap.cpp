@@ -245,6 +245,14 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
     } else if (const long error = sources.pagemap.find_modified(from, count, modified.data())) {
         return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
     }
+    for (size_t i = 0; sources.original.touched() && i < count; ++i) {
+        const u64 start = from + i * kHugeSize;
+        outcome = modified[i]
+                      ? done()
+                      : spares.same_content(sources.original.fd(), start, start + kHugeSize);
+        if (outcome.status == Status::modified) outcome = {Status::file_gone, Call::none, 0};
+        if (!outcome.ok()) return fail(outcome);
+    }
     if (region.backing == Backing::hugetlb) {
         outcome = leave_hugetlb(region, sources, from, to - from);
         if (!outcome.ok()) return fail(outcome);

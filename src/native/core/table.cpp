@@ -205,9 +205,12 @@ bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     const bool inside = mapping.start < object.high && mapping.end > object.low;
     // The name under which the kernel knows the original file. Of a region that is swapped it was
     // read before.
-    if (inside && mapping.inode && region.path.empty() && mapping.path.size &&
-        (!region.path.append(mapping.path.data, mapping.path.size) || !region.path.push('\0')))
-        return false;
+    if (inside && mapping.inode && region.path.empty() && mapping.path.size) {
+        Array<char> &path = region.path;
+        if (!path.append(mapping.path.data, mapping.path.size)) return false;
+        if (mapping.escaped && !path.resize(unescape(path.data(), path.size()))) return false;
+        if (!path.push('\0')) return false;
+    }
     if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
     return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,
                        mapping.dev_minor, mapping.readable, mapping.writable, mapping.executable,
