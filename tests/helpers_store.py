@@ -268,11 +268,11 @@ class Store:
         assert first.interpreter["backing"] == self.backing, first.reasons
         self.is_good(**settings)
 
-    def is_good(self, is_swept: bool = True, **settings: str) -> None:
+    def is_good(self, **settings: str) -> None:
         report = self.start(**settings)
         assert report.interpreter["backing"] == self.backing, report.reasons
         assert not report.built, ("an entry is there, and was built again", self.records)
-        assert self.leftovers == [] or not is_swept
+        assert self.leftovers == []
 
 
 UNSET = "\0unset"

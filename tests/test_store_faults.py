@@ -59,7 +59,7 @@ STEP = int(os.environ.get("STEP", "0"))
 PART = int(os.environ.get("PART", str(time.time_ns() // 86_400_000_000_000)))
 AT_A_TIME = 14
 MARK = "\nimport os; os.getppid()\n"  # the end of what is looked at
-CHANGING = "mkdirat renameat2 unlinkat fchmod pwrite64 write ftruncate utimensat openat".split()
+CHANGING = "mkdirat renameat2 unlinkat fchmod fchmodat pwrite64 write ftruncate utimensat openat".split()
 
 LINE = re.compile(r"(?:\d+ +)?\[(?P<at>[0-9a-f]+)\] (?P<name>\w+)\((?P<rest>.*)$")
 
@@ -243,7 +243,7 @@ def test_what_may_pass_or_is_one_process_s_own_is_tried_again(refusal: int) -> N
     with namespace() as space:
         store = space.shm_store()
         report = store.start(prefix=refuse)
-        assert f"shared memory: {os.strerror(refusal)}" in report.reasons
+        assert f"({errno.errorcode[refusal]})" in report.reasons
         assert store.copies == []
         (note,) = store.records
         assert not store.start().built
