@@ -38,6 +38,7 @@ ERRORS = {
     "renameat2": "ENOSPC EDQUOT EACCES EIO",
     "unlinkat": "EACCES EIO",
     "fchmod": "EIO EACCES",
+    "fchmodat": "EIO EACCES",
     "pwrite64": "ENOSPC EDQUOT EIO EINTR",
     "write": "ENOSPC EDQUOT EIO EINTR",
     "ftruncate": "ENOSPC EDQUOT EIO EINTR",
