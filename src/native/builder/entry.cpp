@@ -180,17 +180,12 @@ Trouble Making::write_object() {
     Buffer<160> temporary;
     temporary.add_decimal(sys::process_id()).add("-").add(name.data);
     const u32 mode = place.spec().directory_mode();
-    long result = sys::make_directory_at(place.tmp(), temporary.data, mode);
+    long result = make_plain_directory(place.tmp(), temporary.data, mode);
     if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
     {
         const Descriptor directory(open_plain_directory(place.tmp(), temporary.data));
-        if (directory < 0) {
-            problem = failed_call("open", str("v1/tmp"), directory);
-        } else {
-            result = sys::change_mode(directory, mode);  // whatever the umask
-            problem = failed(result) ? failed_call("fchmod", str("v1/tmp"), result)
-                                     : write_into(directory);
-        }
+        problem =
+            directory < 0 ? failed_call("open", str("v1/tmp"), directory) : write_into(directory);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
         constexpr int kNoFollow = 0x100;
