@@ -35,6 +35,7 @@ enum : int {
     kEnotdir = 20,
     kEinval = 22,
     kEfbig = 27,
+    kEnosys = 38,
     kEloop = 40,
 };
 enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
