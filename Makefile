@@ -21,13 +21,14 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo test heavy suites fuzz lint format bench bench-startup clean
+.PHONY: help demo test heavy tools suites fuzz lint format bench bench-startup clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           install into a fresh virtual environment and see it work"
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
+	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
@@ -109,6 +110,15 @@ heavy:
 	    $(HEAVY)/bin/python -m pip install --quiet . --group test; \
 	    $(HEAVY)/bin/python -m pytest -m heavy $(PYTEST_ARGS); \
 	fi
+
+# Those that PyPI has; austin's file needs a later glibc than Debian 12's.
+TOOLS := .venv-tools/$(TAG)
+TOOLS_ARGS ?=
+$(TOOLS)/installed: $(SOURCES)
+	$(call install,$(TOOLS),. --group test py-spy pystack austin-dist)
+
+tools: $(TOOLS)/installed
+	@$(TOOLS)/bin/python tests/platforms/tools.py $(TOOLS_ARGS)
 
 SUITES := .venv-suites/$(TAG)
 $(SUITES)/installed: $(SOURCES)
@@ -201,6 +211,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-suites .venv-lint .venv-bench \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-tools .venv-suites .venv-lint .venv-bench \
 	    .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

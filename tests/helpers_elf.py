@@ -73,8 +73,8 @@ class Copy:
 
     @property
     def begins_later(self) -> bool:
-        """Whether something is loaded from the original in front of what is mapped from the copy,
-        which the copy tells nothing of: it cannot be loaded as a whole."""
+        """Whether something is loaded from the original in front of what is mapped from the copy:
+        it comes last in the copy's table, which can be read, but not loaded."""
         with open(self.original, "rb") as file:
             return loads(ELFFile(file))[0].p_vaddr < self.ranges[0][0]
 
@@ -128,7 +128,8 @@ def check_segments(copied: Copy) -> None:
         before, after = ELFFile(file), ELFFile(copy_file)
         old, new = loads(before), loads(after)
         assert before.num_segments() == after.num_segments()
-        _check_order(new)
+        # What lies in front of the first comes last.
+        _check_order(sorted(new, key=lambda h: int(h.p_vaddr)))
         for header in new:
             assert (header.p_offset - header.p_vaddr - copied.bias) % HUGE == 0
             assert header.p_offset + header.p_filesz <= len(copy_data)
@@ -200,7 +201,7 @@ def _check_same(copied: Copy, at: int, original: bytes, copy: bytes) -> None:
 
 
 def _check_pieces(copied: Copy, data: bytes, copy_data: bytes) -> None:
-    """What is in no segment is there too: what lies in front of the first."""
+    """What may be in no segment is there, too: text in front of the first."""
     for at, origin, length in copied.layout.pieces:
         piece = data[origin : origin + length]
         _check_same(copied, origin, piece, copy_data[at : at + length])
@@ -324,9 +325,10 @@ def patchelf(path: Path, *arguments: str) -> None:
     subprocess.run([tool("patchelf"), *arguments, path], check=True)
 
 
-# What tools say of a copy that tells nothing of what lies in front of its first segment.
+# What tools say of a copy that tells last, or not at all, of what lies in front of its first segment.
 BEGINS_LATER = re.compile(
     "not located in any PT_LOAD|not in any loaded segment|must point into loaded segment"
+    "|Invalid number of dynamic entries"
 )
 
 

@@ -155,7 +155,7 @@ def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
     # A program's first may begin below 0.
     new = [(*s[:3], s[3] - (s[3] >> 63 << 64), *s[4:]) for s in new]
     end = -HUGE
-    for _, flags, offset, address, _, filesz, memsz, align in new:
+    for _, flags, offset, address, _, filesz, memsz, align in sorted(new, key=lambda s: s[3]):
         assert address >= end
         end = address + memsz
         assert (offset - address - bias) % HUGE == 0
@@ -178,10 +178,12 @@ def check_layout(layout: Layout, read: Read, size: int, bias: int) -> None:
     first = layout.ranges[0][0] - (layout.ranges[0][0] >> 63 << 64)
     assert (new[0][3], new[0][2]) == (first, layout.ranges[0][2])
     # The first and the last byte of what each segment loads are where the new headers say, which
-    # tell nothing of what lies in front of the first range.
+    # may not tell of text in front of the first range.
     pieces = [(origin, at, length) for at, origin, length in layout.pieces]
     for _, _, offset, address, _, filesz, _, _ in old:
-        for at in {max(first - address, 0), filesz - 1} if address + filesz > first else ():
+        for at in (
+            {max(first - address, 0), filesz - 1} if filesz and address + filesz > first else ()
+        ):
             place = next(
                 s[2] + address + at - s[3] for s in new if s[3] <= address + at < s[3] + s[5]
             )

@@ -31,6 +31,15 @@ def load(path: str) -> Any:
     return sample.sample_outer
 
 
+def python_file() -> str:
+    """Where the interpreter's text is from."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if "/libpython3" in line and "x" in line.split()[1]:
+                return line.split(None, 5)[5].strip()
+    return os.readlink("/proc/self/exe")
+
+
 def run_in_interpreter() -> int:
     total = 0
     for i in range(30_000):
@@ -55,13 +64,17 @@ def main() -> None:
 
     allow_debuggers()
     call = load(sys.argv[1])
-    regions = pyhugetext.remap().as_dict()["regions"]
+    plain = os.environ.get("PYHUGETEXT") == "0"
+    stats = pyhugetext.stats() if plain else pyhugetext.remap()
+    regions = stats.as_dict()["regions"]
     texts = [r for r in regions if "python" in os.path.basename(r["path"]) and r["coverable_bytes"]]
     said = {
         "pid": os.getpid(),
         "interpreter": max(texts, key=lambda r: r["text_bytes"], default=None),
-        "library": next(r for r in regions if r["path"] == sys.argv[1]),
+        "library": next((r for r in regions if r["path"] == sys.argv[1]), None),
     }
+    if plain:
+        said["interpreter"] = {"path": python_file()}
     print(json.dumps(said), flush=True)
     if sys.argv[2] == "stuck":
         call(1 << 60)

@@ -31,7 +31,10 @@ def rows(
     request: pytest.FixtureRequest, place: attaching.Workplace
 ) -> dict[str, attaching.Measured]:
     """What each tool says of a Python of one kind."""
-    kind = request.param
+    return ask(place, request.param, "store")
+
+
+def ask(place: attaching.Workplace, kind: str, backing: str) -> dict[str, attaching.Measured]:
     python = attaching.build(kind, place.path, tool("cc", "gcc", "clang"))
     if isinstance(python, str):
         pytest.skip(python)
@@ -41,7 +44,7 @@ def rows(
         path = shutil.which(one.command[0], path=places)
         if path and one.name in QUICK:
             tools[one.name] = path
-    measured = attaching.measure(place, kind, python, tools, backings=("store",))
+    measured = attaching.measure(place, kind, python, tools, backings=(backing,))
     return {row.tool: row for row in measured}
 
 
@@ -56,6 +59,13 @@ def test_tool_sees_a_python_on_the_store(rows: dict[str, attaching.Measured], na
     if row.cells["store"] == "not covered":
         pytest.skip("the file system of the temporary directory gives no huge pages to files")
     assert not row.unexpected(), row.output
+
+
+def test_tools_see_a_copy_that_was_deleted_as_a_memfd(place: attaching.Workplace) -> None:
+    for row in ask(place, attaching.kind_of_this(), attaching.GONE).values():
+        if "not covered" in row.cells.values():
+            pytest.skip("the file system of the temporary directory gives no huge pages to files")
+        assert row.skipped or not row.unexpected(), row.output
 
 
 def test_readme_has_the_table() -> None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from elftools.elf.elffile import ELFFile
 
 from conftest import HUGE, Run, big_source, clean_environment
-from helpers_layouts import PRELUDE, compile_object, last_record, link, skip_unless_huge
+from helpers_gdb import working_gdb
+from helpers_layouts import PRELUDE, compile_object, link, skip_unless_huge
 
 FUNCTIONS = 600
 BACKINGS = ("memfd", "thp")
@@ -68,9 +65,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gdb(tmp_path: Path) -> Callable[..., tuple[str, Any]]:
     """Runs child code under a gdb script; returns what gdb printed, and the child's record, which
     the code gives to `done()`."""
-    program = shutil.which("gdb")
-    if program is None:
-        pytest.skip("gdb is not installed")
+    program = working_gdb()
 
     def gdb(script: str, code: str, *arguments: str, env: dict[str, str]) -> tuple[str, Any]:
         script_file, record = tmp_path / "script.gdb", tmp_path / "record"
@@ -242,9 +237,7 @@ library.outer(int(signal.SIGABRT))
 
 def test_gdb_attaches_to_a_remapped_process(library, tmp_path):
     skip_unless_huge("memfd")
-    program = shutil.which("gdb")
-    if program is None:
-        pytest.skip("gdb is not installed")
+    program = working_gdb()
     code = (
         PRELUDE
         + LIBRARY
@@ -298,89 +291,3 @@ def test_faulthandler_tells_where_it_was(python: Run) -> None:
     assert result.returncode == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in result.stderr
     assert result.stderr.count(" in innermost\n") == 2, result.stderr
-
-
-@contextmanager
-def tracefs(tmp_path: Path) -> Iterator[Path]:
-    """Where uprobe_events is, mounted for the test if it is nowhere yet."""
-    for place in (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing")):
-        with suppress(OSError):
-            if (place / "uprobe_events").exists():
-                yield place
-                return
-    place = tmp_path / "tracefs"
-    place.mkdir()
-    mount = ["mount", "-t", "tracefs", "nodev", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no tracefs, and none can be mounted")
-    try:
-        if not (place / "uprobe_events").exists():
-            pytest.skip("this kernel has no uprobe events")
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-@contextmanager
-def uprobe(place: Path, file: Path, function: str) -> Iterator[Callable[[], int]]:
-    """A uprobe at a function of a file; gives what reads the number of hits."""
-    with file.open("rb") as stream:
-        elf = ELFFile(stream)
-        [symbol] = elf.get_section_by_name(".dynsym").get_symbol_by_name(function)
-        [offset] = elf.address_offsets(symbol["st_value"])
-    name = f"pyhugetext_{os.getpid()}"
-    events = place / "uprobe_events"
-
-    def write(target: Path, text: str) -> None:
-        # Appending, or all other probes go; and without the seek that open("a") begins with.
-        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-
-    def hits() -> int:
-        for line in (place / "uprobe_profile").read_text().splitlines():
-            words = line.split()
-            if words[-2] == name:
-                return int(words[-1])
-        return 0
-
-    try:
-        write(events, f"p:{name}/{name} {file}:{offset:#x}\n")
-    except OSError as error:
-        pytest.skip(f"no uprobe can be set: {error}")
-    try:
-        write(place / "events" / name / "enable", "1")
-        try:
-            yield hits
-        finally:
-            write(place / "events" / name / "enable", "0")
-    finally:
-        write(events, f"-:{name}/{name}\n")
-
-
-@pytest.mark.parametrize("backing", BACKINGS)
-def test_uprobe_set_before_activation_keeps_counting(python, library, tmp_path, backing):
-    if os.geteuid() != 0:
-        pytest.skip("uprobes need root")
-    skip_unless_huge(backing)
-    code = (
-        PRELUDE
-        + LIBRARY
-        + """
-import pyhugetext
-activated = h.region(pyhugetext.stats(), path)
-call(10)
-restored = h.region(pyhugetext.restore(), path)
-call(10)
-h.report([target, activated, restored])
-"""
-    )
-    # Preloaded, it is there when the start-up hook runs.
-    env = {"PYHUGETEXT_BACKING": backing, "LD_PRELOAD": str(library)}
-    with tracefs(tmp_path) as place, uprobe(place, library, "f_5") as hits:
-        target, activated, restored = last_record(python(code, str(library), env=env))
-        assert hits() == 20
-    check_left_small(activated, target)
-    assert restored["mapped_bytes"] == 0

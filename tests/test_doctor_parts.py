@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyhugetext.doctor import cgroup, pagewalk, process
+from pyhugetext.doctor import cgroup, check, pagewalk, process
 from pyhugetext.doctor.pagewalk import Timing
 
 GROUPS = {"version": 2, "group": "/a", "limit": 8, "used": 3, "free": 4, "known": (1, 0, 0)}

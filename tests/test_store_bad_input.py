@@ -136,7 +136,7 @@ def store(tmp_path: Path) -> places.Store:
 def contents(store: places.Store) -> list[str]:
     return [
         os.path.join(directory, name)
-        for directory in (store.index, store.objects, store.tmp)
+        for directory in (store.records, store.objects, store.tmp)
         for name in os.listdir(directory)
     ]
 
@@ -196,9 +196,7 @@ def test_file_that_shrinks_while_its_copy_is_compared_is_no_damage(
 
 
 @pytest.mark.parametrize("at", [0, 77, HUGE - 1, HUGE, 2 * HUGE + 77])
-def test_copy_that_differs_is_told_by_where(
-    at: int, store: places.Store, tmp_path: Path
-) -> None:
+def test_copy_that_differs_is_told_by_where(at: int, store: places.Store, tmp_path: Path) -> None:
     parts = [Part(0, 3 * HUGE, 3 * HUGE, PF_R | PF_X)]
     original = tmp_path / "lib.so"
     original.write_bytes(blank_elf(parts).head)

@@ -211,7 +211,9 @@ def test_library_that_changes_while_it_is_copied_gets_no_entry(
     if disk_store.run("pass", prefix=(tool("strace"), "-o", "/dev/null")).stderr:
         pytest.skip("strace may not trace here")
     pid = tmp_path / "pid"
-    code = f"import os, sys\nwith open(sys.argv[3], 'w') as file: file.write(str(os.getpid()))\n{code}"
+    code = (
+        f"import os, sys\nwith open(sys.argv[3], 'w') as file: file.write(str(os.getpid()))\n{code}"
+    )
     stops = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:signal=SIGSTOP:when=1")
     command = [tool("strace"), "-f", "-qq", "-o", "/dev/null", *stops, sys.executable, "-c", code]
     child = subprocess.Popen(

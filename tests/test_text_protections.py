@@ -132,9 +132,7 @@ record["bytes again"] = ctypes.string_at(page, 4096) == b"\\x5a" * 4096
     assert record["again"] > record["whole"]
 
 
-def test_text_that_the_program_unmapped_stays_free(
-    python: Run, sample: Path, backing: str
-) -> None:
+def test_text_that_the_program_unmapped_stays_free(python: Run, sample: Path, backing: str) -> None:
     record = run(
         python,
         sample,

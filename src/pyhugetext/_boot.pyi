@@ -1,6 +1,6 @@
 # Held against the module by tests/test_stubs.py.
 
-from typing import Optional, TypedDict, type_check_only
+from typing import TypedDict, type_check_only
 
 @type_check_only
 class RawSettings(TypedDict):
@@ -14,8 +14,8 @@ class RawSettings(TypedDict):
     private_limit: int
     include: tuple[str, ...]
     exclude: tuple[str, ...]
-    store: Optional[str]
-    shm_store: Optional[str]
+    store: str | None
+    shm_store: str | None
     store_limit: int
     shm_limit: int
     build_limit: int
@@ -25,7 +25,7 @@ engine: object  # a capsule with the table of functions in src/native/boot/engin
 
 def begin() -> None: ...
 def settings(environment: list[bytes] = ..., /) -> RawSettings: ...
-def parse_size(text: bytes, /) -> Optional[int]: ...
+def parse_size(text: bytes, /) -> int | None: ...
 def probe(fd: int, offset: int, size: int, collapse: bool, /) -> int: ...
 def shared_allowance(configured: int, present: int, /) -> int: ...
 def filesystem(fd: int, /) -> int: ...

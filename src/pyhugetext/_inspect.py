@@ -161,7 +161,8 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | Non
     parts = []
     left = [start for start, _end, page_swapped, _ in raw["pages"] if not page_swapped]
     if left:
-        parts.append(f"2 MiB at {left[0]:#x} and {len(left) - 1} more left as they were; {_ASK}")
+        more = f" and {len(left) - 1} more left as they were" if left[1:] else " left as it was"
+        parts.append(f"2 MiB at {left[0]:#x}{more}; {_ASK}")
     if huge < resident:
         parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
     return "; ".join(parts) or None

@@ -98,7 +98,9 @@ def _mapping(head: str, sizes: dict[str, int], flags: str) -> Mapping:
         permissions,
         int(offset, 16),
         int(inode),
-        path.lstrip(" ").rstrip("\n"),
+        # The kernel writes a newline in a name so, and nothing else: a name that holds these four
+        # characters itself looks the same, and is the rarer.
+        path.lstrip(" ").rstrip("\n").replace("\\012", "\n"),
         sizes[_RESIDENT],
         sizes[_HUGE],
         sizes[_PRIVATE],

@@ -178,11 +178,19 @@ void check_ranges(const pht::Layout &layout, const Headers &loads) {
     }
 }
 
-void check_headers(const pht::Layout &layout, const Headers &old, const Headers &now) {
+void check_headers(const pht::Layout &layout, const Headers &old, Headers now) {
+    // Tools take the first for what lies where the first mapping of the copy begins; it may be in
+    // front of the object, and what is in front of it comes last.
+    const pht::Range &first = layout.ranges[0];
+    CHECK(!now.empty() && now[0].p_vaddr == first.address && now[0].p_offset == first.offset);
+    std::stable_sort(now.begin(), now.end(), [](const Elf64_Phdr &a, const Elf64_Phdr &b) {
+        return a.p_vaddr + source.bias < b.p_vaddr + source.bias;
+    });
     u64 end = 0;
     for (const Elf64_Phdr &load : now) {
-        CHECK(load.p_vaddr >= end);
-        end = load.p_vaddr + load.p_memsz;
+        const u64 start = load.p_vaddr + source.bias;
+        CHECK(start >= end);
+        end = start + load.p_memsz;
         CHECK((load.p_offset - load.p_vaddr - source.bias) % kHugeSize == 0);
         CHECK(load.p_filesz <= load.p_memsz);
         CHECK(load.p_offset <= layout.size && load.p_filesz <= layout.size - load.p_offset);
@@ -199,15 +207,15 @@ void check_headers(const pht::Layout &layout, const Headers &old, const Headers 
         }
         CHECK(inside == 1);
     }
-    // The first and the last byte of each segment are where the new headers say.
+    // The first and the last byte of each segment are where the new headers say, which need not
+    // tell of text in front of the first.
     for (const Elf64_Phdr &load : old) {
         for (const u64 at : {u64{0}, load.p_filesz - 1}) {
             if (!load.p_filesz) break;
             const u64 address = load.p_vaddr + at;
-            bool found = false;
+            bool found = address + source.bias < first.address + source.bias;
             for (const Elf64_Phdr &header : now) {
-                if (address < header.p_vaddr || address - header.p_vaddr >= header.p_filesz)
-                    continue;
+                if (address - header.p_vaddr >= header.p_filesz) continue;
                 const u64 place = header.p_offset + (address - header.p_vaddr);
                 for (const pht::CopyPiece &piece : layout.pieces)
                     found = found || (piece.at <= place && place - piece.at < piece.length &&

@@ -52,8 +52,11 @@ def shapes() -> list[raw.RawElf]:
         [(0, 0x200000, 0x200000, PF_X), (0x200000, 0x200000, 0x200000, text),
          (0x400000, 0x200000, 0x200000, 0), (0x600000, 0x200000, 0x200000, text)],
         [(0, 0, 0x1000, constants), (0x200000, 0x400000, 0x400000, text)],
+        [(0, 0x500123, 0x500123, text)],
     ]  # fmt: skip
-    return [raw.blank_elf([raw.Part(*row) for row in r], program) for r in rows for program in (0, 1)]
+    return [
+        raw.blank_elf([raw.Part(*row) for row in r], program) for r in rows for program in (0, 1)
+    ]
 
 
 def mapped() -> set[str]:

@@ -16,12 +16,14 @@ from pathlib import Path
 os.environ["PYHUGETEXT"] = "0"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import helpers_attaching as attaching  # noqa: E402
+import helpers_attaching as attaching
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4, help="starts of a PIE, which move it about")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="starts of a PIE, which move it about"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="names of tools")
     parser.add_argument("--verbose", action="store_true", help="what a tool printed that failed")
     options = parser.parse_args()

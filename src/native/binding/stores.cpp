@@ -99,8 +99,7 @@ struct Entry {
 };
 
 struct Removed {
-    explicit Removed(const RemovedView &view)
-        : what(view.what), why(view.why), freed(view.freed) {}
+    explicit Removed(const RemovedView &view) : what(view.what), why(view.why), freed(view.freed) {}
     std::string what, why;
     u64 freed;
 };

@@ -109,8 +109,9 @@ Outcome Engine::look(Table::Scope scope, Visit *visit) {
     listed_ = false;
     table_.begin_listing();
     iterate_objects(list_object, visit);
-    table_.end_listing();
+    // What an incomplete listing does not have may be loaded all the same, and swapped.
     if (!visit->complete) return {Status::no_memory, Call::none, 0};
+    table_.end_listing();
     listed_ = true;
     listed_subs_ = visit->subs;
     if (const long error = table_.observe(scope))

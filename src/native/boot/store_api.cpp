@@ -98,8 +98,7 @@ Trouble free_of(int directory, long long *bytes) {
 
 }  // namespace
 
-const StoreApi store_api = {open, each,        verify,     prune,            clear,
-                            warm, judge_place, remembered, remember_verdict, try_file,
-                            used, free_of};
+const StoreApi store_api = {open,        each,       verify,           prune,    clear, warm,
+                            judge_place, remembered, remember_verdict, try_file, used,  free_of};
 
 }  // namespace pht

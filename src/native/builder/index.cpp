@@ -141,8 +141,8 @@ bool Index::add(const Place &place, const char *name, StoredFile &stored, Boot &
         const sys::KernelNames kernel;
         const u64 now = sys::wall_seconds();
         item.kind = IndexItem::Kind::note;
-        item.counts = equal(note.kernel, str(kernel.release())) && now >= item.used &&
-                      now - item.used < kDay;
+        item.counts =
+            equal(note.kernel, str(kernel.release())) && now >= item.used && now - item.used < kDay;
         item.named = bias_of(str(name), &item.bias);
         item.origin = keep(note.origin);
         item.reason = keep(note.reason);

@@ -1,5 +1,7 @@
 #include "place.h"
 
+#include "distrust.h"
+#include "path.h"
 #include "trust.h"
 
 namespace pht {
@@ -39,104 +41,6 @@ void let_go(int *fd) {
     }
     sys::close(*fd);
     *fd = -1;
-}
-
-// A path in a mapping of its own: too long for a small stack.
-class Path {
-public:
-    explicit Path(const char *text) : text_(static_cast<char *>(map_memory(kPathLimit))) {
-        const size_t size = length(text);
-        if (!text_ || size >= kPathLimit) return;
-        copy(text_, text, size + 1);
-        size_ = size;
-    }
-    ~Path() {
-        if (text_) unmap_memory(text_, kPathLimit);
-    }
-    Path(const Path &) = delete;
-    Path &operator=(const Path &) = delete;
-    bool ok() const { return size_ > 0 && text_[0] == '/'; }
-    const char *text() const { return text_; }
-    size_t size() const { return size_; }
-    void cut(size_t size) {
-        text_[size] = 0;
-        size_ = size;
-    }
-    // The size of what is above the last step.
-    size_t parent() const {
-        size_t at = size_;
-        while (at > 0 && text_[at - 1] != '/') --at;
-        return at > 1 ? at - 1 : 1;
-    }
-
-private:
-    char *text_;
-    size_t size_ = 0;
-};
-
-void add_octal(u32 value, Buffer<400> *out) {
-    for (int shift = 9; shift >= 0; shift -= 3) {
-        const char digit = static_cast<char>('0' + ((value >> shift) & 7));
-        if (shift != 9 || digit != '0') out->add({&digit, 1});
-    }
-}
-
-// Whether the step is the reason why the way is not trusted, and then which in words.
-bool blames(const char *path, bool above, Trouble *out) {
-    sys::FileIdentity file;
-    if (failed(sys::identify_path(path, &file))) return false;
-    constexpr u32 kLink = 0120000, kDirectory = 0040000, kOthersWrite = 0022;
-    const u32 type = file.mode & kTypeMask;
-    out->kind = Trouble::Kind::untrusted;
-    out->text.add(path);
-    if (type != kDirectory && type != kLink) {
-        out->text.add(" is no directory");
-        return true;
-    }
-    sys::FileIdentity alone = file;
-    alone.mode = kDirectory;
-    if (!trusted_directory(alone, false)) {
-        out->text.add(" belongs to user ").add_decimal(file.owner);
-        return true;
-    }
-    if (type == kDirectory && (file.mode & kOthersWrite) && !trusted_directory(file, above)) {
-        out->text.add(" is writable by others (mode ");
-        add_octal(file.mode & 07777, &out->text);
-        out->text.add(")");
-        return true;
-    }
-    *out = {};
-    return false;
-}
-
-// Which step of a way is not trusted, for a person. The decision was made on descriptors.
-Trouble explain(const char *root) {
-    Path path(root), whole(root);
-    Trouble out;
-    if (!path.ok() || !whole.ok()) return trouble(Trouble::Kind::untrusted, "is no absolute path");
-    if (!is_somebody())
-        return trouble(Trouble::Kind::untrusted,
-                       "this process has several user ids, or is nobody: no store is its own");
-    for (size_t at = 1; at <= whole.size(); ++at) {
-        if (at < whole.size() && whole.text()[at] != '/' && at != 1) continue;
-        const Path step(whole.text());
-        Path prefix(whole.text());
-        prefix.cut(at);
-        if (blames(prefix.text(), at < whole.size(), &out)) return out;
-    }
-    return trouble(Trouble::Kind::untrusted, str(root),
-                   ": a symbolic link on the way leads where somebody else could write");
-}
-
-// The same for a directory of a store, which is v1 or in it.
-Trouble explain_below(const char *root, const char *name) {
-    MappedArray<char> path;
-    const auto add = [&](Str text) { return path.append(text.data, text.size); };
-    const bool is_version = equal(str(name), str("v1"));
-    if (!add(str(root)) || !add(str(is_version ? "/" : "/v1/")) || !add(str(name)) ||
-        !path.push('\0'))
-        return failed_call("mmap", -sys::kEnomem);
-    return explain(path.data());
 }
 
 Trouble told(const Outcome &outcome, const char *root) {
@@ -195,8 +99,8 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     return -1;
 }
 
-// Opens a store's root, and makes what is missing of the way there if told so. The way that is there
-// is looked at before, lest root leaves its directories in somebody else's home.
+// Opens a store's root, and makes what is missing of the way there if told so. The way that is
+// there is looked at before, lest root leaves its directories in somebody else's home.
 int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {

@@ -56,7 +56,7 @@ struct Draft {
         end = at + length;
         return out->pieces.push({at, origin, length});
     }
-    bool add_patch(u64 at, const void *bytes, size_t size) {
+    bool add_patch(u64 at, const void *bytes, size_t size) const {
         return out->patches.push({at, out->bytes.size(), size}) &&
                out->bytes.append(static_cast<const u8 *>(bytes), size);
     }

@@ -56,12 +56,18 @@ bool merge_texts(const Draft &draft, MappedArray<Text> *out) {
     return true;
 }
 
-// Adds what is left of a segment beside the merged texts, the first of `out`.
+// Adds what is left of a segment beside the merged texts, the first of `out`; what lies before them
+// all to `heads`.
 bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &texts,
-              MappedArray<Elf64_Phdr> *out) {
+              MappedArray<Elf64_Phdr> *out, MappedArray<Elf64_Phdr> *heads) {
     const u64 first = texts[0].start, load_end = load.end + draft.bias;
     const u64 load_start = load.start + draft.bias, file_end = load.file_end + draft.bias;
-    if (load_end <= first) return true;
+    const Elf64_Phdr whole =
+        moved(draft.file.headers()[load.header], draft.places.of_memory(load_start));
+    if (load_end <= first) return heads->push(whole);
+    if (load_start < first &&
+        !heads->push(loaded(draft, load.flags, load_start, first, first, kPageSize)))
+        return false;
     u64 start = max(load_start, first), end = file_end;
     for (const Text &text : texts) {
         if (text.start <= start && start < text.end)
@@ -71,8 +77,7 @@ bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &tex
     }
     // What is behind the file's part stays with the last of it.
     const u64 memory = end == file_end ? load_end : end;
-    if (start == load_start && end == file_end)
-        return out->push(moved(draft.file.headers()[load.header], draft.places.of_memory(start)));
+    if (start == load_start && end == file_end) return out->push(whole);
     if (start < end) return out->push(loaded(draft, load.flags, start, end, memory, kPageSize));
     if (start < memory) {
         for (size_t i = 0; i < texts.size(); ++i) {
@@ -86,11 +91,12 @@ bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &tex
 }
 
 // The loaded segments as they will be mapped: each run belongs to one `R E` segment, together with
-// the text that reaches out of it. Nothing is told of what lies in front of the first run, for that
-// stays the original's: tools take the first segment for what lies where the first mapping of the
-// copy begins. No more than there were: each of them holds text of its own, and of a segment
-// without text at most the head and the tail go.
-bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out) {
+// the text that reaches out of it. What lies before the first run stays the original's, and goes to
+// `heads`, to be told of behind all others: tools take the first segment of the table for what lies
+// where the first mapping of the copy begins, but look for the dynamic section's addresses in all
+// of them. Without the latter no more than there were: each of them holds text of its own, and of a
+// segment without text at most the tail goes.
+bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out, MappedArray<Elf64_Phdr> *heads) {
     MappedArray<Text> texts;
     if (!merge_texts(draft, &texts)) return false;
     for (const Text &text : texts) {
@@ -100,7 +106,7 @@ bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out) {
             return false;
     }
     for (const Load &load : draft.file.loads())
-        if (!add_rest(draft, load, texts, out)) return false;
+        if (!add_rest(draft, load, texts, out, heads)) return false;
     // By insertion: they are few, and equal ones must keep their order.
     for (size_t i = 1; i < out->size(); ++i) {
         const Elf64_Phdr header = (*out)[i];
@@ -119,9 +125,7 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
     const ElfFile &file = draft.file;
     if (header.p_type == PT_PHDR) {
         // Says where the table is loaded, if it is.
-        if (table != draft.places.of(header.p_vaddr) ||
-            header.p_vaddr + draft.bias < draft.runs[0].start)
-            return {};
+        if (table != draft.places.of(header.p_vaddr)) return {};
         *out = header;
         out->p_offset = table;
         return {};
@@ -148,12 +152,15 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
 }  // namespace
 
 LaidOut describe_segments(Draft &draft, u64 table, MappedArray<Elf64_Phdr> *headers) {
-    MappedArray<Elf64_Phdr> loads;
-    if (!merge(draft, &loads)) return fail(-sys::kEnomem);
+    MappedArray<Elf64_Phdr> loads, heads;
+    if (!merge(draft, &loads, &heads)) return fail(-sys::kEnomem);
     size_t slots = 0;
     for (const Elf64_Phdr &header : draft.file.headers()) slots += header.p_type == PT_LOAD;
     if (loads.size() > slots)
         return refuse("has a segment layout that needs more program headers than it has");
+    // Of text that reaches into the first run from before nobody needs to be told.
+    for (size_t i = 0; i < heads.size() && loads.size() < slots; ++i)
+        if (!loads.push(heads[i])) return fail(-sys::kEnomem);
     Elf64_Phdr unused = {};
     unused.p_type = PT_NULL;
     unused.p_align = 8;

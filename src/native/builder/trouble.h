@@ -23,8 +23,8 @@ struct Trouble {
 
     bool ok() const { return kind == Kind::none; }
 };
-inline constexpr const char *kTroubleNames[] = {"none", "refused",     "changed", "full", "untrusted",
-                                                "busy", "interrupted", "gone",    "io"};
+inline constexpr const char *kTroubleNames[] = {
+    "none", "refused", "changed", "full", "untrusted", "busy", "interrupted", "gone", "io"};
 
 // "no space left on device (ENOSPC)", "errno 512".
 void add_error(long result, Buffer<400> *out);

@@ -338,6 +338,7 @@ Outcome Original::open(const Region &region) {
     const sys::FileIdentity &known = region.file;
     const bool unchanged = !known.size || (file_.size == known.size && file_.mtime == known.mtime &&
                                            file_.mtime_ns == known.mtime_ns);
+    touched_ = known.size && (file_.ctime != known.ctime || file_.ctime_ns != known.ctime_ns);
     const bool same = file_.inode == region.inode && file_.dev_major == region.dev_major &&
                       file_.dev_minor == region.dev_minor;
     if (unchanged &&

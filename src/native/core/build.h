@@ -21,8 +21,13 @@ public:
 
     int fd() const { return fd_; }
     const sys::FileIdentity &file() const { return file_; }
+    // Size and modification time are what they were, the change time is not. That may be a new mode
+    // or name (uv links libraries into environments), or another content whose time was put back:
+    // only comparing tells.
+    bool touched() const { return touched_; }
 
 private:
+    bool touched_ = false;
     int fd_ = -1;
     sys::FileIdentity file_;
 };

@@ -52,12 +52,14 @@ bool loadable(const Elf64_Phdr *headers, size_t count) {
 
 // The build-id as the dynamic linker's view of the object gives it: of the last note that has one.
 void read_build_id(int fd, const Elf64_Phdr *headers, size_t count, BuildId *out) {
-    u8 notes[kNotesLimit];
+    Room<0> room;
+    auto *const notes = reinterpret_cast<u8 *>(room.take(kNotesLimit));
+    if (!notes) return;
     Notes found;
     for (size_t i = 0; i < count; ++i) {
         const Elf64_Phdr &header = headers[i];
         if (header.p_type != PT_NOTE) continue;
-        const size_t size = min(header.p_filesz, static_cast<u64>(sizeof notes));
+        const size_t size = min(header.p_filesz, static_cast<u64>(kNotesLimit));
         if (read_all(fd, notes, size, header.p_offset).ok())
             read_notes(notes, size, header.p_align, &found);
     }

@@ -43,14 +43,20 @@ long MapsQuery::next(u64 address, Mapping *out) {
     static_assert(sizeof(Query) == 104);
     constexpr unsigned long kProcmapQuery = 0xc0686611;
     enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
+    if (!ready_) {
+        ready_ = true;
+        fd_ = sys::open("/proc/self/maps");
+        if (names_) name_ = room_.take(kName);
+    }
     if (fd_ < 0) return fd_;
+    if (names_ && !name_) return -sys::kEnomem;
     Query query = {};
     query.size = sizeof query;
     query.flags = kCoveringOrNext;
     query.address = address;
     query.name = reinterpret_cast<u64>(name_);
-    query.name_size = sizeof name_;
-    const long result = sys::ioctl(fd_, kProcmapQuery, &query);
+    query.name_size = names_ ? kName : 0;
+    const long result = sys::ioctl(static_cast<int>(fd_), kProcmapQuery, &query);
     if (sys::failed(result)) return result;
     out->start = query.start;
     out->end = query.end;
@@ -64,6 +70,17 @@ long MapsQuery::next(u64 address, Mapping *out) {
     out->shared = query.vma_flags & kShared;
     out->path = {name_, query.name_size ? query.name_size - 1 : 0};
     return 0;
+}
+
+size_t unescape(char *path, size_t size) {
+    const Str newline = str("\\012");
+    size_t to = 0;
+    for (size_t at = 0; at < size; ++to) {
+        const bool escaped = starts_with({path + at, size - at}, newline);
+        path[to] = escaped ? '\n' : path[at];
+        at += escaped ? newline.size : 1;
+    }
+    return to;
 }
 
 bool parse_mapping(Str line, Mapping *out) {
@@ -86,6 +103,7 @@ bool parse_mapping(Str line, Mapping *out) {
     out->inode = cursor.number(10);
     cursor.spaces();
     out->path = {cursor.at, static_cast<size_t>(cursor.end - cursor.at)};
+    out->escaped = true;
     return cursor.ok && out->start < out->end;
 }
 

@@ -9,6 +9,33 @@ void *allocate(size_t size);             // zero-filled, 16-byte aligned; nullpt
 void release(void *block, size_t size);  // `size` as given to allocate
 void *map_memory(size_t size);           // the same, as a mapping of its own
 void unmap_memory(void *block, size_t size);
+
+// Memory for a scope: on the stack where little is needed, as nearly always, else a mapping of its
+// own. An import may run on a thread with a stack of 16 KiB.
+template <size_t N> class Room {
+public:
+    Room() = default;
+    ~Room() { drop(); }
+    Room(const Room &) = delete;
+    Room &operator=(const Room &) = delete;
+    // In place of what was taken before. Not zero-filled; nullptr when there is no memory.
+    char *take(size_t size) {
+        drop();
+        if (size <= N) return here_;
+        size_ = size;
+        return mapped_ = static_cast<char *>(map_memory(size));
+    }
+
+private:
+    void drop() {
+        if (mapped_) unmap_memory(mapped_, size_);
+        mapped_ = nullptr;
+    }
+    size_t size_ = 0;
+    char *mapped_ = nullptr;
+    alignas(16) char here_[max<size_t>(N, 1)];
+};
+
 int compare(const void *a, const void *b, size_t size);
 void copy(void *to, const void *from, size_t size);
 void clear(void *block, size_t size);

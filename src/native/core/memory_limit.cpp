@@ -14,7 +14,6 @@ constexpr u64 kForAll = 8, kForOne = 16, kOfMachine = 4;
 constexpr u64 less(u64 from, u64 what) {
     return from > what ? from - what : 0;
 }
-
 // Too large for a frame.
 struct Work {
     char window[2048];     // of the file that is read
@@ -76,7 +75,6 @@ constexpr Hierarchy kVersion2 = {
 class Reader {
 public:
     Reader(MemoryRoom *out, int *stat, Work *work) : out_(out), stat_(stat), work_(work) {}
-
     void read() {
         const Descriptor fd(sys::open("/proc/self/cgroup"));
         // Without /proc, or without control groups in the kernel.
@@ -292,12 +290,11 @@ u64 machine_memory() {
     if (got < 0 || !starts_with({text, static_cast<size_t>(got)}, name)) return kNone;
     Cursor cursor{text + name.size, text + got};
     cursor.spaces();
-    const u64 kilobytes = cursor.number(10);
-    return cursor.ok ? kilobytes * 1024 : kNone;
+    const u64 bytes = cursor.number(10) * 1024;
+    return cursor.ok ? bytes : kNone;
 }
 
-constexpr u64 kPatience = 50'000'000;  // nanoseconds
-u64 patience = kPatience;              // what this process has left of it
+u64 patience = 50'000'000;  // nanoseconds, what this process has left
 
 }  // namespace
 
@@ -384,8 +381,7 @@ template <class Allowance> Outcome MemoryTurn::take(u64 bytes, Allowance allowan
     Outcome outcome = judge();
     // Without a group's limit there is nobody to share with.
     if (!outcome.ok() || stat_ < 0) return outcome;
-    outcome = wait();
-    if (!outcome.ok()) return outcome;
+    if (outcome = wait(); !outcome.ok()) return outcome;
     memory_room(&room);
     return judge();
 }

@@ -16,13 +16,14 @@ static_assert(sizeof(ScanArguments) == 96);
 constexpr unsigned long kPagemapScan = 0xc0606610;
 enum : u64 { kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsHuge = 1 << 6 };
 
-constexpr size_t kRanges = 64;
+constexpr size_t kRanges = 16;
 
 // Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
 // and one of `any`. Returns 0 or -errno.
 template <class Visit>
 long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
-    ScanRange ranges[kRanges];
+    // Initialised for valgrind, which does not know what the call fills in.
+    ScanRange ranges[kRanges] = {};
     while (start < end) {
         ScanArguments arguments = {};
         arguments.size = sizeof arguments;

@@ -65,13 +65,15 @@ void note_use(int fd, const sys::FileIdentity &record) {
 
 // Reads one record; `is_of` says whether it tells of the original that was asked for.
 template <class IsOf>
-Outcome read_record(int index, const KeyText &key, Boot &boot, u8 *buffer, RecordView *record,
+Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room, RecordView *record,
                     IsOf is_of) {
     Outcome outcome;
     sys::FileIdentity file;
     const Descriptor fd(open_file(index, key.data, &file, &outcome));
     if (fd < 0) return outcome;
     if (file.size > kRecordLimit) return damaged;
+    auto *const buffer = reinterpret_cast<u8 *>(room.take(file.size));
+    if (!buffer) return {Status::no_memory, Call::none, 0};
     outcome = read_exactly(fd, buffer, file.size, 0);
     if (!outcome.ok()) return outcome;
     if (is_note(buffer, file.size))
@@ -246,15 +248,15 @@ const Range *RecordView::find(u64 address, u64 length) const {
 }
 
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
-                    u8 (&buffer)[kRecordLimit], RecordView *record) {
-    return read_record(index, record_key(file, bias), boot, buffer, record,
+                    RecordRoom &room, RecordView *record) {
+    return read_record(index, record_key(file, bias), boot, room, record,
                        [&](const Record &head) { return is_record_of(head, file, bias); });
 }
 
 Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
-                          u64 bias, Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record) {
+                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record) {
     return read_record(
-        index, image_key(file, id, bias), boot, buffer, record,
+        index, image_key(file, id, bias), boot, room, record,
         [&](const Record &head) { return is_image_record_of(head, original, file, bias, boot); });
 }
 

@@ -36,6 +36,9 @@ inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
 inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '2', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
 
+// Nearly all are smaller than what is on the stack.
+using RecordRoom = Room<1536>;
+
 // A record in memory, its parts checked against its size.
 struct RecordView {
     const Record *head = nullptr;
@@ -99,13 +102,13 @@ u64 sample_of(int fd, u64 size);
 // CRC-32 as in gzip.
 u32 crc32(const u8 *data, size_t size);
 
-// Reads and checks the record of a file, into `buffer`, which *record refers to. Outcome no_entry
-// when there is none; stale or damaged when writing it anew mends it; unbuildable when a note
-// stands in its place. That it was used is noted, for eviction.
+// Reads and checks the record of a file, into `room` (a fresh one), which *record refers to.
+// Outcome no_entry when there is none; stale or damaged when writing it anew mends it; unbuildable
+// when a note stands in its place. That it was used is noted, for eviction.
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
-                    u8 (&buffer)[kRecordLimit], RecordView *record);
+                    RecordRoom &room, RecordView *record);
 // The same by what a container image keeps of a file, which is open as `original`.
 Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
-                          u64 bias, Boot &boot, u8 (&buffer)[kRecordLimit], RecordView *record);
+                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record);
 
 }  // namespace pht

@@ -19,10 +19,16 @@ bool is_locked(u64 address) {
     return sys::failed(sys::madvise(address, kPageSize, sys::kMadvCold));
 }
 
+// Once it failed it is not tried again. Linux 5.7 to 5.12 unmap the place first and refuse the file
+// then: another thread's memory may be there now, so nothing is unmapped. Where the kernel refused
+// before, as others do, the reservation stays: addresses, and no memory.
+bool refuses;
+
 bool move_away(Retired *one) {
-    if (is_locked(one->start) || !reserve_scratch(one->length, &one->address).ok()) return false;
+    if (refuses || is_locked(one->start) || !reserve_scratch(one->length, &one->address).ok())
+        return false;
     if (sys::failed(sys::mremap_away(one->start, one->length, one->address))) {
-        discard(one->address, one->length);
+        refuses = true;
         return false;
     }
     // A core dump needs it as little; and this tells the status command what it is.

@@ -86,7 +86,7 @@ inline constexpr StatusText kStatusTexts[] = {
      "on overlayfs it would be built at every start of a container; warm it in the "
      "image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
     {"cramped",
-     "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 256 "
+     "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 16 "
      "MiB; warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
     {"filtered",
      "a seccomp filter was added after the start, which may kill for any further "

@@ -27,7 +27,7 @@ Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *c
 
 // objects/<name>/<basename>, one step at a time, each step checked.
 int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
-    Buffer<1024> step;
+    Buffer<256> step;  // a name has 255 bytes at most
     int parent = version;
     const char *at = path;
     for (;;) {
@@ -128,14 +128,14 @@ Outcome Store::map(const Region &region, int original, const sys::FileIdentity &
 
 Outcome Store::map_entry(const Region &region, int original, const sys::FileIdentity &file,
                          Shared &shared, u64 target, u64 length, u64 *address) const {
-    alignas(Record) u8 buffer[kRecordLimit];
+    RecordRoom room;
     const u64 bias = region.object.load_bias % kHugeSize;
     const BuildId &id = region.object.build_id;
 
     RecordView record;
-    Outcome outcome = find_record(index_, file, bias, shared.boot, buffer, &record);
+    Outcome outcome = find_record(index_, file, bias, shared.boot, room, &record);
     if (outcome.status == Status::no_entry && system_ && id.size)
-        outcome = find_image_record(index_, original, file, id, bias, shared.boot, buffer, &record);
+        outcome = find_image_record(index_, original, file, id, bias, shared.boot, room, &record);
     if (!outcome.ok()) return outcome;
 
     const u64 start = target - region.object.load_bias;

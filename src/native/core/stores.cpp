@@ -9,9 +9,10 @@ namespace {
 
 // Whether a directory, or what there is of the way to it, is on overlayfs.
 bool is_on_overlay(const char *directory) {
-    char path[kPathLimit];
     size_t size = length(directory);
-    if (size >= sizeof path) return false;
+    Room<kUsualPath> room;
+    char *const path = size < kPathLimit ? room.take(size + 1) : nullptr;
+    if (!path) return false;
     copy(path, directory, size + 1);
     u64 type = 0;
     while (sys::file_system(path, &type) == -sys::kEnoent && size > 1) {
@@ -26,7 +27,7 @@ bool says_little(const Outcome &outcome) {
     return outcome.status == Status::no_store || outcome.status == Status::no_entry;
 }
 
-constexpr u64 kRoomToBuild = 256ul << 20;
+constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at a time
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
 bool is_cramped() {

@@ -11,8 +11,7 @@ class Stores {
 public:
     // Where the user's store is, or would be, on overlayfs, nothing is buildable unless told so: a
     // container would build at every start into a layer that is thrown away. Nor is anything
-    // where a limit of memory is near: the modules that build stay, and the program may need the
-    // room.
+    // where a limit of memory is near: another thread may need the room meanwhile.
     Stores(const Array<char> &disk, const Array<char> &shm, bool on_overlay, bool when_cramped,
            const Pagemap &pagemap);
 

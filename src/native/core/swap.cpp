@@ -1,6 +1,7 @@
 #include "swap.h"
 
 #include "retire.h"
+#include "unchanged.h"
 
 namespace pht {
 
@@ -10,6 +11,7 @@ namespace {
 struct Spare {
     u64 address, start, end;
     Piece::Kind kind;
+    u64 offset;  // in the file, of `start`
 };
 
 void set_outcome(Region &region, size_t first, size_t count, HugePage::State state,
@@ -77,13 +79,14 @@ public:
             if (piece.kind == Piece::Kind::text) protection = region.text_protection();
             if (piece.kind == Piece::Kind::readonly) protection = sys::kProtRead;
             const bool anonymous = piece.kind == Piece::Kind::guard;
-            const long got = anonymous ? sys::mmap(0, end - start, protection,
-                                                   sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
-                                       : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd,
-                                                   piece.offset + (start - piece.start));
+            const u64 offset = piece.offset + (start - piece.start);
+            const long got =
+                anonymous ? sys::mmap(0, end - start, protection,
+                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
+                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd, offset);
             if (sys::failed(got)) return refused(Call::mmap, got);
             const Piece::Kind kind = piece.filler ? Piece::Kind::padding : piece.kind;
-            if (!list_.push({static_cast<u64>(got), start, end, kind})) {
+            if (!list_.push({static_cast<u64>(got), start, end, kind, offset})) {
                 sys::munmap(static_cast<u64>(got), end - start);
                 return {Status::no_memory, Call::none, 0};
             }
@@ -92,9 +95,9 @@ public:
     }
 
     // Whether the live bytes of [from, to) are those of the file: done(), Status::modified, or why
-    // the file cannot be read. Read through the kernel, which answers EFAULT where the file was
-    // truncated and reading its mapping would raise SIGBUS.
-    Outcome same_content(u64 from, u64 to) const {
+    // the file cannot be read. The file is read, not the spare mapping of it: into that the kernel
+    // has put the probes (uprobes) set meanwhile, which are to come with it.
+    Outcome same_content(int fd, u64 from, u64 to) const {
         constexpr u64 kStep = 16 * kPageSize;
         void *bytes = allocate(kStep);
         if (!bytes) return {Status::no_memory, Call::none, 0};
@@ -103,13 +106,11 @@ public:
             if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
             const u64 end = min(spare.end, to);
             for (u64 at = max(spare.start, from); at < end && outcome.ok();) {
-                const u64 there = spare.address + (at - spare.start);
-                const long got = sys::uninterrupted([&] {
-                    return sys::copy_memory(reinterpret_cast<u64>(bytes), there,
-                                            min(kStep, end - at));
-                });
+                const u64 there = spare.offset + (at - spare.start);
+                const long got = sys::uninterrupted(
+                    [&] { return sys::pread(fd, bytes, min(kStep, end - at), there); });
                 if (got <= 0)
-                    outcome = refused(Call::copy, got ? got : -sys::kEfault);
+                    outcome = refused(Call::read, got ? got : -sys::kEfault);
                 else if (compare(reinterpret_cast<const void *>(at), bytes,
                                  static_cast<size_t>(got)) != 0)
                     outcome = {Status::modified, Call::none, 0};
@@ -139,6 +140,7 @@ public:
 private:
     static void advance(Spare &spare, u64 to) {
         spare.address += to - spare.start;
+        spare.offset += to - spare.start;
         spare.start = to;
     }
     static void drop_before(Spare &spare, u64 to) {
@@ -158,7 +160,29 @@ void rescue(Region &region, u64 from, u64 to) {
     if (spares.map(region, original.fd(), from, to).ok()) spares.move(from, to);
 }
 
-void commit_run(Region &region, u64 address, size_t first, size_t count) {
+// What was changed since it was planned: a page's content, or how it is mapped, which is looked at
+// last. Sets marks[i]; the outcome says what cannot be found out.
+Outcome find_changed(const Region &region, const Pagemap &pagemap, MapsQuery &query, u64 start,
+                     size_t count, u8 *marks) {
+    if (const long error = pagemap.find_modified(start, count, marks))
+        return {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+    if (const long error = find_unplanned(region, query, start, count, false, marks))
+        return {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    return done();
+}
+
+// Moving the old text away takes its time; after it, once more.
+bool is_still_planned(const Region &region, MapsQuery &query, u64 target, size_t count) {
+    Array<u8> marks;
+    if (!marks.resize(count) ||
+        find_unplanned(region, query, target, count, false, marks.data()) != 0)
+        return false;
+    for (const u8 mark : marks)
+        if (mark) return false;
+    return true;
+}
+
+void commit_run(Region &region, MapsQuery &query, u64 address, size_t first, size_t count) {
     const u64 target = region.address_of(first), length = count * kHugeSize;
     Outcome outcome = reserve_holes(region, target, target + length);
     if (!outcome.ok()) {
@@ -166,8 +190,11 @@ void commit_run(Region &region, u64 address, size_t first, size_t count) {
         discard(address, length);
         return;
     }
+    const size_t retired = region.retired.size();
     retire(region, target, target + length);
-    const long result = sys::mremap_onto(address, length, target);
+    const bool planned =
+        region.retired.size() == retired || is_still_planned(region, query, target, count);
+    const long result = planned ? sys::mremap_onto(address, length, target) : -sys::kEagain;
     if (!sys::failed(result)) {
         set_outcome(region, first, count, HugePage::State::huge, done());
         return;
@@ -177,7 +204,8 @@ void commit_run(Region &region, u64 address, size_t first, size_t count) {
     if (!is_mapped(target, length)) rescue(region, target, target + length);
     each_hole(region, target, target + length,
               [](u64 start, u64 end) { discard(start, end - start); });
-    set_outcome(region, first, count, HugePage::State::small, refused(Call::mremap, result));
+    outcome = planned ? refused(Call::mremap, result) : Outcome{Status::modified, Call::none, 0};
+    set_outcome(region, first, count, HugePage::State::small, outcome);
 }
 
 // hugetlb mappings cannot be split at 4 KiB boundaries, so small pieces cannot be moved over them:
@@ -192,7 +220,8 @@ Outcome leave_hugetlb(Region &region, const Sources &sources, u64 target, u64 le
     return refused(Call::mremap, result);
 }
 
-void restore_run(Region &region, const Sources &sources, size_t first, size_t count) {
+void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_t first,
+                 size_t count) {
     const u64 from = region.address_of(first), to = from + count * kHugeSize;
     const auto fail = [&](Outcome outcome) {
         set_outcome(region, first, count, HugePage::State::huge, outcome);
@@ -208,17 +237,27 @@ void restore_run(Region &region, const Sources &sources, size_t first, size_t co
     const bool anonymous = region.backing == Backing::thp || region.backing == Backing::hugetlb;
     if (anonymous) {
         for (size_t i = 0; i < count; ++i) {
-            outcome = spares.same_content(from + i * kHugeSize, from + (i + 1) * kHugeSize);
+            outcome = spares.same_content(sources.original.fd(), from + i * kHugeSize,
+                                          from + (i + 1) * kHugeSize);
             modified[i] = outcome.status == Status::modified;
             if (!outcome.ok() && !modified[i]) return fail(outcome);
         }
     } else if (const long error = sources.pagemap.find_modified(from, count, modified.data())) {
         return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
     }
+    for (size_t i = 0; sources.original.touched() && i < count; ++i) {
+        const u64 start = from + i * kHugeSize;
+        outcome = modified[i] ? done() : spares.same_content(start, start + kHugeSize);
+        if (outcome.status == Status::modified) outcome = {Status::file_gone, Call::none, 0};
+        if (!outcome.ok()) return fail(outcome);
+    }
     if (region.backing == Backing::hugetlb) {
         outcome = leave_hugetlb(region, sources, from, to - from);
         if (!outcome.ok()) return fail(outcome);
     }
+    // How it is mapped as late as can be. What a restore that failed half way put back is right.
+    if (const long error = find_unplanned(region, query, from, count, true, modified.data()))
+        return fail({Status::unreadable, Call::read, static_cast<u16>(-error)});
     for (size_t i = 0; i < count; ++i) {
         const size_t page = first + i;
         if (modified[i]) {
@@ -243,20 +282,21 @@ void restore_run(Region &region, const Sources &sources, size_t first, size_t co
 
 }  // namespace
 
-void commit(Region &region, const Pagemap &pagemap) {
+void commit(Region &region, const Pagemap &pagemap, MapsQuery &query) {
     for (const Aside &aside : region.asides) {
         const size_t first = (aside.target - region.base) / kHugeSize;
         const size_t count = aside.length / kHugeSize;
         Array<u8> modified;
-        long error = modified.resize(count) ? 0 : -sys::kEnomem;
-        if (!error) error = pagemap.find_modified(aside.target, count, modified.data());
+        Outcome outcome = {Status::no_memory, Call::none, 0};
+        if (modified.resize(count))
+            outcome = find_changed(region, pagemap, query, aside.target, count, modified.data());
         for (size_t i = 0; i < count; ++i) {
             HugePage &page = region.pages[first + i];
-            if (error)
-                page.outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+            if (!outcome.ok())
+                page.outcome = outcome;
             else if (modified[i])
                 page.outcome = {Status::modified, Call::none, 0};
-            if (error || modified[i]) page.ready = 0;
+            if (!outcome.ok() || modified[i]) page.ready = 0;
         }
         for (size_t i = 0; i < count;) {
             const bool ready = region.pages[first + i].ready;
@@ -264,7 +304,7 @@ void commit(Region &region, const Pagemap &pagemap) {
             while (i + run < count && region.pages[first + i + run].ready == ready) ++run;
             const u64 address = aside.address + i * kHugeSize;
             if (ready)
-                commit_run(region, address, first + i, run);
+                commit_run(region, query, address, first + i, run);
             else
                 discard(address, run * kHugeSize);
             i += run;
@@ -276,11 +316,12 @@ void commit(Region &region, const Pagemap &pagemap) {
 
 void restore(Region &region, const Sources &sources) {
     region.half_restored = false;
+    MapsQuery query(false);
     each_run(
         region.pages, [](const HugePage &page) { return page.state == HugePage::State::huge; },
         [&](size_t first, size_t count) {
             if (sources.opened.ok())
-                restore_run(region, sources, first, count);
+                restore_run(region, sources, query, first, count);
             else
                 set_outcome(region, first, count, HugePage::State::huge, sources.opened);
         });

@@ -10,7 +10,7 @@ namespace pht {
 
 // Moves what was built for the region (region.asides, pages marked ready) into place. Pages that
 // were changed in memory meanwhile stay as they are, with Status::modified. Leaves no aside.
-void commit(Region &region, const Pagemap &pagemap);
+void commit(Region &region, const Pagemap &pagemap, MapsQuery &query);
 
 // Puts the original mappings back under all swapped pages whose content nobody changed. A page
 // that cannot be put back stays on its huge page; its outcome says why.

@@ -34,6 +34,7 @@ enum : int {
     kEnodev = 19,
     kEnotdir = 20,
     kEinval = 22,
+    kEnotty = 25,
     kEfbig = 27,
     kEnosys = 38,
     kEloop = 40,

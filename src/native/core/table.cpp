@@ -205,9 +205,12 @@ bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     const bool inside = mapping.start < object.high && mapping.end > object.low;
     // The name under which the kernel knows the original file. Of a region that is swapped it was
     // read before.
-    if (inside && mapping.inode && region.path.empty() && mapping.path.size &&
-        (!region.path.append(mapping.path.data, mapping.path.size) || !region.path.push('\0')))
-        return false;
+    if (inside && mapping.inode && region.path.empty() && mapping.path.size) {
+        Array<char> &path = region.path;
+        if (!path.append(mapping.path.data, mapping.path.size)) return false;
+        if (mapping.escaped && !path.resize(unescape(path.data(), path.size()))) return false;
+        if (!path.push('\0')) return false;
+    }
     if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
     return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,
                        mapping.dev_minor, mapping.readable, mapping.writable, mapping.executable,
@@ -250,7 +253,7 @@ long Table::observe(Scope scope) {
 }
 
 long Table::observe_fresh() {
-    MapsQuery query;
+    MapsQuery query(true);
     Array<PlainMapping> around;
     mapping_count_ = 0;
     for (Region *region : regions_) {
@@ -488,10 +491,11 @@ void Table::finish(Region &region, Backing backing) {
 }
 
 void Table::commit() {
+    MapsQuery query(false);
     for (Region *region : regions_) {
         if (region->asides.empty()) continue;
         const u64 began = sys::now();
-        pht::commit(*region, pagemap_);
+        pht::commit(*region, pagemap_, query);
         finish(*region, region->backing);
         region->elapsed_ns += sys::since(began);
     }

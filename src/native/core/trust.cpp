@@ -41,10 +41,12 @@ Outcome missing_directory(int parent, const char *path, long error) {
 // Every step of an absolute path, symbolic links too: they are followed, so whoever may change
 // one may lead us elsewhere. Where there are any, the way they lead has to be checked as well.
 Outcome check_way(const char *path, bool above, bool *links) {
-    char prefix[kPathLimit];
     const size_t size = length(path);
     *links = false;
-    if (size >= sizeof prefix || path[0] != '/') return untrusted;
+    if (size >= kPathLimit || path[0] != '/') return untrusted;
+    Room<kUsualPath> room;
+    char *const prefix = room.take(size + 1);
+    if (!prefix) return {Status::no_memory, Call::none, 0};
     size_t parent = 1;  // the size of the last prefix that is there
     for (size_t i = 0; i <= size; ++i) {
         if (i > 0 && i < size && path[i] != '/') {
@@ -78,9 +80,11 @@ Outcome check_way(const char *path, bool above, bool *links) {
 Outcome check_real_way(int directory, bool above) {
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(directory));
-    char real[kPathLimit];
-    const long size = sys::read_link(link.data, real, sizeof real);
-    if (failed(size) || static_cast<size_t>(size) >= sizeof real) return untrusted;
+    Room<0> room;
+    char *const real = room.take(kPathLimit);
+    if (!real) return {Status::no_memory, Call::none, 0};
+    const long size = sys::read_link(link.data, real, kPathLimit);
+    if (failed(size) || static_cast<size_t>(size) >= kPathLimit) return untrusted;
     real[size] = 0;
     bool links;
     const Outcome outcome = check_way(real, above, &links);

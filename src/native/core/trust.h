@@ -12,7 +12,7 @@ constexpr Outcome bad_entry(Status status) {
     return {status, Call::none, 0, true};
 }
 
-inline constexpr size_t kPathLimit = 4096;
+inline constexpr size_t kPathLimit = 4096, kUsualPath = 256;
 
 // A directory that only we or root can put names into. One that is writable by others is as good
 // only `above` the store, when it is sticky and root's, as /tmp and /dev/shm are.

@@ -64,7 +64,7 @@ def nearest(path: str) -> str:
 
 def _look(kind: str, store: Store) -> Storage:
     here = nearest(store.root)
-    exists = os.path.isdir(store.index)
+    exists = os.path.isdir(store.records)
     reason = _distrust(store)
     trusted = reason is None
     writable = False
@@ -74,7 +74,7 @@ def _look(kind: str, store: Store) -> Storage:
     entries = used = 0
     if exists and trusted:
         try:
-            entries = sum(not name.startswith("image-") for name in os.listdir(store.index))
+            entries = sum(not name.startswith("image-") for name in os.listdir(store.records))
             used = places.used_bytes(store)
         except OSError as error:
             reason = reason or why(error)
@@ -99,7 +99,7 @@ def _distrust(store: Store) -> str | None:
 
 def _why_not_written(store: Store, here: str) -> str | None:
     """Why nothing can be built into it, or None."""
-    for path in (store.base, store.index, store.objects, store.tmp):
+    for path in (store.base, store.records, store.objects, store.tmp):
         directory = nearest(path)
         # The effective user counts, not the real one.
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):

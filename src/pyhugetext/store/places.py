@@ -43,7 +43,7 @@ class Store(NamedTuple):
         return os.path.join(self.root, VERSION)
 
     @property
-    def index(self) -> str:
+    def records(self) -> str:
         return os.path.join(self.base, "index")
 
     @property

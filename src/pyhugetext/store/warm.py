@@ -64,9 +64,7 @@ class Warmer:
             return refused(path, bias, error.strerror or str(error), root)
 
         def call() -> tuple[places.Problem | None, _native.RawMade]:
-            made = _native.store_warm(
-                self._store.spec, os.fsencode(path), bias, bytes(self._kept)
-            )
+            made = _native.store_warm(self._store.spec, os.fsencode(path), bias, bytes(self._kept))
             return made["problem"], made
 
         try:
