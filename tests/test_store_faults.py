@@ -59,7 +59,17 @@ STEP = int(os.environ.get("STEP", "0"))
 PART = int(os.environ.get("PART", str(time.time_ns() // 86_400_000_000_000)))
 AT_A_TIME = 14
 MARK = "\nimport os; os.getppid()\n"  # the end of what is looked at
-CHANGING = "mkdirat renameat2 unlinkat fchmod pwrite64 write ftruncate utimensat openat".split()
+CHANGING = [
+    "mkdirat",
+    "renameat2",
+    "unlinkat",
+    "fchmod",
+    "pwrite64",
+    "write",
+    "ftruncate",
+    "utimensat",
+    "openat",
+]
 
 LINE = re.compile(r"(?:\d+ +)?\[(?P<at>[0-9a-f]+)\] (?P<name>\w+)\((?P<rest>.*)$")
 
@@ -83,7 +93,9 @@ class Call:
             return False
         below = f"{found[2]}/".startswith(f"{root}/")
         # A step of the way to the store, made when it was not there.
-        return below or (self.name == "mkdirat" and f"{root}/".startswith(f"{found[2]}/{found[3]}/"))
+        return below or (
+            self.name == "mkdirat" and f"{root}/".startswith(f"{found[2]}/{found[3]}/")
+        )
 
 
 def calls_of_ours(log: Path) -> Iterator[Call]:
@@ -162,7 +174,7 @@ def make_scene(tmp_path: Path, cold: bool) -> Scene:
 
 def part_of(calls: list[Call]) -> list[tuple[Call, str]]:
     faults = [(call, error) for call in calls
-              for error in ERRORS.get(call.name, "").split() + ["EPERM"]]  # fmt: skip
+              for error in [*ERRORS.get(call.name, "").split(), "EPERM"]]  # fmt: skip
     if STEP:
         return faults[PART % STEP :: STEP]
     step = max(len(faults) // AT_A_TIME, 1)

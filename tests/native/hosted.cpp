@@ -1,7 +1,7 @@
 // The engine without Python, for C libraries that no Python here is linked with: a program that
-// remaps itself and a library it opens, works with both, and puts all back; with the name of a store
-// it builds the library's entry there first. Exit status: 0 when all of it was right, else the number
-// of the step that was not.
+// remaps itself and a library it opens, works with both, and puts all back; with the name of a
+// store it builds the library's entry there first. Exit status: 0 when all of it was right, else
+// the number of the step that was not.
 
 #include <dlfcn.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@ struct Mapping {
     u64 start, end, offset, inode;
     u32 dev_major, dev_minor;
     bool readable, writable, executable, shared;
-    Str path;  // as the kernel prints it; valid during the visit only
+    Str path;              // as the kernel prints it; valid during the visit only
     bool escaped = false;  // and with \012 for a newline; see unescape()
 };
 

@@ -247,7 +247,9 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
     }
     for (size_t i = 0; sources.original.touched() && i < count; ++i) {
         const u64 start = from + i * kHugeSize;
-        outcome = modified[i] ? done() : spares.same_content(start, start + kHugeSize);
+        outcome = modified[i]
+                      ? done()
+                      : spares.same_content(sources.original.fd(), start, start + kHugeSize);
         if (outcome.status == Status::modified) outcome = {Status::file_gone, Call::none, 0};
         if (!outcome.ok()) return fail(outcome);
     }
