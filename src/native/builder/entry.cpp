@@ -126,6 +126,10 @@ Trouble Making::find_same(bool *found_one) {
             if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
             continue;
         }
+        if (copied.mode & kLost) {
+            remove_tree(place.objects(), object.data);
+            continue;
+        }
         u64 differs;
         const Trouble problem = compare_copy(layout, source, target, &differs);
         if (!problem.ok()) return problem;
@@ -134,6 +138,7 @@ Trouble Making::find_same(bool *found_one) {
             *found_one = true;
             if (!durable) return prove(target, copied, object.data);
             long result = sys::sync(target);
+            if (failed(result)) mark_lost(target, copied);
             const Descriptor names(open_plain_directory(place.objects(), object.data));
             if (!failed(result)) result = names < 0 ? names : sys::sync(names);
             if (!failed(result)) result = sys::sync(place.objects());
@@ -335,6 +340,7 @@ Trouble promote_entry(const Place &place, const char *name, StoredFile &stored) 
     if (failed(fd)) return problem;
     const Descriptor target(fd);
     long result = sys::sync(target);
+    if (failed(result)) mark_lost(target, file);
     const Str path = str(stored.record().path), base = basename(path);
     Buffer<256> object;
     const size_t front = length("objects/");

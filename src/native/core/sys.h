@@ -36,6 +36,7 @@ enum : int {
     kEinval = 22,
     kEnotty = 25,
     kEfbig = 27,
+    kEnosys = 38,
     kEloop = 40,
 };
 enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
