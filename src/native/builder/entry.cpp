@@ -120,7 +120,7 @@ Trouble Making::find_same(bool *found_one) {
         sys::FileIdentity copied;
         Buffer<256> own;
         own.add(base());
-        const Descriptor target(open_file(directory, own.data, &copied, &outcome));
+        const Descriptor target(open_file(directory, own.data, &copied, &outcome, true));
         if (target < 0) {
             // No such file: a copy under another basename.
             if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
@@ -320,7 +320,7 @@ long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file,
     Outcome outcome;
     const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
     if (directory >= 0) {
-        const int fd = open_file(directory, rest.data, file, &outcome);
+        const int fd = open_file(directory, rest.data, file, &outcome, true);
         if (fd >= 0) return fd;
     }
     if (outcome.status == Status::untrusted)
