@@ -120,10 +120,14 @@ Trouble Making::find_same(bool *found_one) {
         sys::FileIdentity copied;
         Buffer<256> own;
         own.add(base());
-        const Descriptor target(open_file(directory, own.data, &copied, &outcome));
+        const Descriptor target(open_file(directory, own.data, &copied, &outcome, true));
         if (target < 0) {
             // No such file: a copy under another basename.
             if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
+            continue;
+        }
+        if (copied.mode & kLost) {
+            remove_tree(place.objects(), object.data);
             continue;
         }
         u64 differs;
@@ -134,6 +138,7 @@ Trouble Making::find_same(bool *found_one) {
             *found_one = true;
             if (!durable) return prove(target, copied, object.data);
             long result = sys::sync(target);
+            if (failed(result)) mark_lost(target, copied);
             const Descriptor names(open_plain_directory(place.objects(), object.data));
             if (!failed(result)) result = names < 0 ? names : sys::sync(names);
             if (!failed(result)) result = sys::sync(place.objects());
@@ -315,7 +320,7 @@ long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file,
     Outcome outcome;
     const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
     if (directory >= 0) {
-        const int fd = open_file(directory, rest.data, file, &outcome);
+        const int fd = open_file(directory, rest.data, file, &outcome, true);
         if (fd >= 0) return fd;
     }
     if (outcome.status == Status::untrusted)
@@ -335,6 +340,7 @@ Trouble promote_entry(const Place &place, const char *name, StoredFile &stored) 
     if (failed(fd)) return problem;
     const Descriptor target(fd);
     long result = sys::sync(target);
+    if (failed(result)) mark_lost(target, file);
     const Str path = str(stored.record().path), base = basename(path);
     Buffer<256> object;
     const size_t front = length("objects/");

@@ -3,6 +3,7 @@
 #include "build.h"
 #include "copy_window.h"
 #include "trust.h"
+#include "written.h"
 
 namespace pht {
 
@@ -143,6 +144,8 @@ Trouble why_not_mapped(const Place &place, const RecordView &record) {
         problem.text.add_decimal(file.size).add(" bytes instead of ").add_decimal(head.object_size);
         return problem;
     }
+    if (file.mode & kLost)
+        return trouble(Trouble::Kind::refused, "its copy could not be written to disk");
     CopyWindow window(copy);
     const Outcome same = window.expect(0, record.header, head.header_size);
     if (same.status == Status::damaged)

@@ -36,6 +36,7 @@ enum : int {
     kEinval = 22,
     kEnotty = 25,
     kEfbig = 27,
+    kEnosys = 38,
     kEloop = 40,
 };
 enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
@@ -60,6 +61,7 @@ enum : int { kMremapMaymove = 1, kMremapFixed = 2, kMremapDontUnmap = 4 };
 enum : int {
     kOpenReadOnly = 0,
     kOpenNonBlock = 04000,
+    kOpenNoAtime = 01000000,
     kOpenCloexec = 02000000,
     kOpenPath = 010000000,
 #if defined(__aarch64__)
