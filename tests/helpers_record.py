@@ -8,14 +8,14 @@ import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MAGIC, NOTE_MAGIC = b"PHTREC1\n", b"PHTNONE\n"
-_HEAD = struct.Struct("<8sIIIIQQQQIIQ16sQQIIII")
+MAGIC, NOTE_MAGIC = b"PHTREC2\n", b"PHTNONE\n"
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
 _RANGE = struct.Struct("<QQQ")
 BOOT_ID = slice(72, 88)
 CHECKSUM = slice(12, 16)
 
-assert _HEAD.size == 120
+assert _HEAD.size == 144
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Record:
     identity: Identity
     bias: int
     boot_id: bytes  # zero when the copy is known to be on disk
+    made_in: bytes  # the boot in which it was made
+    sample: int  # of an image's: a checksum of parts of the original
     object_size: int
     build_id_at: int
     build_id_size: int
@@ -74,8 +76,8 @@ class Record:
         assert total == len(data)
         assert crc == binascii.crc32(data[_COVERED:])
         identity = Identity(*rest[:8])
-        bias, boot_id, object_size, build_id_at = rest[8:12]
-        build_id_size, header_size, range_count, path_size = rest[12:]
+        bias, boot_id, made_in, sample, object_size, build_id_at = rest[8:14]
+        build_id_size, header_size, range_count, path_size = rest[14:]
         at = _HEAD.size + range_count * _RANGE.size
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
@@ -83,7 +85,7 @@ class Record:
         header = data[at + path_size :]
         assert len(header) == header_size
         return cls(
-            identity, bias, boot_id, object_size, build_id_at, build_id_size, ranges,
+            identity, bias, boot_id, made_in, sample, object_size, build_id_at, build_id_size, ranges,
             os.fsdecode(path), os.fsdecode(origin), header,
         )  # fmt: skip
 
@@ -93,8 +95,9 @@ class Record:
         i = self.identity
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
-            i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.object_size, self.build_id_at,
-            self.build_id_size, len(self.header), len(self.ranges), len(paths),
+            i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.sample,
+            self.object_size, self.build_id_at, self.build_id_size, len(self.header),
+            len(self.ranges), len(paths),
         )  # fmt: skip
         data = bytearray(head + tail)
         sign(data)
@@ -107,6 +110,12 @@ class Record:
 def sign(data: bytearray) -> None:
     """Makes the checksum of a forged record right."""
     data[CHECKSUM] = struct.pack("<I", binascii.crc32(data[_COVERED:]))
+
+
+def boot_id() -> bytes:
+    """The 16 bytes that name this boot; see random(4)."""
+    text = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return bytes.fromhex(text.strip().replace("-", ""))
 
 
 @dataclass(frozen=True)

@@ -513,12 +513,13 @@ def test_start_from_the_store_asks_no_control_group(python, stats_of, tmp_path):
     if any(region["backing"] in ("memfd", "thp", "shm") for region in stats["regions"]):
         pytest.skip("there is no store on disk here")
     trace = tmp_path / "trace"
-    prefix = (strace, "-f", "-e", "trace=openat,flock", "-o", str(trace))
+    prefix = (strace, "-f", "-e", "trace=openat,flock,fcntl", "-o", str(trace))
     python("", env={"XDG_CACHE_HOME": str(tmp_path)}, prefix=prefix)
     text = trace.read_text()
     assert "/proc/self/maps" in text
     assert "cgroup" not in text
     assert "flock" not in text
+    assert "F_OFD_SETLK" not in text
 
 
 def test_limit_that_is_set_is_told_by_doctor(python, group):

@@ -38,6 +38,7 @@ ERRORS = {
     "renameat2": "ENOSPC EDQUOT EACCES EIO",
     "unlinkat": "EACCES EIO",
     "fchmod": "EIO EACCES",
+    "fchmodat": "EIO EACCES",
     "pwrite64": "ENOSPC EDQUOT EIO EINTR",
     "write": "ENOSPC EDQUOT EIO EINTR",
     "ftruncate": "ENOSPC EDQUOT EIO EINTR",
@@ -64,6 +65,7 @@ CHANGING = [
     "renameat2",
     "unlinkat",
     "fchmod",
+    "fchmodat",
     "pwrite64",
     "write",
     "ftruncate",
@@ -255,7 +257,7 @@ def test_what_may_pass_or_is_one_process_s_own_is_tried_again(refusal: int) -> N
     with namespace() as space:
         store = space.shm_store()
         report = store.start(prefix=refuse)
-        assert f"shared memory: {os.strerror(refusal)}" in report.reasons
+        assert f"({errno.errorcode[refusal]})" in report.reasons
         assert store.copies == []
         (note,) = store.records
         assert not store.start().built

@@ -280,7 +280,8 @@ def space() -> Iterator[Namespace]:
 def test_home_that_is_none_ends_in_shared_memory(home: str, tmp_path: Path) -> None:
     with home_of(STRANGER) as place, namespace() as space:
         prefix = (*space.prefix, *as_user(STRANGER), "env", f"--chdir={place}")
-        store = Store(Path(f"/dev/shm/pyhugetext-{STRANGER}"), prefix, "auto")
+        root = Path(f"/dev/shm/pyhugetext-{STRANGER}")
+        store = Store(root, prefix, "auto", space.sees(root))
         for start in range(2):
             report = store.start(HOME=home, PYHUGETEXT_STORE=UNSET)
             assert report.interpreter["backing"] == "shm", report.reasons
@@ -293,7 +294,8 @@ def test_home_that_cannot_be_written_ends_in_shared_memory(space: Namespace) -> 
     prefix = (*space.prefix, *as_user(STRANGER))
     with home_of(0) as home:
         home.chmod(0o755)
-        store = Store(home / ".cache" / "pyhugetext", prefix, "auto")
+        shm = space.sees(f"/dev/shm/pyhugetext-{STRANGER}")
+        store = Store(home / ".cache" / "pyhugetext", prefix, "auto", other=shm)
         for start in range(2):
             report = store.start(HOME=str(home), PYHUGETEXT_STORE=UNSET)
             assert report.interpreter["backing"] == "shm", report.reasons
@@ -308,7 +310,8 @@ def test_home_that_cannot_be_written_ends_in_shared_memory(space: Namespace) -> 
 def test_home_that_is_missing_is_not_made(space: Namespace, tmp_path: Path) -> None:
     """Root could; it may be meant not to exist, or not be mounted yet."""
     home = tmp_path / "missing"
-    store = Store(home / ".cache" / "pyhugetext", space.prefix, "auto")
+    shm = space.sees("/dev/shm/pyhugetext-0")
+    store = Store(home / ".cache" / "pyhugetext", space.prefix, "auto", other=shm)
     for start in range(2):
         report = store.start(HOME=str(home), PYHUGETEXT_STORE=UNSET)
         assert report.interpreter["backing"] == "shm", report.reasons
@@ -324,7 +327,7 @@ def test_home_that_is_missing_is_not_made(space: Namespace, tmp_path: Path) -> N
 def test_store_may_have_any_name(tmp_path: Path, name: str) -> None:
     require_huge_disk(tmp_path)
     (tmp_path / "a").mkdir()
-    store = Store(tmp_path)
+    store = Store(tmp_path, seen=tmp_path / name)
     settings = {"PYHUGETEXT_STORE": f"{tmp_path}/{name}"}
     report = store.start(**settings)
     assert report.interpreter["backing"] == "store", report.reasons

@@ -10,7 +10,7 @@ import pytest
 
 from helpers_copy import copy_into, lay_out, store_at
 from helpers_raw_elf import small_elf
-from helpers_record import Identity, Note, Record
+from helpers_record import Identity, Note, Record, boot_id
 from pyhugetext.store import places, upkeep
 
 RECORD = Record(
@@ -26,6 +26,8 @@ RECORD = Record(
     ),
     bias=0x155000,
     boot_id=bytes(range(1, 17)),
+    made_in=bytes(range(17, 33)),
+    sample=0xFEDCBA9876543210,
     object_size=0x800000,
     build_id_at=0x3A8,
     build_id_size=20,
@@ -37,13 +39,14 @@ RECORD = Record(
 NAME = "fd-2-123456789a-654321-6553f100-75bcd15-6553f101-3ade68b1-155000"
 GOLDEN = bytes.fromhex(
     """
-    504854524543310a2801000066416395fd000000020000009a78563412000000214365000000000000f15365
+    504854524543320a400100005f6d31cefd000000020000009a78563412000000214365000000000000f15365
     0000000001f153650000000015cd5b07b168de3a00501500000000000102030405060708090a0b0c0d0e0f10
-    0000800000000000a8030000000000001400000040000000020000004000000000b00a000000000000002000
-    00000000000020000000000000b04a0000000000000040000000000000004000000000006f626a656374732f
-    3030303130322d3635343332312d3135353030302d302f6c6962736d616c6c2e736f002f6f70742f6c69622f
-    6c6962736d616c6c2e736f00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-    202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
+    1112131415161718191a1b1c1d1e1f201032547698badcfe0000800000000000a80300000000000014000000
+    40000000020000004000000000b00a00000000000000200000000000000020000000000000b04a0000000000
+    000040000000000000004000000000006f626a656374732f3030303130322d3635343332312d313535303030
+    2d302f6c6962736d616c6c2e736f002f6f70742f6c69622f6c6962736d616c6c2e736f000001020304050607
+    08090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f30313233
+    3435363738393a3b3c3d3e3f
     """
 )
 
@@ -62,7 +65,7 @@ def test_record_is_the_bytes_that_were_agreed_upon() -> None:
 
 
 def test_record_is_read_as_agreed_upon(store: places.Store) -> None:
-    Path(store.index, NAME).write_bytes(GOLDEN)
+    Path(store.records, NAME).write_bytes(GOLDEN)
     ((entry,), notes) = upkeep.contents(store)
     assert notes == []
     assert entry.name == NAME
@@ -78,12 +81,12 @@ def test_any_changed_byte_of_a_record_is_noticed(store: places.Store) -> None:
     for at in range(len(GOLDEN)):
         data = bytearray(GOLDEN)
         data[at] ^= 0x10
-        Path(store.index, f"{at}").write_bytes(data)
+        Path(store.records, f"{at}").write_bytes(data)
     for size in range(0, len(GOLDEN), 7):
-        Path(store.index, f"cut-{size}").write_bytes(GOLDEN[:size])
+        Path(store.records, f"cut-{size}").write_bytes(GOLDEN[:size])
     entries, notes = upkeep.contents(store)
     assert notes == []
-    assert len(entries) == len(os.listdir(store.index)) > len(GOLDEN)
+    assert len(entries) == len(os.listdir(store.records)) > len(GOLDEN)
     told = {(entry.state, entry.reason) for entry in entries}
     assert told == {(upkeep.DAMAGED, "its record is not what was written")}
 
@@ -92,7 +95,7 @@ def test_record_that_is_written_says_what_is_on_disk(store: places.Store, tmp_pa
     original = tmp_path / "libsmall.so"
     original.write_bytes(small_elf())
     copy = copy_into(Path(store.root), original)
-    (path,) = Path(store.index).iterdir()
+    (path,) = Path(store.records).iterdir()
     layout = lay_out(original)
     identity = Identity.of(original.stat())
     name = f"{layout.build_id.hex()}-{identity.size:x}-0-0"
@@ -100,6 +103,8 @@ def test_record_that_is_written_says_what_is_on_disk(store: places.Store, tmp_pa
         identity=identity,
         bias=0,
         boot_id=bytes(16),  # pyhugetext warm puts it on disk
+        made_in=boot_id(),
+        sample=0,
         object_size=layout.size,
         build_id_at=layout.build_id_at,
         build_id_size=len(layout.build_id),
@@ -118,7 +123,7 @@ def test_record_that_is_written_says_what_is_on_disk(store: places.Store, tmp_pa
 
 @pytest.mark.parametrize("origin", ["/opt/lib/lib.so", "/with\nline\n\nends/lib.so\n", "/\udcff"])
 def test_note_is_read_as_agreed_upon(store: places.Store, origin: str) -> None:
-    path = Path(store.index, NAME)
+    path = Path(store.records, NAME)
     path.write_bytes(Note(os.uname().release, "it cannot be", origin).pack())
     (entries, (note,)) = upkeep.contents(store)
     assert entries == []

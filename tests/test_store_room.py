@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers_record import NOTE_MAGIC, Note
 from helpers_store import (
     USE_LIBRARY,
     Report,
@@ -176,7 +177,8 @@ def test_programs_that_do_not_fit_together_do_not_build_over_each_other(
     copies = store.copies
     report = with_library(store, shelf[1], **limit)
     assert backing(report) == "none"
-    assert "is taken up by entries in use" in report.reasons + str(report.stats["problems"])
+    (note,) = (record for record in store.records if record.read_bytes().startswith(NOTE_MAGIC))
+    assert "is taken up by entries in use" in Note.read(note).reason
     for _ in range(2):
         for library, expected in ((shelf[0], "store"), (shelf[1], "none")):
             report = with_library(store, library, **limit)

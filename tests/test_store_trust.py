@@ -239,7 +239,8 @@ def test_files_of_users_without_a_name_are_not_nobody_s(tmp_path: Path) -> None:
             os.chown(path, STRANGER, STRANGER)
             path.chmod(0o755 if path.is_dir() else 0o644)
         place.chmod(0o1777)  # of the namespace's root
-        report = Store(Path("/mnt/store"), (*space.prefix, *prefix)).start()
+        root = Path("/mnt/store")
+        report = Store(root, (*space.prefix, *prefix), seen=space.sees(root)).start()
         assert report.stats["problems"] == []
         assert report.mapped_below("/mnt/store") == [], "a stranger's code"
         assert NOT_TRUSTED in report.reasons
@@ -249,7 +250,8 @@ def test_files_of_users_without_a_name_are_not_nobody_s(tmp_path: Path) -> None:
 def test_nobody_makes_no_store(space: Namespace) -> None:
     """It would not be used."""
     prefix = (*space.prefix, *as_user(NOBODY))
-    store = Store(Path(f"/dev/shm/pyhugetext-{NOBODY}"), prefix, "auto", space.sees("/dev/shm"))
+    root = Path(f"/dev/shm/pyhugetext-{NOBODY}")
+    store = Store(root, prefix, "auto", space.sees(root))
     report = store.start(PYHUGETEXT_STORE=UNSET)
     assert report.interpreter["backing"] in ("memfd", "thp"), report.reasons
     assert not report.built

@@ -83,7 +83,7 @@ struct Entry {
         out["size"] = size;
         out["disk"] = disk;
         out["built"] = built;
-        out["used"] = item.used;
+        out["used"] = entry.used;
         out["durable"] = item.durable;
         out["image"] = item.image;
         out["state"] = kStateNames[static_cast<int>(state)];

@@ -151,7 +151,7 @@ long Engine::remap(const PlainRequest &plain, Table::Scope scope) {
     if (!locked.ok()) return kBusy;
     const u64 began = sys::now();
     __atomic_store_n(&filters_, find_filters(), __ATOMIC_RELAXED);
-    __atomic_store_n(&still_, Status::huge, __ATOMIC_RELAXED);
+    stand(Status::huge);
     Request request;
     request.backing = plain.backing;
     request.minimum_text = plain.minimum_text;
@@ -233,7 +233,7 @@ bool Engine::poll(size_t *missing) {
     const u64 filters = read_filters();
     if (filters == kUnknownFilters || filters != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) {
         const Status why = filters == kUnknownFilters ? Status::unreadable : Status::filtered;
-        __atomic_store_n(&still_, why, __ATOMIC_RELAXED);
+        stand(why);
         return false;
     }
     // A thread that imports inside a callback of dl_iterate_phdr must not wait here.
@@ -306,9 +306,9 @@ void Engine::fill(Snapshot *out) {
     out->enabled = enabled_;
     out->machine = machine_;
     out->last = last_.ok() || !started_ ? observed : last_;
-    const Status still = __atomic_load_n(&still_, __ATOMIC_RELAXED);
-    if (still != Status::huge && out->last.ok())
-        out->last = {still, still == Status::unreadable ? Call::open : Call::none, 0};
+    const Status why = still();
+    if (why != Status::huge && out->last.ok())
+        out->last = {why, why == Status::unreadable ? Call::open : Call::none, 0};
     out->elapsed_ns = elapsed_ns_;
     if (!out->reasons.append(reasons_.data(), reasons_.size()))
         out->last = {Status::no_memory, Call::none, 0};

@@ -111,8 +111,10 @@ public:
 private:
     bool watching() const {
         return __atomic_load_n(&enabled_, __ATOMIC_RELAXED) && machine_.ok() &&
-               __atomic_load_n(&still_, __ATOMIC_RELAXED) == Status::huge;
+               still() == Status::huge;
     }
+    Status still() const { return static_cast<Status>(__atomic_load_n(&still_, __ATOMIC_RELAXED)); }
+    void stand(Status why) { __atomic_store_n(&still_, static_cast<u8>(why), __ATOMIC_RELAXED); }
     void see(const struct Visit &visit);
     struct Visit seen(Table *table) const;
     void fill(Snapshot *out);
@@ -138,7 +140,7 @@ private:
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
     u64 filters_ = 0;                             // of the thread that called remap(), then
-    Status still_ = Status::huge;                 // else why poll() stands still
+    u8 still_ = static_cast<u8>(Status::huge);    // else the Status why poll() stands still
     bool started_ = false, enabled_ = false, inward_ = false;
 };
 

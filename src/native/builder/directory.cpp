@@ -76,6 +76,11 @@ long Names::read(int directory) {
     }
 }
 
+long make_plain_directory(int parent, const char *name, u32 mode) {
+    const long made = sys::make_directory_at(parent, name, mode);
+    return failed(made) ? made : sys::change_mode_at(parent, name, mode);
+}
+
 long open_plain_directory(int parent, const char *name) {
     return sys::open_at(parent, name,
                         sys::kOpenReadOnly | sys::kOpenDirectory | sys::kOpenNoFollow);

@@ -34,6 +34,10 @@ bool is_plain(Str name);
 // descriptor or -errno.
 long open_plain_directory(int parent, const char *name);
 
+// Makes a directory with exactly this mode, whatever the umask and a default ACL leave of it: what
+// may not even be searched by its owner could not be opened. 0 or -errno.
+long make_plain_directory(int parent, const char *name, u32 mode);
+
 // What a file, or a directory with all in it, takes on disk; 0 where it is gone.
 u64 disk_bytes(int parent, const char *name);
 

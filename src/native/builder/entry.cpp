@@ -120,7 +120,7 @@ Trouble Making::find_same(bool *found_one) {
         sys::FileIdentity copied;
         Buffer<256> own;
         own.add(base());
-        const Descriptor target(open_file(directory, own.data, &copied, &outcome));
+        const Descriptor target(open_file(directory, own.data, &copied, &outcome, true));
         if (target < 0) {
             // No such file: a copy under another basename.
             if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
@@ -185,18 +185,13 @@ Trouble Making::write_object() {
     Buffer<160> temporary;
     temporary.add_decimal(sys::process_id()).add("-").add(name.data);
     const u32 mode = place.spec().directory_mode();
-    long result = sys::make_directory_at(place.tmp(), temporary.data, mode);
+    long result = make_plain_directory(place.tmp(), temporary.data, mode);
     if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
     {
         const long opened = open_plain_directory(place.tmp(), temporary.data);
         const Written directory(opened);
-        if (directory < 0) {
-            problem = failed_call("open", str("v1/tmp"), opened);
-        } else {
-            result = sys::change_mode(directory, mode);  // whatever the umask
-            problem = failed(result) ? failed_call("fchmod", str("v1/tmp"), result)
-                                     : write_into(directory);
-        }
+        problem =
+            directory < 0 ? failed_call("open", str("v1/tmp"), opened) : write_into(directory);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
         constexpr int kNoFollow = 0x100;
@@ -326,7 +321,7 @@ long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file,
     Outcome outcome;
     const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
     if (directory >= 0) {
-        const int fd = open_file(directory, rest.data, file, &outcome);
+        const int fd = open_file(directory, rest.data, file, &outcome, true);
         if (fd >= 0) return fd;
     }
     if (outcome.status == Status::untrusted)

@@ -33,7 +33,7 @@ public:
 private:
     void tell(const Trouble &problem) { tell("", problem.text.data); }
     void tell(const char *path, const char *reason);
-    bool lock(bool *waited);
+    Trouble lock(bool *waited);
     void note(const Wanted &wanted, const char *reason, bool brief);
     bool fits_here();
     void unfit(const char *reason);
@@ -74,12 +74,11 @@ void Builder::note(const Wanted &wanted, const char *reason, bool brief) {
                    boot_);
 }
 
-bool Builder::lock(bool *waited) {
+Trouble Builder::lock(bool *waited) {
     const bool always = rules_.building == Building::always;
     const Trouble problem = place_.lock(always ? kPatientTries : patience, waited);
     if (*waited && !always) patience = 0;
-    if (!problem.ok()) host_.tell(host_.context, {problem.text.data, problem.text.size});
-    return problem.ok();
+    return problem;
 }
 
 void Builder::unfit(const char *reason) {
@@ -227,9 +226,12 @@ void Builder::build_one(size_t which) {
     // Until what is written counts as taken.
     MemoryTurn turn;
     if (place_.spec().shared_memory) {
-        const u64 bytes = wanted.file.size + kPadding / 8;
-        const Outcome allowed =
-            turn.take_shared(bytes, rules_.shared_memory_limit, used_bytes(place_));
+        // What does not fit into the store at all, make_room() refuses; of the rest it evicts what
+        // lets the new one in.
+        const u64 limit = place_.spec().limit;
+        const u64 bytes = min(wanted.file.size + kPadding / 8, limit);
+        const u64 present = min(used_bytes(place_), limit - bytes);
+        const Outcome allowed = turn.take_shared(bytes, rules_.shared_memory_limit, present);
         if (!allowed.ok()) return tell(wanted.path, kNoRoom);
     }
     Added added;
@@ -246,8 +248,16 @@ End Builder::build() {
         return End::next_store;
     }
     bool waited;
-    // The other process builds it. A second copy in shared memory would be one too many.
-    if (!lock(&waited)) return End::done;
+    problem = lock(&waited);
+    if (problem.kind == Trouble::Kind::busy || problem.kind == Trouble::Kind::interrupted) {
+        // The other process builds it. A second copy in shared memory would be one too many.
+        host_.tell(host_.context, {problem.text.data, problem.text.size});
+        return End::done;
+    }
+    if (!problem.ok()) {
+        tell(problem);
+        return End::next_store;
+    }
     const Held held(place_);
     if (place_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);

@@ -59,14 +59,13 @@ Trouble told(const Outcome &outcome, const char *root) {
 
 // Opens a directory below a trusted one, or makes it; it must be ours. The descriptor, or -1.
 int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
-    long made = -sys::kEexist;
     long fd = open_plain_directory(parent, name);
     if (fd == -sys::kEnoent) {
         if (!make) {
             *out = trouble(Trouble::Kind::gone, str(name), " is not there");
             return -1;
         }
-        made = sys::make_directory_at(parent, name, mode);
+        const long made = make_plain_directory(parent, name, mode);
         if (failed(made) && made != -sys::kEexist) {
             *out = failed_call("mkdir", str(name), made);
             return -1;
@@ -81,14 +80,9 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     }
     const auto directory = static_cast<int>(fd);
     sys::FileIdentity file;
-    long result = sys::identify(directory, &file);
-    if (!failed(result) && made == 0) {
-        // Whatever the umask, and the mode that a default ACL gave.
-        result = sys::change_mode(directory, mode);
-        if (!failed(result)) result = sys::identify(directory, &file);
-    }
+    const long result = sys::identify(directory, &file);
     if (failed(result)) {
-        *out = failed_call("fchmod", str(name), result);
+        *out = failed_call("statx", str(name), result);
     } else if (!trusted_directory(file, false)) {
         *out = trouble(Trouble::Kind::untrusted, str(name),
                        " belongs to somebody else, or is writable by others");

@@ -70,27 +70,19 @@ bool is_first_of_copy(const Index &index, size_t which) {
 
 // Takes together the records of one copy; false where it has to stay.
 bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, Victim *victim) {
-    bool lately = false;
     victim->lost = true;
-    const sys::FileIdentity file = identify_copy(place, victim->path);
-    victim->bytes = file.disk_bytes;
-    // Mapping it sets the access time, once a day (relatime of mount(8)): of the system's store
-    // that is all that other users can leave.
-    victim->used = place.spec().for_everyone ? file.atime : 0;
-    for (const IndexItem &item : index.items())
-        if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(victim->path)))
-            victim->lost = victim->lost && is_lost(index, item);
-    const u64 stays = victim->lost ? kLostStays : kUsedStays;
     for (const IndexItem &item : index.items()) {
         if (item.kind != IndexItem::Kind::record ||
             !equal(str(index.path(item)), str(victim->path)))
             continue;
         if (keep.has(index.name(item))) return false;
-        victim->used = max(victim->used, item.used);
-        // A clock that was ahead makes nothing last.
-        lately = lately || (now >= item.used && now - item.used < stays);
+        victim->lost = victim->lost && is_lost(index, item);
     }
-    lately = lately || (now >= victim->used && now - victim->used < stays);
+    victim->used = last_use(place, index, victim->path);
+    victim->bytes = identify_copy(place, victim->path).disk_bytes;
+    const u64 stays = victim->lost ? kLostStays : kUsedStays;
+    // A clock that was ahead makes nothing last.
+    const bool lately = now >= victim->used && now - victim->used < stays;
     return place.spec().evicts_used || !lately;
 }
 
@@ -133,6 +125,14 @@ Trouble full(u64 mebibytes, const char *before, const char *after) {
 }
 
 }  // namespace
+
+u64 last_use(const Place &place, const Index &index, const char *path) {
+    u64 last = identify_copy(place, path).atime;
+    for (const IndexItem &item : index.items())
+        if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
+            last = max(last, item.used);
+    return last;
+}
 
 u64 used_bytes(const Place &place) {
     Names names;

@@ -33,6 +33,11 @@ long long free_bytes(const sys::FileSystem &system);
 // entries over each other's at every start. The lock must be held.
 Trouble make_room(const Place &place, u64 size, const Keep &keep, Boot &boot);
 
+// When a copy was last used, in seconds since the epoch: what its records say, which only their
+// owner can touch, and its access time, which any process sets that maps it, once a day (relatime
+// of mount(8); where that is turned off, use by other users is not seen).
+u64 last_use(const Place &place, const Index &index, const char *path);
+
 // Removes a copy and its records. Returns the bytes freed.
 u64 drop_copy(const Place &place, const Index &index, const char *path);
 

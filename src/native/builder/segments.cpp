@@ -18,14 +18,15 @@ Elf64_Phdr moved(const Elf64_Phdr &header, u64 offset) {
 }
 
 // All addresses in memory. The virtual one is two's complement: a program's page may begin below 0.
-Elf64_Phdr loaded(const Draft &draft, u32 flags, u64 start, u64 file_end, u64 end, u64 align) {
+Elf64_Phdr loaded(const Draft &draft, u32 flags, u64 start, u64 file_stop, u64 memory_end,
+                  u64 align) {
     Elf64_Phdr out = {};
     out.p_type = PT_LOAD;
     out.p_flags = flags;
     out.p_offset = draft.places.of_memory(start);
     out.p_vaddr = out.p_paddr = start - draft.bias;
-    out.p_filesz = file_end - start;
-    out.p_memsz = end - start;
+    out.p_filesz = file_stop - start;
+    out.p_memsz = memory_end - start;
     out.p_align = align;
     return out;
 }

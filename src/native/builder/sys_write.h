@@ -24,6 +24,11 @@ __attribute__((always_inline)) inline long make_directory_at(int directory, cons
                                                              u32 mode) {
     return raw(nr::mkdirat, directory, reinterpret_cast<long>(name), static_cast<long>(mode));
 }
+// Follows a symbolic link: for what was just made where nobody else can put anything.
+__attribute__((always_inline)) inline long change_mode_at(int directory, const char *name,
+                                                          u32 mode) {
+    return raw(nr::fchmodat, directory, reinterpret_cast<long>(name), static_cast<long>(mode));
+}
 __attribute__((always_inline)) inline long unlink_at(int directory, const char *name) {
     return raw(nr::unlinkat, directory, reinterpret_cast<long>(name), 0);
 }

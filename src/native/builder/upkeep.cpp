@@ -53,6 +53,7 @@ void describe_copy(const Place &place, const char *path, EntryView *out) {
     out->size = file.size;
     out->disk = file.disk_bytes;
     out->built = file.mtime;
+    out->used = max(out->used, file.atime);
 }
 
 void judge_record(const Place &place, const IndexItem &item, EntryView *out) {
@@ -88,7 +89,7 @@ void view(const Place &place, const Index &index, const IndexItem &item, EntryVi
     out->path = index.path(item);
     out->origin = index.text(item.origin);
     out->kernel = index.text(item.kernel);
-    out->built = item.used;
+    out->built = out->used = item.used;
     if (item.kind == IndexItem::Kind::note) {
         out->reason.add(index.text(item.reason));
         judge_note(item, out);
@@ -241,10 +242,7 @@ Trouble Pruning::evict() {
         u64 when = ~0ull;
         for (const IndexItem &item : index.items()) {
             if (item.kind != IndexItem::Kind::record) continue;
-            u64 last = 0;
-            for (const IndexItem &other : index.items())
-                if (equal(str(index.path(other)), str(index.path(item))))
-                    last = max(last, other.used);
+            const u64 last = last_use(place, index, index.path(item));
             if (last >= when) continue;
             when = last;
             oldest = index.path(item);

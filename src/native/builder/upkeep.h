@@ -15,8 +15,8 @@ struct EntryView {
     const char *name = "", *path = "", *origin = "", *kernel = "";
     State state = State::ready;
     Buffer<400> reason;  // empty where there is nothing to say; of a note: why there is no entry
-    u64 size = 0, disk = 0;  // of the copy, bytes
-    u64 built = 0;           // seconds since the epoch
+    u64 size = 0, disk = 0;   // of the copy, bytes
+    u64 built = 0, used = 0;  // seconds since the epoch
 };
 
 struct RemovedView {

@@ -27,7 +27,7 @@ u64 read_filters() {
     const Descriptor fd(sys::open("/proc/thread-self/status"));
     if (fd < 0) return kUnknownFilters;
     // Lines may be long (Groups); of each only the begin matters.
-    char window[512];
+    char window[512] = {};
     Buffer<40> line;
     u64 mode = 0, count = 0;
     bool known = false;

@@ -9,6 +9,9 @@ namespace {
 // Below that it is not worth a mapping more.
 constexpr u64 kWorthwhile = 16 << 20;
 
+// In place of an address that something was moved away from.
+constexpr u64 kWitness = ~0ull;
+
 bool unlimited_addresses() {
     return sys::resource_limit(sys::kLimitAddresses, 0) == sys::kUnlimited;
 }
@@ -55,6 +58,33 @@ void retire(Region &region, u64 from, u64 to) {
         Retired one = {0, start, end - start};
         if (move_away(&one) && !region.retired.push(one)) move_back(&one);
     }
+}
+
+void leave_witness(Region &region, int fd) {
+    // Who asks for an executable looks at /proc/PID/exe.
+    if (region.object.is_main) return;
+    u64 bytes = 0;
+    for (const HugePage &page : region.pages) {
+        if (page.text && !page.ready) return;
+        bytes += page.ready ? kHugeSize : 0;
+    }
+    if (bytes >= kWorthwhile) return;  // retire() leaves more
+    for (const Retired &one : region.retired)
+        if (one.start == kWitness) return;
+    const Piece *last = nullptr;
+    for (const Piece &piece : region.pieces)
+        if (piece.kind == Piece::Kind::text && !piece.filler) last = &piece;
+    if (!last) return;
+    const u64 offset = last->offset + (round_down(last->end - 1, kPageSize) - last->start);
+    const long got =
+        sys::mmap(0, kPageSize, region.text_protection(), sys::kMapPrivate, fd, offset);
+    if (sys::failed(got)) return;
+    const Retired one = {static_cast<u64>(got), kWitness, kPageSize};
+    // Tools take the first mapping under a library's name for where it begins.
+    if (one.address < region.object.low || !region.retired.push(one))
+        discard(one.address, one.length);
+    else
+        sys::madvise(one.address, one.length, sys::kMadvDontDump);
 }
 
 void bring_back(Region &region, u64 from, u64 to) {

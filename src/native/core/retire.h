@@ -17,6 +17,11 @@ namespace pht {
 // cache again. Where it cannot be done, or not without harm, nothing happens.
 void retire(Region &region, u64 from, u64 to);
 
+// Maps the last page of a library's text once more, somewhere behind the library, where the copies
+// just built take all of its text: needrestart(1) and its like look for executable mappings of
+// files that were deleted or replaced. It is a retired text of one page, which nobody runs.
+void leave_witness(Region &region, int fd);
+
 // Moves it back, page table and all: the text was not replaced after all.
 void bring_back(Region &region, u64 from, u64 to);
 

@@ -61,6 +61,7 @@ enum : int { kMremapMaymove = 1, kMremapFixed = 2, kMremapDontUnmap = 4 };
 enum : int {
     kOpenReadOnly = 0,
     kOpenNonBlock = 04000,
+    kOpenNoAtime = 01000000,
     kOpenCloexec = 02000000,
     kOpenPath = 010000000,
 #if defined(__aarch64__)

@@ -21,6 +21,7 @@ enum : long {
     faccessat = __NR_faccessat,
     fadvise64 = __NR_fadvise64,
     fchmod = __NR_fchmod,
+    fchmodat = __NR_fchmodat,
     fcntl = __NR_fcntl,
     fdatasync = __NR_fdatasync,
     fstatfs = __NR_fstatfs,

@@ -409,6 +409,7 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         region.tried[static_cast<int>(backing)] = region.outcome;
         if (region.outcome.ok()) region.backing = backing;
         const bool stored = backing == Backing::store || backing == Backing::shm;
+        if (stored && region.outcome.ok()) leave_witness(region, sources.original.fd());
         region.missing = region.missing || (stored && region.outcome.buildable);
         return region.outcome.ok();
     };

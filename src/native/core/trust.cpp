@@ -138,11 +138,15 @@ int open_directory(int parent, const char *name, Outcome *outcome) {
 
 // Other names of it (hard links) are no danger, owner and mode being the file's own; and perf
 // record links what it saw into ~/.debug.
-int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome) {
+int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome,
+              bool quietly) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
-    const long fd = sys::open_at(
-        parent, name,
-        sys::kOpenReadOnly | sys::kOpenNoFollow | sys::kOpenNonBlock | sys::kOpenCloexec);
+    constexpr int kFlags = int(sys::kOpenReadOnly) | int(sys::kOpenNoFollow) |
+                           int(sys::kOpenNonBlock) | int(sys::kOpenCloexec);
+    long fd = -sys::kEperm;
+    if (quietly) fd = sys::open_at(parent, name, kFlags | int(sys::kOpenNoAtime));
+    // Of another user's file nobody but root may keep the access time.
+    if (fd == -sys::kEperm) fd = sys::open_at(parent, name, kFlags);
     if (failed(fd)) {
         *outcome = refused(Call::open, fd);
         if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);

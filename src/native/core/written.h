@@ -2,8 +2,8 @@
 // I/O error) leaves pages that count as clean; once they are dropped, the copy reads as zeros, and
 // whoever executes it dies. So a copy is used unseen in the first minutes only, while its pages are
 // as they were written; and later by whoever sees that all of it was written back without an error,
-// which the mode of its record tells from then on. The kernel tells of an error once, to whoever asks
-// first: the mode of the copy tells everybody else.
+// which the mode of its record tells from then on. The kernel tells of an error once, to whoever
+// asks first: the mode of the copy tells everybody else.
 #pragma once
 
 #include "status.h"
