@@ -17,24 +17,29 @@ from helpers_store import STRANGER, Namespace, as_user, namespace
 
 SECONDS = float(os.environ.get("TOGGLE_SECONDS", "2"))
 
-# Makes, at argv[1], by turns a directory and links to a file and to a directory of root's, until
-# its input ends.
+# Exchanges whatever appears at argv[1] for a link to a file of root's, or to a directory, by turns
+# and as soon as it can, until its input ends.
 TOGGLE = """
-import contextlib, os, select, sys
-place, file, directory = sys.argv[1:]
+import contextlib, ctypes, os, select, sys
+place, *targets = sys.argv[1:]
 other = place + ".other"
+rename = ctypes.CDLL(None).renameat2
+names = os.fsencode(place), os.fsencode(other)
 print("ready", flush=True)
+turn = 0
 while not select.select([sys.stdin], [], [], 0)[0]:
-    for target in (file, directory):
+    with contextlib.suppress(OSError):
+        os.symlink(targets[turn % 2], other)
+    for _ in range(2000):
+        if rename(-100, names[0], -100, names[1], 2) == 0:  # RENAME_EXCHANGE
+            turn += 1
+            break
+    for name in (place, other):
         with contextlib.suppress(OSError):
-            os.mkdir(place, 0o755)
+            os.unlink(name)
         with contextlib.suppress(OSError):
-            os.symlink(target, other)
-        with contextlib.suppress(OSError):
-            os.rmdir(place)
-            os.rename(other, place)
-        with contextlib.suppress(OSError):
-            os.unlink(place)
+            os.rmdir(name)
+print(turn)
 """
 
 # Opens a store, and makes it, for so many seconds; then says how often, and how often with what.
@@ -92,9 +97,9 @@ def test_link_in_place_of_a_directory_is_never_followed(space: Namespace, step: 
             env=environ, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
-        attacker.communicate("end\n")
+        turns, _ = attacker.communicate("end\n")
     assert (made.returncode, made.stderr) == (0, "")
-    assert [state_of(space.sees(path)) for path in precious] == before, made.stdout
+    assert [state_of(space.sees(path)) for path in precious] == before, (turns, made.stdout)
 
 
 @pytest.mark.parametrize("target", ["directory", "file"])

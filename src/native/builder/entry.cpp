@@ -169,7 +169,7 @@ Trouble Making::write_into(int directory) {
     const long fd =
         sys::create_at(directory, own.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
     if (failed(fd)) return failed_call("open", base(), fd);
-    const Descriptor target(fd);
+    const Written target(fd);
     const Trouble problem = write_copy(layout, source, target);
     if (!problem.ok()) return problem;
     long result = sys::change_mode(target, place.spec().copy_mode());
@@ -188,9 +188,10 @@ Trouble Making::write_object() {
     long result = make_plain_directory(place.tmp(), temporary.data, mode);
     if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
     {
-        const Descriptor directory(open_plain_directory(place.tmp(), temporary.data));
+        const long opened = open_plain_directory(place.tmp(), temporary.data);
+        const Written directory(opened);
         problem =
-            directory < 0 ? failed_call("open", str("v1/tmp"), directory) : write_into(directory);
+            directory < 0 ? failed_call("open", str("v1/tmp"), opened) : write_into(directory);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
         constexpr int kNoFollow = 0x100;

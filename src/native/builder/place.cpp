@@ -140,6 +140,12 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
 
 }  // namespace
 
+Written::Written(long fd) : fd_(hold(fd)) {}
+
+Written::~Written() {
+    let_go(&fd_);
+}
+
 void Place::forget_in_child() {
     ++generation;
     for (int &slot : held) {
@@ -279,7 +285,7 @@ Trouble Place::write_file(int directory, const char *name, const void *data, siz
     if (failed(result)) return failed_call("open", str("v1/tmp"), result);
     const char *call = "write";
     {
-        const Descriptor fd(result);
+        const Written fd(result);
         const auto *at = static_cast<const char *>(data);
         while (size > 0) {
             result = sys::uninterrupted([&] { return sys::write(fd, at, size); });

@@ -87,6 +87,20 @@ private:
     int root_ = -1, version_ = -1, index_ = -1, objects_ = -1, tmp_ = -1, lock_ = -1;
 };
 
+// A descriptor of what is being written: a forked child would keep it, and the disk that it takes,
+// for as long as it lives.
+class Written {
+public:
+    explicit Written(long fd);
+    ~Written();
+    Written(const Written &) = delete;
+    Written &operator=(const Written &) = delete;
+    operator int() const { return fd_; }
+
+private:
+    int fd_;
+};
+
 // A lock that is given back at the end of its scope.
 class Held {
 public:
