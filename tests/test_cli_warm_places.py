@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_file_size_limit_is_told(disk: Cli, modules: dict[str, str], library: Pa
         check=False,
     )
     assert result.returncode == 1
-    assert_one_sentence(result, "File too large")
+    assert_one_sentence(result, "file too large")
     assert list(disk.store.glob("v1/tmp/*")) == []
     assert list(disk.store.glob("v1/objects/*")) == []
 
@@ -109,7 +110,7 @@ def test_read_only_store_is_one_sentence(cli: Cli, mount: Mounts, modules: dict[
     mount.make_read_only(point)
     result = cli("warm", "sample", **modules)
     assert result.returncode == 1
-    assert_one_sentence(result, "Read-only file system")
+    assert_one_sentence(result, "read-only file system")
 
 
 def test_file_system_that_needs_reading_back_is_filled_huge(
@@ -173,10 +174,21 @@ def test_only_root_fills_the_system_store(cli: Cli) -> None:
         assert_one_sentence(result, "only root may write", "/var/cache/pyhugetext")
 
 
-def test_system_store_serves_every_user(
-    system: Cli, modules: dict[str, str], library: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def public_library(library: Path) -> Iterator[Path]:
+    """One that everybody may read: of others there is no copy in the system's store."""
+    with public_directory() as directory:
+        path = Path(shutil.copy(library, directory))
+        path.chmod(0o755)
+        yield path
+
+
+def test_system_store_serves_every_user(system: Cli, public_library: Path, tmp_path: Path) -> None:
     need_for_others()
+    library = public_library
+    (tmp_path / "public").mkdir()
+    make_module(tmp_path / "public", "sample", library)
+    modules = {"PYTHONPATH": str(tmp_path / "public")}
     result = system("warm", "--system", "--json", "sample", **modules)
     if "never gives" in result.stderr:
         pytest.skip("the file system of the temporary directory has no huge pages for files")
@@ -229,7 +241,7 @@ def test_ordinary_user_warms_a_store_of_their_own() -> None:
         directory.chmod(0o500)
         result = cli("warm", PYHUGETEXT_STORE=str(directory / "other"))
         assert result.returncode == 1
-        assert_one_sentence(result, "Permission denied")
+        assert_one_sentence(result, "permission denied")
         # Root does not look into another user's store.
         cli.prefix = ()
         result = cli("warm")

@@ -71,7 +71,8 @@ struct Entry {
           state(view.state),
           size(view.size),
           disk(view.disk),
-          built(view.built) {}
+          built(view.built),
+          used(view.used) {}
 
     py::dict dict() const {
         py::dict out;
@@ -83,7 +84,7 @@ struct Entry {
         out["size"] = size;
         out["disk"] = disk;
         out["built"] = built;
-        out["used"] = entry.used;
+        out["used"] = used;
         out["durable"] = item.durable;
         out["image"] = item.image;
         out["state"] = kStateNames[static_cast<int>(state)];
@@ -95,7 +96,7 @@ struct Entry {
     std::string name, path, origin, kernel, reason;
     IndexItem item;
     State state;
-    u64 size, disk, built;
+    u64 size, disk, built, used;
 };
 
 struct Removed {

@@ -31,6 +31,6 @@ struct StoreApi {
     Trouble (*free_bytes)(int directory, long long *bytes);
 };
 
-extern const StoreApi store_api;
+extern const StoreApi store_api;  // NOLINT(bugprone-dynamic-static-initializers): constants
 
 }  // namespace pht

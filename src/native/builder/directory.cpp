@@ -18,32 +18,44 @@ long identify_name(int parent, const char *name, sys::FileIdentity *file) {
     return sys::identify_at(parent, name, kNoFollow, file);
 }
 
-u64 disk_bytes(int parent, const char *name, int depth) {
-    sys::FileIdentity file;
-    if (failed(identify_name(parent, name, &file))) return 0;
-    if ((file.mode & kTypeMask) != kDirectoryType || depth == 0) return file.disk_bytes;
-    const Descriptor directory(open_plain_directory(parent, name));
+// A directory on the way down.
+struct Level {
+    int fd = -1, parent = -1;
+    const char *name = nullptr;  // below the parent
     Names names;
-    if (directory < 0 || names.read(directory)) return 0;
-    u64 bytes = 0;
-    for (const char *below; names.next(&below);) bytes += disk_bytes(directory, below, depth - 1);
-    return bytes;
-}
+};
 
-long remove_tree(int parent, const char *name, int depth) {
-    long result = sys::unlink_at(parent, name);
-    if (result == 0 || result == -sys::kEnoent) return 0;
-    // Linux answers EISDIR for a directory; POSIX would have EPERM.
-    if (result != -sys::kEisdir && result != -sys::kEperm) return result;
-    const Descriptor directory(open_plain_directory(parent, name));
-    if (directory < 0) return directory == -sys::kEnotdir ? result : directory;
-    if (depth == 0) return -sys::kEloop;
-    Names names;
-    if (const long error = names.read(directory)) return error;
-    for (const char *below; names.next(&below);)
-        if (const long error = remove_tree(directory, below, depth - 1)) return error;
-    result = sys::remove_directory_at(parent, name);
-    return result == -sys::kEnoent ? 0 : result;
+// Takes a file, or a directory with all below it, the deepest first. take(parent, name) returns 0,
+// 1 for a directory that is to be entered, or -errno, which ends the walk; leave(parent, name) is
+// called for each directory behind what is in it, and returns likewise.
+template <class Take, class Leave> long walk(int parent, const char *name, Take take, Leave leave) {
+    Level levels[kDeepest];
+    int depth = 0;
+    long result = 0;
+    for (;;) {
+        result = take(parent, name);
+        if (failed(result)) break;
+        if (result == 1) {
+            result = depth == kDeepest ? -sys::kEloop : open_plain_directory(parent, name);
+            if (failed(result)) break;
+            Level &level = levels[depth++];
+            level.fd = static_cast<int>(result);
+            level.parent = parent;
+            level.name = name;
+            result = level.names.read(level.fd);
+            if (failed(result)) break;
+        }
+        while (depth > 0 && !levels[depth - 1].names.next(&name)) {
+            Level &level = levels[--depth];
+            sys::close(level.fd);
+            result = leave(level.parent, level.name);
+            if (failed(result)) break;
+        }
+        if (depth == 0 || failed(result)) break;
+        parent = levels[depth - 1].fd;
+    }
+    while (depth > 0) sys::close(levels[--depth].fd);
+    return failed(result) ? result : 0;
 }
 
 }  // namespace
@@ -87,11 +99,36 @@ long open_plain_directory(int parent, const char *name) {
 }
 
 u64 disk_bytes(int parent, const char *name) {
-    return disk_bytes(parent, name, kDeepest);
+    u64 bytes = 0;
+    walk(
+        parent, name,
+        [&](int at, const char *target) -> long {
+            sys::FileIdentity file;
+            if (failed(identify_name(at, target, &file))) return 0;
+            if ((file.mode & kTypeMask) == kDirectoryType) return 1;
+            bytes += file.disk_bytes;
+            return 0;
+        },
+        [](int, const char *) { return 0l; });
+    return bytes;
 }
 
 long remove_tree(int parent, const char *name) {
-    return remove_tree(parent, name, kDeepest);
+    return walk(
+        parent, name,
+        [](int at, const char *target) -> long {
+            const long result = sys::unlink_at(at, target);
+            if (result == -sys::kEnoent) return 0;
+            if (result != -sys::kEisdir && result != -sys::kEperm) return result;
+            // Linux answers EISDIR for a directory; POSIX would have EPERM.
+            sys::FileIdentity file;
+            const bool known = !failed(identify_name(at, target, &file));
+            return known && (file.mode & kTypeMask) == kDirectoryType ? 1 : result;
+        },
+        [](int at, const char *target) -> long {
+            const long result = sys::remove_directory_at(at, target);
+            return result == -sys::kEnoent ? 0 : result;
+        });
 }
 
 }  // namespace pht

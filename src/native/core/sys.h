@@ -300,7 +300,7 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
         Time atime, btime, ctime, mtime;
         u32 rdev_major, rdev_minor, dev_major, dev_minor;
         u64 spare[14];
-    } info;
+    } info = {};
     static_assert(sizeof(Statx) == 256);
     constexpr long kBasicStats = 0x7ff;
     const long result = raw(nr::statx, fd, reinterpret_cast<long>(path), flags, kBasicStats,

@@ -4,17 +4,13 @@
 
 #include <asm/unistd.h>
 
-#ifndef __NR_openat2
-#define __NR_openat2 437
-#endif
-
-#ifndef __NR_cachestat
-#define __NR_cachestat 451
-#endif
-
 namespace pht::sys::nr {
 enum : long {
+#ifdef __NR_cachestat
     cachestat = __NR_cachestat,
+#else
+    cachestat = 451,
+#endif
     clock_gettime = __NR_clock_gettime,
     close = __NR_close,
     exit = __NR_exit,
@@ -42,7 +38,11 @@ enum : long {
     munmap = __NR_munmap,
     nanosleep = __NR_nanosleep,
     openat = __NR_openat,
+#ifdef __NR_openat2
     openat2 = __NR_openat2,
+#else
+    openat2 = 437,
+#endif
     prctl = __NR_prctl,
     pread64 = __NR_pread64,
     prlimit64 = __NR_prlimit64,
