@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cli_tools import Cli, assert_one_sentence, need_root, need_tool, public_directory
+from cli_tools import Cli, need_root, need_tool, public_directory
 from helpers_store import Namespace, Store, make_library, namespace, require_huge_disk
 
 ANSWER = {3: 3 * 7 * 3 + 69, 5: 3 * 7 * 5 + 69}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import stat
@@ -132,7 +131,7 @@ def test_writer_that_waited_for_a_store_that_is_no_more_writes_to_the_new_one(
                 with pytest.raises(subprocess.TimeoutExpired):
                     child.wait(1)
                 assert writing.is_dir(), "two writers: the other's work was swept"
-    out, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (0, "")
     if then != "cleared":
         assert list((old / "v1" / "index").iterdir()) == []
