@@ -95,9 +95,8 @@ class Call:
             return False
         below = f"{found[2]}/".startswith(f"{root}/")
         # A step of the way to the store, made when it was not there.
-        return below or (
-            self.name == "mkdirat" and f"{root}/".startswith(f"{found[2]}/{found[3]}/")
-        )
+        makes = self.name in ("mkdirat", "fchmodat")
+        return below or (makes and f"{root}/".startswith(f"{found[2]}/{found[3]}/"))
 
 
 def calls_of_ours(log: Path) -> Iterator[Call]:
