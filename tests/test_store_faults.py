@@ -58,7 +58,7 @@ ERRORS = {
 # 1 lets each call fail in each way, which takes an hour; without, a part is taken, each day another.
 STEP = int(os.environ.get("STEP", "0"))
 PART = int(os.environ.get("PART", str(time.time_ns() // 86_400_000_000_000)))
-AT_A_TIME = 14
+AT_A_TIME = 10
 MARK = "\nimport os; os.getppid()\n"  # the end of what is looked at
 CHANGING = [
     "mkdirat",
@@ -164,9 +164,18 @@ class Scene:
             assert not last, ("an entry is there, and was built again", told)
 
 
-def make_scene(tmp_path: Path, cold: bool) -> Scene:
-    require_huge_disk(tmp_path)
-    store = Store(tmp_path / "store")
+@pytest.fixture(params=["cold", "warm", "shm"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """A start and an import that find nothing built, or all; on disk, or nothing in memory."""
+    if request.param != "shm":
+        require_huge_disk(tmp_path)
+        yield make_scene(Store(tmp_path / "store"), tmp_path, request.param == "cold")
+        return
+    with namespace() as space:
+        yield make_scene(space.shm_store(), tmp_path, True)
+
+
+def make_scene(store: Store, tmp_path: Path, cold: bool) -> Scene:
     if not shutil.which("strace") or store.run("pass", prefix=("strace", "-o", "/dev/null")).stderr:
         pytest.skip("strace is not installed, or may not trace here")
     code = f"import sys; sys.path.insert(0, {modules()!r})\nimport hostbig; del sys.path[0]{MARK}"
@@ -182,12 +191,9 @@ def part_of(calls: list[Call]) -> list[tuple[Call, str]]:
     return faults[PART % step :: step]
 
 
-@pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
-def test_program_does_not_notice_a_failing_call_of_ours(tmp_path: Path, cold: bool) -> None:
-    """Of a start and of an import that find nothing built, or all."""
-    scene = make_scene(tmp_path, cold)
+def test_program_does_not_notice_a_failing_call_of_ours(scene: Scene) -> None:
     calls = scene.calls()
-    assert len(calls) > (300 if cold else 100)
+    assert len(calls) > (300 if scene.cold else 100)
     faults = part_of(calls)
     missed, noticed = 0, []
     for call, error in faults:
@@ -215,7 +221,8 @@ def test_program_does_not_notice_a_failing_call_of_ours(tmp_path: Path, cold: bo
 @pytest.mark.parametrize("how", ["KILL", "TERM"])
 def test_builder_may_end_at_any_call(tmp_path: Path, how: str) -> None:
     """By a signal that the program does nothing about."""
-    scene = make_scene(tmp_path, True)
+    require_huge_disk(tmp_path)
+    scene = make_scene(Store(tmp_path / "store"), tmp_path, True)
     calls = scene.calls()
     step = STEP or max(len(calls) // AT_A_TIME, 1)
     for call in calls[PART % step :: step]:
