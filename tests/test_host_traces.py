@@ -39,7 +39,7 @@ def changed_paths(log: Path, cwd: Path) -> set[str]:
         for place, name in re.findall(r'(?:\d+|AT_FDCWD)<([^>]*)>|"((?:[^"\\]|\\.)*)"', rest):
             if place:
                 directory = place
-                if call in WRITES or call.startswith("f"):
+                if call in WRITES or (call.startswith("f") and not call.endswith("at")):
                     found.add(place)
             elif call not in WRITES:
                 found.add(str(Path(directory, name)))

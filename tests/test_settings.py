@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import PREFIX, big_source, clean_environment
+from conftest import PREFIX, Run, big_source, clean_environment
 from helpers_harm import extension_compiler, installed_files, site_packages
 from pyhugetext._settings import NO_LIMIT, VARIABLES, Settings, parse_size
 
@@ -366,3 +366,15 @@ def test_program_with_more_rights_than_its_caller_ignores_the_settings(secure_py
     assert (asked.returncode, asked.stderr) == (0, "")
     stats = json.loads(asked.stdout.splitlines()[-1])
     assert (stats["active"], stats["backing"]) == (usual["active"], usual["backing"])
+
+
+def test_settings_without_memory_are_the_defaults(python: Run) -> None:
+    code = """
+    import resource
+    from pyhugetext import _boot
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    settings = _boot.settings([b"PYHUGETEXT_STORE=/tmp/x"])
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(settings["store"], settings["shm_store"], settings["off"])
+    """
+    assert python(code, env={"PYHUGETEXT": "0"}).stdout == "None None False\n"

@@ -19,6 +19,20 @@ __attribute__((always_inline)) inline long raw(long number, long a = 0, long b =
     return x0;
 }
 
+// Whether valgrind runs this program: it takes this sequence, which changes nothing, for a question
+// (RUNNING_ON_VALGRIND of its valgrind.h).
+inline bool under_valgrind() {
+    const unsigned long question[6] = {0x1001, 0, 0, 0, 0, 0};
+    register unsigned long x3 asm("x3") = 0;
+    register const unsigned long *x4 asm("x4") = question;
+    asm volatile("ror x12, x12, #3\n ror x12, x12, #13\n ror x12, x12, #51\n ror x12, x12, #61\n"
+                 "orr x10, x10, x10"
+                 : "+r"(x3)
+                 : "r"(x4)
+                 : "cc", "memory", "x12");
+    return x3 != 0;
+}
+
 // Makes freshly copied instructions visible to instruction fetch: clean the data cache and
 // invalidate the instruction cache to the point of unification (Arm ARM, B2.4.4). The kernel
 // does the same when it first maps a new page executable; doing it here costs little and does not

@@ -16,6 +16,19 @@ __attribute__((always_inline)) inline long raw(long number, long a = 0, long b =
     return result;
 }
 
+// Whether valgrind runs this program: it takes this sequence, which changes nothing, for a question
+// (RUNNING_ON_VALGRIND of its valgrind.h).
+inline bool under_valgrind() {
+    const unsigned long question[6] = {0x1001, 0, 0, 0, 0, 0};
+    unsigned long answer = 0;
+    asm volatile("rolq $3, %%rdi\n rolq $13, %%rdi\n rolq $61, %%rdi\n rolq $51, %%rdi\n"
+                 "xchgq %%rbx, %%rbx"
+                 : "+d"(answer)
+                 : "a"(question)
+                 : "cc", "memory");
+    return answer != 0;
+}
+
 // x86 keeps instruction fetch coherent with stores: nothing to do.
 inline void sync_instructions(unsigned long, unsigned long) {}
 
