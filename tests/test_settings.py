@@ -74,7 +74,7 @@ def test_any_other_text_is_no_size(text):
 def test_no_value_of_any_variable_raises(environ):
     found = Settings(environ)
     assert all(isinstance(problem, str) for problem in found.problems)
-    assert len(found.request()) == 8
+    assert len(found.request()) == 11
 
 
 # --- every variable, good and malformed ---
@@ -222,29 +222,23 @@ def test_nothing_of_ours_is_loaded_where_it_is_off(python, value):
 PLACES = ("/", "//a//", "/a b/ü", "relative", "", "/" + "x" * 4090, "/" + "x" * 5000)
 
 
-def test_start_up_asks_for_what_the_settings_default_to(python):
-    """The hook asks without Python; Settings is what stats() and remap() go by."""
+def test_default_stores_are_in_the_cache_or_the_home(python):
     code = """
         import os, sys
-        from pyhugetext import _boot, _settings
+        from pyhugetext import _settings
         for home in sys.argv[1:]:
             for cache in (None, *sys.argv[1:]):
-                os.environ["HOME"] = home
-                if cache is None:
-                    os.environ.pop("XDG_CACHE_HOME", None)
-                else:
-                    os.environ["XDG_CACHE_HOME"] = cache
-                defaults = _boot.default_request()
-                assert _settings.Settings(os.environ).request() == defaults, (home, cache)
+                environ = {"HOME": home, **({} if cache is None else {"XDG_CACHE_HOME": cache})}
+                found = _settings.Settings(environ)
                 place = cache if (cache or "")[:1] == "/" and len(cache) < 4000 else None
                 below = "pyhugetext" if place else ".cache/pyhugetext"
                 place = place or (home if home[:1] == "/" and len(home) < 4000 else None)
-                roots = [b"/var/cache/pyhugetext"]
-                if place:
-                    roots.append(os.fsencode(place.rstrip("/") + "/" + below))
-                assert defaults[-2] == b"".join(root + b"\\0" for root in roots), (home, cache)
-        assert defaults[:4] == (7, 256 << 10, 64 << 20, _settings.BUILDING["auto"])
-        assert defaults[-1] == b"/dev/shm/pyhugetext-%d\\0" % os.geteuid()
+                store = place.rstrip("/") + "/" + below if place else None
+                assert found.store == store, (home, cache)
+        assert found.shm_store == f"/dev/shm/pyhugetext-{os.geteuid()}"
+        request = _settings.Settings({}).request()
+        assert request[:4] == (7, 256 << 10, 64 << 20, _settings.BUILDING["auto"])
+        assert request[-3:] == (4 << 30, 512 << 20, 512 << 20)
     """
     python(code, *PLACES, env={"PYHUGETEXT": "0"})
 

@@ -88,6 +88,19 @@ def parse(lines: Iterable[str]) -> Iterator[Mapping]:
         yield _mapping(head, sizes, flags)
 
 
+def _unescape(path: str, inode: int) -> str:
+    """The name of a mapped file. The kernel writes a newline in it as \\012, and nothing else so; a
+    name that holds these four characters itself looks the same."""
+    if "\\012" not in path:
+        return path
+    try:
+        if os.lstat(path).st_ino == inode:
+            return path
+    except OSError:
+        pass
+    return path.replace("\\012", "\n")
+
+
 def _mapping(head: str, sizes: dict[str, int], flags: str) -> Mapping:
     span, permissions, offset, device, rest = head.split(" ", 4)
     start, _, end = span.partition("-")
@@ -98,9 +111,7 @@ def _mapping(head: str, sizes: dict[str, int], flags: str) -> Mapping:
         permissions,
         int(offset, 16),
         int(inode),
-        # The kernel writes a newline in a name so, and nothing else: a name that holds these four
-        # characters itself looks the same, and is the rarer.
-        path.lstrip(" ").rstrip("\n").replace("\\012", "\n"),
+        _unescape(path.lstrip(" ").rstrip("\n"), int(inode)),
         sizes[_RESIDENT],
         sizes[_HUGE],
         sizes[_PRIVATE],

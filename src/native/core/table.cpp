@@ -199,6 +199,17 @@ bool is_our_name(const Mapping &mapping) {
     return false;
 }
 
+// Whether a file has that name that the kernel knows by the same number: a name may really hold
+// what stands for a newline in maps.
+bool is_name_of(const char *path, const Mapping &mapping) {
+    bool doubtful = false;
+    for (const char *at = path; *at && !doubtful; ++at)
+        doubtful = starts_with(str(at), str("\\012"));
+    sys::FileIdentity file;
+    return !doubtful ||
+           (!sys::failed(sys::identify_path(path, &file)) && file.inode == mapping.inode);
+}
+
 // Keeps a mapping that is near a region, for planning it. False when memory ran out.
 bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     const Object &object = region.object;
@@ -207,9 +218,10 @@ bool keep(Region &region, const Mapping &mapping, Array<PlainMapping> *kept) {
     // read before.
     if (inside && mapping.inode && region.path.empty() && mapping.path.size) {
         Array<char> &path = region.path;
-        if (!path.append(mapping.path.data, mapping.path.size)) return false;
-        if (mapping.escaped && !path.resize(unescape(path.data(), path.size()))) return false;
-        if (!path.push('\0')) return false;
+        if (!path.append(mapping.path.data, mapping.path.size) || !path.push('\0')) return false;
+        if (mapping.escaped && !is_name_of(path.data(), mapping) &&
+            !path.resize(unescape(path.data(), path.size())))
+            return false;
     }
     if (!kept->empty() && (*kept)[kept->size() - 1].start >= mapping.start) return true;
     return kept->push({mapping.start, mapping.end, mapping.offset, mapping.inode, mapping.dev_major,

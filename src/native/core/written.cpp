@@ -26,6 +26,12 @@ bool tells_nothing(long result) {
     return false;
 }
 
+// Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
+bool is_stacked(int fd) {
+    sys::FileSystem system;
+    return failed(sys::file_system_of(fd, &system)) || system.type == sys::kOverlayFs;
+}
+
 }  // namespace
 
 void mark_lost(int copy, const sys::FileIdentity &file) {
@@ -51,7 +57,8 @@ Outcome check_written(int index, const char *name, int copy) {
         return bad_entry(Status::damaged);
     }
     sys::CachedPages pages;
-    const bool counted = !failed(sys::count_cached(copy, &pages));
+    bool counted = !failed(sys::count_cached(copy, &pages));
+    if (counted && pages.cached == 0) counted = !is_stacked(copy);
     const u64 cached = pages.cached * kPageSize;
     // Every page that was ever written is still cached and on disk: then none was dropped and read
     // again, and there would have been an error.
