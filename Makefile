@@ -137,7 +137,8 @@ FUZZ ?= build/fuzz
 FUZZ_FLAGS := -std=c++20 -O2 -g -fno-sanitize-recover=undefined -fno-exceptions -fno-rtti \
     -Isrc/native/core -Isrc/native/builder -include tests/fuzz/shim.h
 # The checks are no part of what is to be covered.
-FUZZED := $(wildcard src/native/builder/*.cpp) src/native/core/object.cpp src/native/core/plan.cpp
+FUZZED := $(patsubst %,src/native/builder/%.cpp,elf_file layout places sections segments) \
+    src/native/core/object.cpp src/native/core/plan.cpp
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ and its run-time libraries:\
 	 install them (Debian: apt-get install clang libclang-rt-14-dev)." >&2; exit 1; }
@@ -145,7 +146,7 @@ fuzz:
 	clang++ $(FUZZ_FLAGS) -fsanitize=address,undefined -c -o $(FUZZ)/layout.o tests/fuzz/layout.cpp
 	clang++ $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $(FUZZ)/layout $(FUZZ)/layout.o \
 	    -fsanitize-coverage-ignorelist=tests/fuzz/ignored.txt tests/fuzz/memory.cpp $(FUZZED)
-	PYTHONPATH=src $(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
+	$(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
 	$(FUZZ)/layout -runs=$(RUNS) -max_len=16384 -timeout=60 -entropic=0 -artifact_prefix=$(FUZZ)/ \
 	    $(FUZZ)/corpus $(FUZZ)/seeds
 

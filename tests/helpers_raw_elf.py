@@ -6,8 +6,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from helpers_copy import Layout
+if TYPE_CHECKING:
+    from helpers_copy import Layout
 
 HUGE = 2 << 20
 PAGE = 4096

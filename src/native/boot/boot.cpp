@@ -163,7 +163,8 @@ PyObject *texts_of(pht::Str list) {
 
 PyObject *describe_settings(const pht::Settings &settings) {
     const pht::Str stores = settings.stores();
-    const size_t system = stores.size ? pht::length(stores.data) + 1 : 0;  // 0: out of memory
+    // Empty where there was no memory.
+    const size_t system = stores.size ? pht::length(stores.data) + 1 : 0;
     const bool own = stores.size > system;
     PyObject *include = texts_of(settings.include()), *exclude = texts_of(settings.exclude());
     PyObject *store = text_or_none(own ? pht::str(stores.data + system) : pht::Str{});

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from pyhugetext import _native
+if TYPE_CHECKING:
+    from pyhugetext import _native
+else:
+
+    class _Later:
+        """The native part. Commands say what they do where there is none, too."""
+
+        def __getattr__(self, name):
+            from pyhugetext import _native
+
+            return getattr(_native, name)
+
+    _native = _Later()
 
 VERSION = "v1"
 
