@@ -218,6 +218,18 @@ def test_program_does_not_notice_a_failing_call_of_ours(scene: Scene) -> None:
     assert missed <= len(faults) / 4
 
 
+def test_store_is_not_made_without_memory(tmp_path: Path) -> None:
+    """One of the few calls whose failure did end a program."""
+    require_huge_disk(tmp_path)
+    scene = make_scene(Store(tmp_path / "store"), tmp_path, True)
+    calls = scene.calls()
+    made = next(i for i, call in enumerate(calls) if call.name == "mkdirat")
+    last = max(i for i, call in enumerate(calls[:made]) if call.name == "mmap")
+    prefix = scene.inject(calls[last], "error=ENOMEM")
+    scene.store.start(scene.code, prefix=prefix, PYTHONHASHSEED="0")
+    scene.recovers(calls[last])
+
+
 @pytest.mark.parametrize("how", ["KILL", "TERM"])
 def test_builder_may_end_at_any_call(tmp_path: Path, how: str) -> None:
     """By a signal that the program does nothing about."""

@@ -22,9 +22,10 @@ public:
     Path(const Path &) = delete;
     Path &operator=(const Path &) = delete;
     bool ok() const { return size_ > 0 && text_[0] == '/'; }
-    const char *text() const { return text_; }
+    const char *text() const { return size_ ? text_ : ""; }
     size_t size() const { return size_; }
     void cut(size_t size) {
+        if (size > size_ || !text_) return;  // out of memory there is nothing to cut
         text_[size] = 0;
         size_ = size;
     }

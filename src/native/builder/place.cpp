@@ -98,7 +98,9 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
 int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {
-        *out = trouble(Trouble::Kind::untrusted, str(spec.root), " is no absolute path");
+        *out = spec.root[0] == '/' && length(spec.root) < kPathLimit
+                   ? failed_call("mmap", -sys::kEnomem)
+                   : trouble(Trouble::Kind::untrusted, str(spec.root), " is no absolute path");
         return -1;
     }
     sys::FileIdentity file;
@@ -129,6 +131,11 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         if (end == at) break;
         Path step(spec.root + at - 1);  // with a slash in front
         step.cut(end - at + 1);
+        if (!step.ok()) {
+            *out = failed_call("mmap", -sys::kEnomem);
+            sys::close(fd);
+            return -1;
+        }
         const u32 mode = end < whole ? (spec.for_everyone ? 0755u : 0700u) : spec.directory_mode();
         const int next = enter(fd, step.text() + 1, true, mode, out);
         sys::close(fd);
@@ -328,6 +335,7 @@ Trouble Place::remove_all() const {
     if (!root.ok()) return {};
     Path parent(spec_.root);
     parent.cut(root.parent());
+    if (!parent.ok()) return {};
     Outcome outcome;
     const Descriptor above(open_root(parent.text(), &outcome, true));
     // Something else may be in it, or the directory above not ours.
