@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_record import NOTE_MAGIC, Note
+from helpers_record import NOTE_MAGIC, Note, Record
 from helpers_store import (
     USE_LIBRARY,
     Report,
@@ -41,8 +41,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def age(record: Path, days: float) -> None:
+    """Makes the last use of an entry so long ago: its record tells, and its copy's access time."""
     then = time.time() - days * 86400
     os.utime(record, (then, then))
+    copy = record.parents[1] / Record.read(record).path
+    os.utime(copy, (then, copy.stat().st_mtime))
 
 
 def used(store: Store) -> int:

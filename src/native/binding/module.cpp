@@ -324,10 +324,10 @@ template <size_t N> py::tuple names(const char *const (&list)[N]) {
     return out;
 }
 
-py::tuple texts(const char *pht::StatusText::*part) {
+py::list texts(const char *pht::StatusText::*part) {
     py::list out;
     for (const pht::StatusText &text : pht::kStatusTexts) out.append(text.*part);
-    return py::tuple(out);
+    return out;
 }
 
 }  // namespace
@@ -338,8 +338,8 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     engine();
     module.doc() = "Binding of pyhugetext's engine; private.";
     module.attr("BACKINGS") = names(pht::kBackingNames);
-    module.attr("STATUSES") = texts(&pht::StatusText::name);
-    module.attr("SENTENCES") = texts(&pht::StatusText::sentence);
+    module.attr("STATUSES") = py::tuple(texts(&pht::StatusText::name));
+    module.attr("SENTENCES") = py::tuple(texts(&pht::StatusText::sentence));
     module.attr("BUSY") = pht::kBusy;
     module.attr("CALLS") = names(pht::kCallNames);
     module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),

@@ -109,7 +109,7 @@ u64 disk_bytes(int parent, const char *name) {
             bytes += file.disk_bytes;
             return 0;
         },
-        [](int, const char *) { return 0l; });
+        [](int, const char *) -> long { return 0; });
     return bytes;
 }
 

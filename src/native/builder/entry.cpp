@@ -89,7 +89,7 @@ struct Making {
         out.add(name.data).add("-").add_decimal(static_cast<u64>(number));
         return out;
     }
-    void found(int number) {
+    void found(int number) const {
         added->path.size = 0;
         added->path.add("objects/").add(numbered(number).data).add("/").add(base());
     }

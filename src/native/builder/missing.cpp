@@ -336,7 +336,7 @@ bool WantedList::all_done() const {
 bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
     const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
-    if (ceiling != sys::kUnlimited && ceiling < kSmallFiles) {
+    if (ceiling < kSmallFiles) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for a store");
         host.tell(host.context, {text.data, text.size});

@@ -234,7 +234,7 @@ bool Place::is_still_there() const {
 Trouble Place::lock(unsigned tries, bool *waited, bool sweep) {
     *waited = false;
     for (int i = 0; i < kReopenings; ++i) {
-        int fd;
+        int fd = -1;
         Trouble problem = open_lock(&fd);
         if (!problem.ok()) return problem;
         lock_ = hold(fd);

@@ -223,7 +223,7 @@ bool is_image_record_of(const Record &head, int original, const sys::FileIdentit
 
 u64 sample_of(int fd, u64 size) {
     constexpr u64 kPieces = 64, kMix = 0x9e3779b97f4a7c15ull;
-    u64 words[256];
+    u64 words[256] = {};
     u64 sum = size;
     for (u64 i = 0; i < kPieces; ++i) {
         const u64 last = size > sizeof words ? size - sizeof words : 0;

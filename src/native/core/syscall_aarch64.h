@@ -25,11 +25,12 @@ inline bool under_valgrind() {
     const unsigned long question[6] = {0x1001, 0, 0, 0, 0, 0};
     register unsigned long x3 asm("x3") = 0;
     register const unsigned long *x4 asm("x4") = question;
-    asm volatile("ror x12, x12, #3\n ror x12, x12, #13\n ror x12, x12, #51\n ror x12, x12, #61\n"
-                 "orr x10, x10, x10"
-                 : "+r"(x3)
-                 : "r"(x4)
-                 : "cc", "memory", "x12");
+    asm volatile(
+        "ror x12, x12, #3\n ror x12, x12, #13\n ror x12, x12, #51\n ror x12, x12, #61\n"
+        "orr x10, x10, x10"
+        : "+r"(x3)
+        : "r"(x4)
+        : "cc", "memory", "x12");
     return x3 != 0;
 }
 

@@ -21,11 +21,12 @@ __attribute__((always_inline)) inline long raw(long number, long a = 0, long b =
 inline bool under_valgrind() {
     const unsigned long question[6] = {0x1001, 0, 0, 0, 0, 0};
     unsigned long answer = 0;
-    asm volatile("rolq $3, %%rdi\n rolq $13, %%rdi\n rolq $61, %%rdi\n rolq $51, %%rdi\n"
-                 "xchgq %%rbx, %%rbx"
-                 : "+d"(answer)
-                 : "a"(question)
-                 : "cc", "memory");
+    asm volatile(
+        "rolq $3, %%rdi\n rolq $13, %%rdi\n rolq $61, %%rdi\n rolq $51, %%rdi\n"
+        "xchgq %%rbx, %%rbx"
+        : "+d"(answer)
+        : "a"(question)
+        : "cc", "memory");
     return answer != 0;
 }
 

@@ -169,8 +169,8 @@ Settings::Settings(const char *const *environment) {
         }
         append(&problems_, kNul);
     }
-    append(&stores_, str(kSystemStore));
-    append(&stores_, kNul);
+    // Without it what comes next would be taken for the system's store.
+    if (!append(&stores_, str(kSystemStore)) || !append(&stores_, kNul)) return;
     if (!secure) add_default_stores(environment);
 }
 

@@ -63,7 +63,7 @@ private:
                 const char *allowed);
     void read_size(Str name, Str value, u64 *out);
     void read_store(Str value);
-    void split(Str value, MappedArray<char> *out);
+    static void split(Str value, MappedArray<char> *out);
     void add_default_stores(const char *const *environment);
     void complain(Str name, Str value, const char *rest);
 
