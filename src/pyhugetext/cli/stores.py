@@ -32,6 +32,8 @@ class Place(NamedTuple):
 
 def settings() -> Settings:
     """The environment's settings. Failure where one that decides about the store is malformed."""
+    from pyhugetext import _native  # noqa: F401  without it nobody reads the environment
+
     found = _settings.current()
     for problem in found.problems:
         if problem.partition("=")[0] in _DECISIVE:
