@@ -48,8 +48,13 @@ bool equal_but_case(Str text, const char *name) {
     return true;
 }
 
+// How often memory was missing, in all settings that were read.
+int starvations;
+
 bool append(MappedArray<char> *out, Str text) {
-    return out->append(text.data, text.size);
+    if (out->append(text.data, text.size)) return true;
+    __atomic_add_fetch(&starvations, 1, __ATOMIC_RELAXED);
+    return false;
 }
 
 // A value as Python's repr() shows it, without what a terminal would obey.
@@ -141,6 +146,7 @@ bool parse_size(Str text, u64 *bytes) {
 }
 
 Settings::Settings(const char *const *environment) {
+    const int before = __atomic_load_n(&starvations, __ATOMIC_RELAXED);
     const bool secure = in_secure_mode();
     if (secure) {
         environment = nullptr;
@@ -170,8 +176,9 @@ Settings::Settings(const char *const *environment) {
         append(&problems_, kNul);
     }
     // Without it what comes next would be taken for the system's store.
-    if (!append(&stores_, str(kSystemStore)) || !append(&stores_, kNul)) return;
-    if (!secure) add_default_stores(environment);
+    if (append(&stores_, str(kSystemStore)) && append(&stores_, kNul) && !secure)
+        add_default_stores(environment);
+    starved_ = __atomic_load_n(&starvations, __ATOMIC_RELAXED) != before;
 }
 
 const Settings &Settings::of_process() {
@@ -299,6 +306,12 @@ void Settings::add_default_stores(const char *const *environment) {
     Buffer<64> shared;
     shared.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
     append(&shm_stores_, {shared.data, shared.size});
+}
+
+Str Settings::problems() const {
+    static constexpr char kStarved[] = "the settings were not read: no memory for own tables";
+    if (starved_) return {kStarved, sizeof kStarved};
+    return {problems_.data(), problems_.size()};
 }
 
 PlainRequest Settings::request() const {

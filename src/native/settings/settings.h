@@ -52,7 +52,7 @@ public:
     Str exclude() const { return {exclude_.data(), exclude_.size()}; }
     Str stores() const { return {stores_.data(), stores_.size()}; }  // the system's first
     Str shm_stores() const { return {shm_stores_.data(), shm_stores_.size()}; }
-    Str problems() const { return {problems_.data(), problems_.size()}; }
+    Str problems() const;
 
     PlainRequest request() const;
 
@@ -69,6 +69,7 @@ private:
 
     MappedArray<char> include_, exclude_, stores_, shm_stores_, problems_;
     MappedArray<char> user_store_;
+    bool starved_ = false;
 };
 
 }  // namespace pht
