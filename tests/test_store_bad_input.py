@@ -169,7 +169,9 @@ def test_store_takes_a_good_copy_or_nothing(
     copy = Path(entry.copy)
     assert made.written == copy.stat().st_size
     assert copy.read_bytes() == layout.compose(original.read_bytes())
-    assert upkeep.verify(store, entry)[0] == entry
+    found, _ = upkeep.verify(store, entry)
+    assert found is not None
+    assert found._replace(used=entry.used) == entry  # mapping it, as some kernels count, is use
     upkeep.clear(store)
 
 

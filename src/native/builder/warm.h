@@ -34,7 +34,7 @@ Trouble why_not_mapped(const Place &place, const RecordView &record);
 // Makes a copy in shared memory huge. 0 where it is, if only in part, or -errno.
 long collapse_copy(const Place &place, const char *path);
 
-// How often the lock is tried where somebody asked for what is written: half a minute.
-inline constexpr unsigned kPatientTries = 7500;
+// How often the lock is tried where somebody asked for what is written: ten seconds.
+inline constexpr unsigned kPatientTries = 2500;
 
 }  // namespace pht
