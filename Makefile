@@ -148,7 +148,7 @@ fuzz:
 	    -fsanitize-coverage-ignorelist=tests/fuzz/ignored.txt tests/fuzz/memory.cpp $(FUZZED)
 	$(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
 	$(FUZZ)/layout -runs=$(RUNS) -max_len=16384 -timeout=60 -entropic=0 -artifact_prefix=$(FUZZ)/ \
-	    $(FUZZ)/corpus $(FUZZ)/seeds
+	    $(FUZZ)/corpus $(FUZZ)/seeds tests/fuzz/found
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)

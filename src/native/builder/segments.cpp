@@ -155,6 +155,12 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
 LaidOut describe_segments(Draft &draft, u64 table, MappedArray<Elf64_Phdr> *headers) {
     MappedArray<Elf64_Phdr> loads, heads;
     if (!merge(draft, &loads, &heads)) return fail(-sys::kEnomem);
+    // As where a segment without bytes in the file begins in the last page of a text: no linker
+    // does.
+    for (size_t i = 1; i < loads.size(); ++i)
+        if (loads[i].p_vaddr + draft.bias <
+            loads[i - 1].p_vaddr + draft.bias + loads[i - 1].p_memsz)
+            return refuse("has segments that overlap once they are merged");
     size_t slots = 0;
     for (const Elf64_Phdr &header : draft.file.headers()) slots += header.p_type == PT_LOAD;
     if (loads.size() > slots)
