@@ -105,7 +105,8 @@ def test_empty_environment(stats_of):
 
 @pytest.mark.parametrize("home", ["/nonexistent", "/proc", ""])
 def test_home_that_cannot_be_written(stats_of, home):
-    assert_interpreter_is_huge(stats_of(env={"HOME": home, "XDG_CACHE_HOME": home}))
+    env = {"HOME": home, "XDG_CACHE_HOME": home}
+    assert_interpreter_is_huge(stats_of(env=env, prefix=own_shared_memory()))
 
 
 @pytest.mark.parametrize("place", ["/proc", "removed"])
