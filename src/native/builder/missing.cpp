@@ -21,6 +21,11 @@ u64 spent;  // bytes that this process has built
 // which are started together on a new machine run from the one copy and not each from its own.
 unsigned patience = 25;
 
+// Who has no descriptor left has none for another store, and others have.
+bool lacks_descriptors(const Trouble &problem) {
+    return problem.error == sys::kEmfile || problem.error == sys::kEnfile;
+}
+
 enum class End : u8 { done, next_store, stopped };
 
 class Builder {
@@ -212,7 +217,8 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     }
     tell(wanted.path, problem.text.data);
     // Of this process and this moment.
-    if (problem.error == sys::kEintr || problem.error == sys::kEnomem) return;
+    if (problem.error == sys::kEintr || problem.error == sys::kEnomem || lacks_descriptors(problem))
+        return;
     note(wanted, problem.text.data, problem.kind == Kind::full && place_.spec().limit_is_own);
 }
 
@@ -245,7 +251,7 @@ End Builder::build() {
     Trouble problem = place_.open(true);
     if (!problem.ok()) {
         tell(problem);
-        return End::next_store;
+        return lacks_descriptors(problem) ? End::done : End::next_store;
     }
     bool waited;
     problem = lock(&waited);
@@ -256,7 +262,7 @@ End Builder::build() {
     }
     if (!problem.ok()) {
         tell(problem);
-        return End::next_store;
+        return lacks_descriptors(problem) ? End::done : End::next_store;
     }
     const Held held(place_);
     if (place_.spec().shared_memory) limit_shared_memory();

@@ -9,6 +9,8 @@ namespace pht::sys {
 enum : int {
     kEexist = 17,
     kEisdir = 21,
+    kEnfile = 23,
+    kEmfile = 24,
     kEnospc = 28,
     kEdquot = 122,
 };
