@@ -8,14 +8,14 @@ import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MAGIC, NOTE_MAGIC = b"PHTREC2\n", b"PHTNONE\n"
-_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQIIII")
+MAGIC, NOTE_MAGIC = b"PHTREC3\n", b"PHTNONE\n"
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
 _RANGE = struct.Struct("<QQQ")
 BOOT_ID = slice(72, 88)
 CHECKSUM = slice(12, 16)
 
-assert _HEAD.size == 144
+assert _HEAD.size == 136
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Record:
     bias: int
     boot_id: bytes  # zero when the copy is known to be on disk
     made_in: bytes  # the boot in which it was made
-    sample: int  # of an image's: a checksum of parts of the original
     object_size: int
     build_id_at: int
     build_id_size: int
@@ -76,8 +75,8 @@ class Record:
         assert total == len(data)
         assert crc == binascii.crc32(data[_COVERED:])
         identity = Identity(*rest[:8])
-        bias, boot_id, made_in, sample, object_size, build_id_at = rest[8:14]
-        build_id_size, header_size, range_count, path_size = rest[14:]
+        bias, boot_id, made_in, object_size, build_id_at = rest[8:13]
+        build_id_size, header_size, range_count, path_size = rest[13:]
         at = _HEAD.size + range_count * _RANGE.size
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
@@ -85,7 +84,7 @@ class Record:
         header = data[at + path_size :]
         assert len(header) == header_size
         return cls(
-            identity, bias, boot_id, made_in, sample, object_size, build_id_at, build_id_size, ranges,
+            identity, bias, boot_id, made_in, object_size, build_id_at, build_id_size, ranges,
             os.fsdecode(path), os.fsdecode(origin), header,
         )  # fmt: skip
 
@@ -95,9 +94,8 @@ class Record:
         i = self.identity
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
-            i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.sample,
-            self.object_size, self.build_id_at, self.build_id_size, len(self.header),
-            len(self.ranges), len(paths),
+            i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.object_size,
+            self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
         )  # fmt: skip
         data = bytearray(head + tail)
         sign(data)

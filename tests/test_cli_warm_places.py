@@ -58,6 +58,17 @@ def test_without_a_home_the_sentence_says_what_is_missing(cli: Cli) -> None:
     assert_one_sentence(result, "HOME")
 
 
+@pytest.mark.parametrize("command", [["warm"], ["store", "prune"], ["doctor"]], ids=" ".join)
+def test_home_at_the_root_leaves_no_name_empty(cli: Cli, command: list[str]) -> None:
+    need_root()
+    need_for_others(Path(sys.executable), Path(__file__))
+    cli.prefix = AS_NOBODY
+    result = cli(*command, PYHUGETEXT_STORE="", XDG_CACHE_HOME="", HOME="/")
+    told = result.stdout + result.stderr
+    assert "/.cache" in told
+    assert not re.search(r"''|\"\"|mkdir *:| {3}is not|: :", told), told
+
+
 def test_file_size_limit_is_told(disk: Cli, modules: dict[str, str], library: Path) -> None:
     code = """
         import resource, sys

@@ -251,7 +251,6 @@ Trouble Making::finish() {
         parts.file.mtime = file.mtime;
         parts.file.dev_major = file.dev_major;
         parts.file.dev_minor = file.dev_minor;
-        parts.sample = sample_of(source, file.size);
         problem = write_record(place, image_key(file, layout.build_id, wanted.bias), parts, boot);
     }
     if (problem.ok()) drop_superseded();

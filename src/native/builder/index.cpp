@@ -174,7 +174,6 @@ Trouble write_record(const Place &place, const KeyText &key, const RecordParts &
     head.mtime_ns = file.mtime_ns;
     head.ctime_ns = file.ctime_ns;
     head.bias = parts.bias;
-    head.sample = parts.sample;
     const Outcome outcome = boot.read();
     if (!outcome.ok())
         return failed_call("reading /proc/sys/kernel/random/boot_id", -long{outcome.error});

@@ -80,7 +80,6 @@ bool is_copy_path(Str path);
 struct RecordParts {
     sys::FileIdentity file;  // of the original
     u64 bias = 0;
-    u64 sample = 0;  // see sample_of()
     bool durable = false;
     bool proven = false;  // the copy was seen to be written back
     const Layout *layout = nullptr;

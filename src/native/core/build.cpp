@@ -69,18 +69,6 @@ Buffer<80> memory_name(const Region &region) {
     return name;
 }
 
-// Calls visit(piece start, piece end) for what of [target, target + length) comes from the file.
-template <class Visit>
-Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
-    for (const Piece &piece : region.pieces) {
-        const u64 start = max(piece.start, target), end = min(piece.end, target + length);
-        if (start >= end || !piece.from_file()) continue;
-        const Outcome outcome = visit(start, end);
-        if (!outcome.ok()) return outcome;
-    }
-    return done();
-}
-
 Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
     while (size > 0) {
         const long got = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
@@ -138,7 +126,7 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Aside *aside) 
     sys::madvise(scratch.address(), length, sys::kMadvHugepage);
     result = collapse(scratch.address(), length);
     if (sys::failed(result)) return refused(Call::collapse, result);
-    outcome = each_content(region, target, length, [&](u64 start, u64 end) {
+    outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return write_all(fd, start, end - start, start - target);
     });
     if (!outcome.ok()) return outcome;
@@ -175,7 +163,7 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
             small = {Status::no_huge_page, Call::hugepage, static_cast<u16>(-result)};
         sys::name_memory(scratch.address(), length, memory_name(region).data);
     }
-    outcome = each_content(region, target, length, [&](u64 start, u64 end) {
+    outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return copy_all(scratch.address() + (start - target), start, end - start);
     });
     if (!outcome.ok()) return outcome;

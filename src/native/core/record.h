@@ -18,7 +18,6 @@ struct Record {
     u64 bias;        // load bias modulo 2 MiB
     u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
     u8 made_in[16];  // the boot in which it was made
-    u64 sample;      // checksum of parts of the original; see sample_of()
     u64 object_size;
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
@@ -33,7 +32,7 @@ struct Range {
 // In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
 // and the original's path follow, each ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
-inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '2', '\n'};
+inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '3', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
 
 // Nearly all are smaller than what is on the stack.
@@ -88,16 +87,12 @@ KeyText record_key(const sys::FileIdentity &file, u64 bias);
 KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias);
 
 // Whether a record tells of the original that a key was asked for. Of an image's it cannot be known
-// by what the kernel knows it by, on another device than the one the entry was made on; on the same
-// one, that counts. (An overlay file system has no device that would outlast a boot.)
+// by what the kernel knows it by, on another device than the one the entry was made on: there it is
+// a candidate, whose bytes are compared. On the same one, what the kernel knows counts. (An overlay
+// file system has no device that would outlast a boot.)
 bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
 bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
                         Boot &boot);
-
-// A checksum of 64 pieces of a file, the first and the last among them: what a change that keeps
-// size, time and build-id most likely shows in, for a few dozen system calls. 0 where it cannot be
-// read.
-u64 sample_of(int fd, u64 size);
 
 // CRC-32 as in gzip.
 u32 crc32(const u8 *data, size_t size);

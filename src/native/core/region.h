@@ -101,6 +101,19 @@ struct Region {
     }
 };
 
+// Calls visit(start, end, offset in the file) for what of [target, target + length) comes from the
+// file, until one fails.
+template <class Visit>
+Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
+    for (const Piece &piece : region.pieces) {
+        const u64 start = max(piece.start, target), end = min(piece.end, target + length);
+        if (start >= end || !piece.from_file()) continue;
+        const Outcome outcome = visit(start, end, piece.offset + (start - piece.start));
+        if (!outcome.ok()) return outcome;
+    }
+    return done();
+}
+
 // Calls visit(first, count) for every run of pages for which wanted(page) holds.
 template <class Wanted, class Visit>
 void each_run(const Array<HugePage> &pages, Wanted wanted, Visit visit) {

@@ -3,6 +3,7 @@
 #include "build.h"
 #include "copy_window.h"
 #include "descriptor.h"
+#include "file_steps.h"
 #include "trust.h"
 #include "written.h"
 
@@ -23,6 +24,25 @@ Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *c
     if (!outcome.ok() || id.size == 0) return outcome;
     if (record.head->build_id_at > record.head->object_size - id.size) return damaged;
     return copy->expect(record.head->build_id_at, id.bytes, id.size);
+}
+
+// A file that only its size, time and build-id are known of is the entry's where all of its bytes
+// that are to be mapped are the copy's: all but the headers, the copy's own, which the record has.
+// `offset` is that of the target in the copy.
+Outcome compare_content(const Region &region, int original, const RecordView &record,
+                        CopyWindow *copy, u64 target, u64 length, u64 offset) {
+    const u64 headers = record.head->header_size;
+    return each_content(region, target, length, [&](u64 start, u64 end, u64 in_original) {
+        const u64 in_copy = offset + (start - target);
+        const u64 skipped = in_copy < headers ? min(headers - in_copy, end - start) : 0;
+        const Outcome outcome =
+            each_step(original, in_original + skipped, end - start - skipped,
+                      [&](u64 seen, const u8 *bytes, size_t count) {
+                          return copy->expect(in_copy + skipped + seen, bytes, count);
+                      });
+        // The entry is whole; it is another file's.
+        return outcome.status == Status::damaged ? bad_entry(Status::no_entry) : outcome;
+    });
 }
 
 // objects/<name>/<basename>, one step at a time, each step checked.
@@ -134,7 +154,8 @@ Outcome Store::map_entry(const Region &region, int original, const sys::FileIden
 
     RecordView record;
     Outcome outcome = find_record(index_, file, bias, shared.boot, room, &record);
-    if (outcome.status == Status::no_entry && system_ && id.size)
+    const bool of_image = outcome.status == Status::no_entry && system_ && id.size;
+    if (of_image)
         outcome = find_image_record(index_, original, file, id, bias, shared.boot, room, &record);
     if (!outcome.ok()) return outcome;
 
@@ -162,6 +183,8 @@ Outcome Store::map_entry(const Region &region, int original, const sys::FileIden
     if (outcome.ok()) {
         CopyWindow window(copy, *address, offset, length, huge ? kHugeSize : 0);
         outcome = check_copy(region, record, &window);
+        if (outcome.ok() && of_image)
+            outcome = compare_content(region, original, record, &window, target, length, offset);
         if (!outcome.ok()) sys::munmap(*address, length);
     }
     return outcome;

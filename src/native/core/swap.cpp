@@ -1,5 +1,6 @@
 #include "swap.h"
 
+#include "file_steps.h"
 #include "retire.h"
 #include "unchanged.h"
 
@@ -98,27 +99,20 @@ public:
     // the file cannot be read. The file is read, not the spare mapping of it: into that the kernel
     // has put the probes (uprobes) set meanwhile, which are to come with it.
     Outcome same_content(int fd, u64 from, u64 to) const {
-        constexpr u64 kStep = 16 * kPageSize;
-        void *bytes = allocate(kStep);
-        if (!bytes) return {Status::no_memory, Call::none, 0};
         Outcome outcome = done();
         for (const Spare &spare : list_) {
-            if (spare.kind != Piece::Kind::text && spare.kind != Piece::Kind::readonly) continue;
-            const u64 end = min(spare.end, to);
-            for (u64 at = max(spare.start, from); at < end && outcome.ok();) {
-                const u64 there = spare.offset + (at - spare.start);
-                const long got = sys::uninterrupted(
-                    [&] { return sys::pread(fd, bytes, min(kStep, end - at), there); });
-                if (got <= 0)
-                    outcome = refused(Call::read, got ? got : -sys::kEfault);
-                else if (compare(reinterpret_cast<const void *>(at), bytes,
-                                 static_cast<size_t>(got)) != 0)
-                    outcome = {Status::modified, Call::none, 0};
-                else
-                    at += static_cast<u64>(got);
-            }
+            const u64 start = max(spare.start, from), end = min(spare.end, to);
+            const bool content =
+                spare.kind == Piece::Kind::text || spare.kind == Piece::Kind::readonly;
+            if (!outcome.ok() || !content || start >= end) continue;
+            outcome = each_step(fd, spare.offset + (start - spare.start), end - start,
+                                [&](u64 seen, const u8 *bytes, size_t count) {
+                                    return compare(reinterpret_cast<const void *>(start + seen),
+                                                   bytes, count) == 0
+                                               ? done()
+                                               : Outcome{Status::modified, Call::none, 0};
+                                });
         }
-        release(bytes, kStep);
         return outcome;
     }
 
