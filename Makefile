@@ -135,10 +135,10 @@ suites: $(SUITES)/installed
 RUNS ?= 1000000
 FUZZ ?= build/fuzz
 FUZZ_FLAGS := -std=c++20 -O2 -g -fno-sanitize-recover=undefined -fno-exceptions -fno-rtti \
-    -Isrc/native/core -Isrc/native/builder -include tests/fuzz/shim.h
+    -Isrc/native -include tests/fuzz/shim.h
 # The checks are no part of what is to be covered.
-FUZZED := $(patsubst %,src/native/builder/%.cpp,elf_file layout places sections segments) \
-    src/native/core/object.cpp src/native/core/plan.cpp
+FUZZED := $(patsubst %,src/native/builder/%.cpp,elf_file layout offsets sections segments) \
+    src/native/elf/object.cpp src/native/elf/plan.cpp
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ and its run-time libraries:\
 	 install them (Debian: apt-get install clang libclang-rt-14-dev)." >&2; exit 1; }

@@ -40,7 +40,7 @@ class RawSnapshot(TypedDict):
 
 @type_check_only
 class MemoryRoom(TypedDict):
-    """What this process may still take; see src/native/core/memory_limit.h. Bytes, None where
+    """What this process may still take; see src/native/limits/memory.h. Bytes, None where
     nothing limits."""
 
     version: int  # of the control groups; 0 where none was seen
@@ -126,7 +126,7 @@ def complete() -> None: ...
 def restore() -> bool: ...  # False as BUSY
 def snapshot() -> RawSnapshot: ...
 
-# Of other processes; see src/native/core/elsewhere.h.
+# Of other processes; see src/native/process/elsewhere.h.
 def open_elsewhere(directory: int, name: bytes, way: int) -> int: ...
 def read_head(
     path_fd: int, dev_major: int, dev_minor: int, inode: int

@@ -3,7 +3,7 @@
 // An input is a header (Head below) and pieces of a file: 8 bytes where, 2 bytes how many, and the
 // bytes. The rest of the file is zero, so that a file of many megabytes is a short input.
 
-#include "layout.h"
+#include "builder/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>

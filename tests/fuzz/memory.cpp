@@ -1,5 +1,5 @@
 // In place of the core's memory.cpp: blocks whose ends AddressSanitizer knows.
-#include "memory.h"
+#include "kernel/memory.h"
 
 #include <stdlib.h>
 #include <string.h>

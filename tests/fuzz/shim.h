@@ -4,9 +4,9 @@
 #include <stddef.h>
 
 #if defined(__x86_64__)
-#include "syscall_x86_64.h"
+#include "kernel/syscall_x86_64.h"
 #else
-#include "syscall_aarch64.h"
+#include "kernel/syscall_aarch64.h"
 #endif
 
 namespace pht::sys {

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "engine.h"
+#include "engine/engine.h"
 
 using pht::Backing;
 using pht::Engine;
@@ -31,9 +31,9 @@ Seen look(const char *name) {
     for (const pht::RegionView &view : taken->regions) {
         const pht::Str path = {taken->text.data() + view.path, view.path_size};
         ++seen.objects;
-        for (size_t i = 0; i < view.stretches; ++i)
+        for (size_t i = 0; i < view.page_runs; ++i)
             if (pht::equal(pht::basename(path), pht::str(name)) &&
-                taken->stretches[view.first_stretch + i].huge)
+                taken->page_runs[view.first_page_run + i].huge)
                 seen.swapped += pht::kHugeSize;
     }
     Engine::free_snapshot(taken);
@@ -43,8 +43,9 @@ Seen look(const char *name) {
 int prove(const char *directory, Backing backing) {
     char path[4096];
     snprintf(path, sizeof path, "%s/libbig.so", directory);
-    const pht::PlainRequest request = {
-        backing, 0, 1ull << 40, pht::Building::never, {"", 0}, {"", 0}, {"", 0}, {"", 0}, {}};
+    pht::Request request;
+    request.backing = backing;
+    request.private_limit = 1ull << 40;
     if (Engine::get().remap(request, Table::Scope::fresh) != 0) return 1;
     if (look("libbig.so").swapped) return 2;
     for (int round = 0; round < 3; ++round) {
@@ -76,11 +77,11 @@ int build(const char *directory, const char *store) {
     snprintf(path, sizeof path, "%s/libbig.so", directory);
     const size_t system = strlen(stores) + 1;
     snprintf(stores + system, sizeof stores - system, "%s", store);
-    pht::PlainRequest request = {};
+    pht::Request request = {};
     request.backing = Backing::store;
     request.building = pht::Building::automatic;
     request.stores = {stores, system + strlen(store) + 1};
-    request.limits = {1ull << 30, 1ull << 30, 1ull << 30};
+    request.store_limit = request.shm_limit = request.build_limit = 1ull << 30;
     void *library = dlopen(path, RTLD_NOW);
     const auto sum = reinterpret_cast<Sum>(library ? dlsym(library, "f_sum") : nullptr);
     if (!sum) return 20;

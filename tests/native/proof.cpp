@@ -6,7 +6,7 @@
 // when everything was right, 1 when a function gave a wrong result, 2 when nothing could be
 // swapped (the line says why).
 
-#include "table.h"
+#include "text/table.h"
 
 using namespace pht;
 

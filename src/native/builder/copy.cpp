@@ -1,7 +1,7 @@
-#include "copy.h"
+#include "builder/copy.h"
 
-#include "copy_window.h"
-#include "sys_write.h"
+#include "kernel/sys_write.h"
+#include "store/copy_window.h"
 
 namespace pht {
 

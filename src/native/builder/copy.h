@@ -1,8 +1,8 @@
 // Writing a copy, and comparing one with its original.
 #pragma once
 
-#include "layout.h"
-#include "trouble.h"
+#include "builder/layout.h"
+#include "builder/trouble.h"
 
 namespace pht {
 

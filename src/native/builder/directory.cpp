@@ -1,6 +1,6 @@
-#include "directory.h"
+#include "builder/directory.h"
 
-#include "descriptor.h"
+#include "kernel/descriptor.h"
 
 namespace pht {
 

@@ -2,9 +2,9 @@
 // ever used, below a directory that is open.
 #pragma once
 
-#include "memory.h"
-#include "sys_write.h"
-#include "text.h"
+#include "kernel/memory.h"
+#include "kernel/strings.h"
+#include "kernel/sys_write.h"
 
 namespace pht {
 

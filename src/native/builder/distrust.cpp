@@ -1,7 +1,7 @@
-#include "distrust.h"
+#include "builder/distrust.h"
 
-#include "path.h"
-#include "trust.h"
+#include "builder/path.h"
+#include "store/trust.h"
 
 namespace pht {
 

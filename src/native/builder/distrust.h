@@ -1,7 +1,7 @@
 // Why a store is not trusted, for a person; the decision was made on descriptors.
 #pragma once
 
-#include "trouble.h"
+#include "builder/trouble.h"
 
 namespace pht {
 

@@ -1,4 +1,4 @@
-#include "elf_file.h"
+#include "builder/elf_file.h"
 
 namespace pht {
 
@@ -123,7 +123,7 @@ LaidOut ElfFile::find_build_id(BuildId *id, u64 *address) const {
         if (header.p_type != PT_NOTE) continue;
         const LaidOut done = read_loaded(header, &data);
         if (!done.ok()) return done;
-        Notes notes;
+        ElfNotes notes;
         read_notes(data.data(), data.size(), header.p_align, &notes);
         if (!notes.found) continue;
         *id = notes.build_id;

@@ -1,7 +1,7 @@
 // An ELF file as somebody else wrote it, checked as far as laying out a copy relies on it.
 #pragma once
 
-#include "layout.h"
+#include "builder/layout.h"
 
 namespace pht {
 

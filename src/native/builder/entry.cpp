@@ -1,8 +1,8 @@
-#include "entry.h"
+#include "builder/entry.h"
 
-#include "copy.h"
-#include "trust.h"
-#include "written.h"
+#include "builder/copy.h"
+#include "store/trust.h"
+#include "store/written.h"
 
 namespace pht {
 
@@ -71,7 +71,7 @@ bool everyone_can_read(int file) {
 
 // One entry while it is made.
 struct Making {
-    const Place &place;
+    const StoreWriter &writer;
     const Wanted &wanted;
     bool durable;
     const Keep &keep;
@@ -111,10 +111,10 @@ Trouble Making::find_same(bool *found_one) {
     for (int number = 0; number < kMostNumbers; ++number) {
         const Buffer<160> object = numbered(number);
         Outcome outcome;
-        const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
+        const Descriptor directory(open_directory(writer.objects(), object.data, &outcome));
         if (directory < 0) {
             // Somebody else's stays where it cannot be removed; the next number is free.
-            if (outcome.status == Status::untrusted) remove_tree(place.objects(), object.data);
+            if (outcome.status == Status::untrusted) remove_tree(writer.objects(), object.data);
             continue;
         }
         sys::FileIdentity copied;
@@ -123,11 +123,11 @@ Trouble Making::find_same(bool *found_one) {
         const Descriptor target(open_file(directory, own.data, &copied, &outcome, true));
         if (target < 0) {
             // No such file: a copy under another basename.
-            if (outcome.status != Status::no_entry) remove_tree(place.objects(), object.data);
+            if (outcome.status != Status::no_entry) remove_tree(writer.objects(), object.data);
             continue;
         }
         if (copied.mode & kLost) {
-            remove_tree(place.objects(), object.data);
+            remove_tree(writer.objects(), object.data);
             continue;
         }
         u64 differs;
@@ -139,14 +139,14 @@ Trouble Making::find_same(bool *found_one) {
             if (!durable) return prove(target, copied, object.data);
             long result = sys::sync(target);
             if (failed(result)) mark_lost(target, copied);
-            const Descriptor names(open_plain_directory(place.objects(), object.data));
+            const Descriptor names(open_plain_directory(writer.objects(), object.data));
             if (!failed(result)) result = names < 0 ? names : sys::sync(names);
-            if (!failed(result)) result = sys::sync(place.objects());
+            if (!failed(result)) result = sys::sync(writer.objects());
             return failed(result) ? failed_call("fsync", result) : Trouble{};
         }
         Index index;
-        if (index.read(place, boot) == 0 && !index.has_copy(added->path.data, added->key.data))
-            remove_tree(place.objects(), object.data);
+        if (index.read(writer, boot) == 0 && !index.has_copy(added->path.data, added->key.data))
+            remove_tree(writer.objects(), object.data);
     }
     added->path.size = 0;
     return {};
@@ -155,11 +155,11 @@ Trouble Making::find_same(bool *found_one) {
 // An old copy that is tied to a file anew counts only where it is on disk; by now the kernel has
 // written it back, or failed to.
 Trouble Making::prove(int target, const sys::FileIdentity &copied, const char *object) {
-    if (place.spec().shared_memory || is_young(copied)) return {};
+    if (writer.spec().shared_memory || is_young(copied)) return {};
     const long result = sys::sync_data(target);
     proven = !failed(result);
     if (proven) return {};
-    remove_tree(place.objects(), object);
+    remove_tree(writer.objects(), object);
     return failed_call("fdatasync", result);
 }
 
@@ -172,7 +172,7 @@ Trouble Making::write_into(int directory) {
     const Written target(fd);
     const Trouble problem = write_copy(layout, source, target);
     if (!problem.ok()) return problem;
-    long result = sys::change_mode(target, place.spec().copy_mode());
+    long result = sys::change_mode(target, writer.spec().copy_mode());
     if (failed(result)) return failed_call("fchmod", base(), result);
     if (durable) result = sys::sync(target);
     if (durable && !failed(result)) result = sys::sync(directory);
@@ -180,15 +180,15 @@ Trouble Making::write_into(int directory) {
 }
 
 Trouble Making::write_object() {
-    Trouble problem = make_room(place, layout.size, keep, boot);
+    Trouble problem = make_room(writer, layout.size, keep, boot);
     if (!problem.ok()) return problem;
     Buffer<160> temporary;
     temporary.add_decimal(sys::process_id()).add("-").add(name.data);
-    const u32 mode = place.spec().directory_mode();
-    long result = make_plain_directory(place.tmp(), temporary.data, mode);
+    const u32 mode = writer.spec().directory_mode();
+    long result = make_plain_directory(writer.tmp(), temporary.data, mode);
     if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
     {
-        const long opened = open_plain_directory(place.tmp(), temporary.data);
+        const long opened = open_plain_directory(writer.tmp(), temporary.data);
         const Written directory(opened);
         problem =
             directory < 0 ? failed_call("open", str("v1/tmp"), opened) : write_into(directory);
@@ -197,9 +197,9 @@ Trouble Making::write_object() {
         constexpr int kNoFollow = 0x100;
         sys::FileIdentity there;
         const Buffer<160> object = numbered(number);
-        if (!failed(sys::identify_at(place.objects(), object.data, kNoFollow, &there))) continue;
-        result = sys::rename_at(place.tmp(), temporary.data, place.objects(), object.data);
-        if (!failed(result) && durable) result = sys::sync(place.objects());
+        if (!failed(sys::identify_at(writer.objects(), object.data, kNoFollow, &there))) continue;
+        result = sys::rename_at(writer.tmp(), temporary.data, writer.objects(), object.data);
+        if (!failed(result) && durable) result = sys::sync(writer.objects());
         if (failed(result)) {
             problem = failed_call("rename", str("v1/objects"), result);
             break;
@@ -208,7 +208,7 @@ Trouble Making::write_object() {
         added->written = layout.size;
         return {};
     }
-    remove_tree(place.tmp(), temporary.data);
+    remove_tree(writer.tmp(), temporary.data);
     if (!problem.ok()) return problem;
     return trouble(Trouble::Kind::full, "sixteen different files have the same build-id and size");
 }
@@ -221,11 +221,11 @@ void Making::drop_superseded() {
     while (identity > 0 && key.data[identity - 1] != '-') --identity;  // all but the bias
     for (int dashes = 0; front < key.size && dashes < 3; ++front) dashes += key.data[front] == '-';
     Names names;
-    if (names.read(place.index())) return;
+    if (names.read(writer.index())) return;
     for (const char *other; names.next(&other);)
         if (starts_with(str(other), {key.data, front}) &&
             !starts_with(str(other), {key.data, identity}))
-            drop_record(place, other, boot);
+            drop_record(writer, other, boot);
 }
 
 // Writes the records.
@@ -244,14 +244,14 @@ Trouble Making::finish() {
     if (const long error = fill(layout, source, 0, header.size(), header.data(), &hole))
         return failed_call("read", error);
     parts.header = header.data();
-    Trouble problem = write_record(place, added->key, parts, boot);
-    if (problem.ok() && place.spec().for_everyone && durable && layout.build_id.size) {
+    Trouble problem = write_record(writer, added->key, parts, boot);
+    if (problem.ok() && writer.spec().for_everyone && durable && layout.build_id.size) {
         parts.file = {};
         parts.file.size = file.size;
         parts.file.mtime = file.mtime;
         parts.file.dev_major = file.dev_major;
         parts.file.dev_minor = file.dev_minor;
-        problem = write_record(place, image_key(file, layout.build_id, wanted.bias), parts, boot);
+        problem = write_record(writer, image_key(file, layout.build_id, wanted.bias), parts, boot);
     }
     if (problem.ok()) drop_superseded();
     return problem;
@@ -278,13 +278,13 @@ Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file) {
     return {};
 }
 
-Trouble add_entry(const Place &place, const Wanted &wanted, bool durable, const Keep &keep,
+Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable, const Keep &keep,
                   Boot &boot, Added *added) {
-    Making making{place, wanted, durable, keep, boot, added, -1, {}, {}, {}, false};
+    Making making{writer, wanted, durable, keep, boot, added, -1, {}, {}, {}, false};
     Trouble problem = open_original(wanted, &making.source, &making.file);
     const Descriptor source(making.source);
     if (problem.ok()) problem = outlast_tick(making.file);
-    if (problem.ok() && place.spec().for_everyone && !everyone_can_read(source))
+    if (problem.ok() && writer.spec().for_everyone && !everyone_can_read(source))
         problem = trouble(Trouble::Kind::refused,
                           "cannot be read by everyone, so nor may a copy that everyone reads");
     if (!problem.ok()) return problem;
@@ -306,11 +306,12 @@ Trouble add_entry(const Place &place, const Wanted &wanted, bool durable, const 
         problem = trouble(Trouble::Kind::changed, "was changed while it was copied");
     else
         problem = making.finish();
-    if (!problem.ok() && added->written) drop_object(place, added->path.data);
+    if (!problem.ok() && added->written) drop_object(writer, added->path.data);
     return problem;
 }
 
-long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file, Trouble *problem) {
+long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
+                  Trouble *problem) {
     Str rest = basename(str(path));
     constexpr const char *kObjects = "objects/";
     const size_t front = length(kObjects);
@@ -318,7 +319,7 @@ long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file,
     const size_t whole = length(path);
     if (whole > front + rest.size + 1) object.add({path + front, whole - front - rest.size - 1});
     Outcome outcome;
-    const Descriptor directory(open_directory(place.objects(), object.data, &outcome));
+    const Descriptor directory(open_directory(writer.objects(), object.data, &outcome));
     if (directory >= 0) {
         const int fd = open_file(directory, rest.data, file, &outcome, true);
         if (fd >= 0) return fd;
@@ -333,10 +334,10 @@ long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file,
     return -sys::kEnoent;
 }
 
-Trouble promote_entry(const Place &place, const char *name, StoredFile &stored) {
+Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored) {
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place, stored.record().path, &file, &problem);
+    const long fd = open_copy_at(writer, stored.record().path, &file, &problem);
     if (failed(fd)) return problem;
     const Descriptor target(fd);
     long result = sys::sync(target);
@@ -345,17 +346,17 @@ Trouble promote_entry(const Place &place, const char *name, StoredFile &stored) 
     Buffer<256> object;
     const size_t front = length("objects/");
     object.add({path.data + front, path.size - front - base.size - 1});
-    const Descriptor directory(open_plain_directory(place.objects(), object.data));
+    const Descriptor directory(open_plain_directory(writer.objects(), object.data));
     if (!failed(result)) result = directory < 0 ? directory : sys::sync(directory);
-    if (!failed(result)) result = sys::sync(place.objects());
+    if (!failed(result)) result = sys::sync(writer.objects());
     if (failed(result)) return failed_call("fsync", result);
-    return write_as_durable(place, name, stored);
+    return write_as_durable(writer, name, stored);
 }
 
-bool has_too_many_biases(const Place &place, const sys::FileIdentity &file) {
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file) {
     const KeyText key = record_key(file, 0);  // ends with "-0"
     Names names;
-    if (names.read(place.index())) return false;
+    if (names.read(writer.index())) return false;
     size_t entries = 0;
     for (const char *name; names.next(&name);)
         entries += starts_with(str(name), {key.data, key.size - 1});

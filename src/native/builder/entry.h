@@ -2,7 +2,7 @@
 // with the writer's lock held.
 #pragma once
 
-#include "room.h"
+#include "builder/room.h"
 
 namespace pht {
 
@@ -26,17 +26,18 @@ Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file);
 
 // Builds the entry of one file, or ties it to a copy of the same content that is there. Nothing is
 // left where that fails.
-Trouble add_entry(const Place &place, const Wanted &wanted, bool durable, const Keep &keep,
+Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable, const Keep &keep,
                   Boot &boot, Added *added);
 
 // Makes an entry of this boot durable: its copy goes to disk first, then its record says so.
-Trouble promote_entry(const Place &place, const char *name, StoredFile &stored);
+Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Whether this file, as it is, has entries for several load addresses already, each a whole copy.
-bool has_too_many_biases(const Place &place, const sys::FileIdentity &file);
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file);
 
 // Opens the copy at a path below v1, which must be one that nobody else can write. -1 or -errno
 // where it is none.
-long open_copy_at(const Place &place, const char *path, sys::FileIdentity *file, Trouble *problem);
+long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
+                  Trouble *problem);
 
 }  // namespace pht

@@ -1,7 +1,7 @@
-#include "index.h"
+#include "builder/index.h"
 
-#include "trust.h"
-#include "written.h"
+#include "store/trust.h"
+#include "store/written.h"
 
 namespace pht {
 
@@ -98,29 +98,29 @@ void Index::clear() {
     keep({});
 }
 
-long Index::read(const Place &place, Boot &boot) {
+long Index::read(const StoreWriter &writer, Boot &boot) {
     clear();
     Names names;
-    if (const long error = names.read(place.index())) return error;
+    if (const long error = names.read(writer.index())) return error;
     StoredFile stored;
     if (!stored.data()) return -sys::kEnomem;
     for (const char *name; names.next(&name);)
-        if (!add(place, name, stored, boot)) return -sys::kEnomem;
+        if (!add(writer, name, stored, boot)) return -sys::kEnomem;
     return 0;
 }
 
-long Index::read_one(const Place &place, const char *name, Boot &boot) {
+long Index::read_one(const StoreWriter &writer, const char *name, Boot &boot) {
     clear();
     sys::FileIdentity there;
     constexpr int kNoFollow = 0x100;
-    const long result = sys::identify_at(place.index(), name, kNoFollow, &there);
+    const long result = sys::identify_at(writer.index(), name, kNoFollow, &there);
     if (failed(result)) return result;
     StoredFile stored;
-    return stored.data() && add(place, name, stored, boot) ? 0 : -sys::kEnomem;
+    return stored.data() && add(writer, name, stored, boot) ? 0 : -sys::kEnomem;
 }
 
-bool Index::add(const Place &place, const char *name, StoredFile &stored, Boot &boot) {
-    stored.read(place.index(), name);
+bool Index::add(const StoreWriter &writer, const char *name, StoredFile &stored, Boot &boot) {
+    stored.read(writer.index(), name);
     const sys::FileIdentity &file = stored.file();
     IndexItem item;
     item.name = keep(str(name));
@@ -159,7 +159,8 @@ bool Index::has_copy(const char *path, const char *but) const {
     return false;
 }
 
-Trouble write_record(const Place &place, const KeyText &key, const RecordParts &parts, Boot &boot) {
+Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
+                     Boot &boot) {
     const Layout &layout = *parts.layout;
     MappedArray<u8> out;
     Record head = {};
@@ -201,23 +202,23 @@ Trouble write_record(const Place &place, const KeyText &key, const RecordParts &
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
     seal_record(out.data(), out.size());
-    const u32 mode = place.spec().record_mode() & (parts.proven ? ~kOwnerWrites : ~0u);
-    return place.write_file(place.index(), key.data, out.data(), out.size(), mode, parts.durable);
+    const u32 mode = writer.spec().record_mode() & (parts.proven ? ~kOwnerWrites : ~0u);
+    return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.durable);
 }
 
-Trouble write_as_durable(const Place &place, const char *name, StoredFile &stored) {
+Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored) {
     auto *head = reinterpret_cast<Record *>(stored.data());
     for (u8 &byte : head->boot_id) byte = 0;
     const size_t size = head->size;
     seal_record(stored.data(), size);
-    return place.write_file(place.index(), name, stored.data(), size, place.spec().record_mode(),
-                            true);
+    return writer.write_file(writer.index(), name, stored.data(), size, writer.spec().record_mode(),
+                             true);
 }
 
-void write_note(const Place &place, const KeyText &key, Str origin, Str reason, bool brief,
+void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,
                 Boot &boot) {
     StoredFile stored;
-    stored.read(place.index(), key.data);
+    stored.read(writer.index(), key.data);
     if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) return;
     MappedArray<char> out;
     const sys::KernelNames kernel;
@@ -227,8 +228,8 @@ void write_note(const Place &place, const KeyText &key, Str origin, Str reason, 
                         out.push('\n');
     if (!memory || out.size() > kRecordLimit) return;
     const u64 noted = brief ? sys::wall_seconds() - kDay + kBrief : 0;
-    place.write_file(place.index(), key.data, out.data(), out.size(), place.spec().record_mode(),
-                     false, noted);
+    writer.write_file(writer.index(), key.data, out.data(), out.size(), writer.spec().record_mode(),
+                      false, noted);
 }
 
 }  // namespace pht

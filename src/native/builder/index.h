@@ -1,9 +1,9 @@
 // The index of a store as its writer sees it: all records and notes, and writing them.
 #pragma once
 
-#include "layout.h"
-#include "place.h"
-#include "record.h"
+#include "builder/layout.h"
+#include "builder/writer.h"
+#include "store/record.h"
 
 namespace pht {
 
@@ -25,9 +25,9 @@ class StoredFile;
 class Index {
 public:
     // Reads all of it. Returns 0 or -errno.
-    long read(const Place &place, Boot &boot);
+    long read(const StoreWriter &writer, Boot &boot);
     // Reads one name of it.
-    long read_one(const Place &place, const char *name, Boot &boot);
+    long read_one(const StoreWriter &writer, const char *name, Boot &boot);
 
     const MappedArray<IndexItem> &items() const { return items_; }
     const char *text(size_t at) const { return text_.data() + at; }
@@ -39,7 +39,7 @@ public:
 
 private:
     void clear();
-    bool add(const Place &place, const char *name, StoredFile &stored, Boot &boot);
+    bool add(const StoreWriter &writer, const char *name, StoredFile &stored, Boot &boot);
     size_t keep(Str text);
 
     MappedArray<IndexItem> items_;
@@ -86,14 +86,15 @@ struct RecordParts {
     Str path, origin;
     const u8 *header = nullptr;  // the first layout->header_size bytes of the copy
 };
-Trouble write_record(const Place &place, const KeyText &key, const RecordParts &parts, Boot &boot);
+Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
+                     Boot &boot);
 
 // Writes a record as it is in memory once more, as one whose copy is on disk.
-Trouble write_as_durable(const Place &place, const char *name, StoredFile &stored);
+Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
 // a minute what may pass (`brief`). Not over a record that counts.
-void write_note(const Place &place, const KeyText &key, Str origin, Str reason, bool brief,
+void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,
                 Boot &boot);
 
 }  // namespace pht

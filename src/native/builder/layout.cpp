@@ -1,8 +1,8 @@
-#include "layout.h"
+#include "builder/layout.h"
 
-#include "places.h"
-#include "plan.h"
-#include "sort.h"
+#include "builder/offsets.h"
+#include "builder/sort.h"
+#include "elf/plan.h"
 
 namespace pht {
 
@@ -21,18 +21,18 @@ LaidOut find_runs(const ElfFile &file, u64 bias, MappedArray<Run> *runs) {
     const size_t count = file.headers().size();
     MappedArray<Segment> segments;
     MappedArray<PlainMapping> mappings;
-    MappedArray<Piece> pieces;
+    MappedArray<Extent> extents;
     u64 low, high;
     const MappedFile mapped = {1, 0, 0};  // any that no anonymous mapping has
     if (!read_segments(bias, headers, count, &segments, &low, &high) ||
         !add_loaded(bias, headers, count, mapped, low, high, &mappings))
         return fail(-sys::kEnomem);
     const Outline outline = {segments.data(), segments.size(), low, high, program, mapped};
-    if (!find_pieces(outline, mappings.data(), mappings.size(), &pieces))
+    if (!find_extents(outline, mappings.data(), mappings.size(), &extents))
         return fail(-sys::kEnomem);
 
     bool memory = true;
-    each_text_page(pieces.data(), pieces.size(), false, [&](u64 start, u64, bool coverable) {
+    each_text_page(extents.data(), extents.size(), false, [&](u64 start, u64, bool coverable) {
         if (!coverable || !memory) return;
         if (!runs->empty() && (*runs)[runs->size() - 1].end == start)
             (*runs)[runs->size() - 1].end += kHugeSize;
@@ -56,7 +56,7 @@ bool add_pieces(Draft &draft) {
             end = min(round_up(end, kPageSize), draft.file.size());
             address = round_down(address, kPageSize);
         }
-        if (!draft.out->pieces.push({draft.places.of(address), start, end - start})) return false;
+        if (!draft.out->pieces.push({draft.offsets.of(address), start, end - start})) return false;
     }
     return true;
 }
@@ -64,7 +64,7 @@ bool add_pieces(Draft &draft) {
 bool add_ranges(Draft &draft) {
     for (const Run &run : draft.runs)
         if (!draft.out->ranges.push(
-                {run.start - draft.bias, run.end - run.start, draft.places.of_memory(run.start)}))
+                {run.start - draft.bias, run.end - run.start, draft.offsets.of_memory(run.start)}))
             return false;
     return true;
 }
@@ -75,12 +75,12 @@ LaidOut finish(Draft &draft) {
     Layout *out = draft.out;
     Elf64_Ehdr head = file.head();
     const u64 table_size = head.e_phnum * sizeof(Elf64_Phdr);
-    draft.end = draft.places.end();
+    draft.end = draft.offsets.end();
     u64 table;
     const Load *holder = file.find_part(head.e_phoff, table_size);
-    if (holder && draft.places.in_place()) {
+    if (holder && draft.offsets.in_place()) {
         // The process may see it too: it keeps the object's span.
-        table = draft.places.of(holder->start) + (head.e_phoff - holder->offset);
+        table = draft.offsets.of(holder->start) + (head.e_phoff - holder->offset);
     } else {
         table = round_up(draft.end, 8);
         draft.end = table + table_size;
@@ -121,14 +121,14 @@ LaidOut lay_out(int fd, u64 size, u64 bias, Layout *out) {
     MappedArray<Run> runs;
     done = find_runs(file, bias, &runs);
     if (!done.ok()) return done;
-    Places places;
-    if (!places.make(file, runs, bias)) return fail(-sys::kEnomem);
-    Draft draft = {file, runs, places, bias, out};
+    Offsets offsets;
+    if (!offsets.make(file, runs, bias)) return fail(-sys::kEnomem);
+    Draft draft = {file, runs, offsets, bias, out};
     if (!add_ranges(draft) || !add_pieces(draft)) return fail(-sys::kEnomem);
     u64 address = 0;
     done = file.find_build_id(&out->build_id, &address);
     if (!done.ok()) return done;
-    if (out->build_id.size) out->build_id_at = places.of(address);
+    if (out->build_id.size) out->build_id_at = offsets.of(address);
     return finish(draft);
 }
 

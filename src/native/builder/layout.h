@@ -6,8 +6,8 @@
 // is one `R E` segment, what is left of it `R`.
 #pragma once
 
-#include "object.h"
-#include "record.h"
+#include "elf/object.h"
+#include "store/record.h"
 
 namespace pht {
 

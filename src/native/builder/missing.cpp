@@ -1,9 +1,9 @@
-#include "missing.h"
+#include "builder/missing.h"
 
-#include "maps.h"
-#include "memory_limit.h"
-#include "verdict.h"
-#include "warm.h"
+#include "builder/verdict.h"
+#include "builder/warm.h"
+#include "kernel/maps.h"
+#include "limits/memory.h"
 
 namespace pht {
 
@@ -30,8 +30,8 @@ enum class End : u8 { done, next_store, stopped };
 
 class Builder {
 public:
-    Builder(const BuildRules &rules, const BuildHost &host, WantedList *wanted, Place &place)
-        : rules_(rules), host_(host), wanted_(*wanted), place_(place) {}
+    Builder(const Request &request, const BuildHost &host, WantedList *wanted, StoreWriter &writer)
+        : request_(request), host_(host), wanted_(*wanted), writer_(writer) {}
 
     End build();
 
@@ -49,10 +49,10 @@ private:
     bool judge_by(const Added &added);
     bool collapse(const Wanted &wanted, const Added &added);
 
-    const BuildRules &rules_;
+    const Request &request_;
     const BuildHost &host_;
     WantedList &wanted_;
-    Place &place_;
+    StoreWriter &writer_;
     Boot boot_;
     Keep keep_;
     Verdict verdict_ = Verdict::unknown;
@@ -61,7 +61,7 @@ private:
 
 void Builder::tell(const char *path, const char *reason) {
     Buffer<1024> text;
-    text.add("store ").add(place_.spec().root).add(": ");
+    text.add("store ").add(writer_.spec().root).add(": ");
     if (*path) text.add(path).add(": ");
     text.add(reason);
     host_.tell(host_.context, {text.data, text.size});
@@ -75,13 +75,13 @@ void Builder::note(const Wanted &wanted, const char *reason, bool brief) {
     const bool there = open_original(any, &fd, &file).ok();
     const Descriptor opened(fd);
     if (there)
-        write_note(place_, record_key(file, wanted.bias), str(wanted.path), str(reason), brief,
+        write_note(writer_, record_key(file, wanted.bias), str(wanted.path), str(reason), brief,
                    boot_);
 }
 
 Trouble Builder::lock(bool *waited) {
-    const bool always = rules_.building == Building::always;
-    const Trouble problem = place_.lock(always ? kPatientTries : patience, waited);
+    const bool always = request_.building == Building::always;
+    const Trouble problem = writer_.lock(always ? kPatientTries : patience, waited);
     if (*waited && !always) patience = 0;
     return problem;
 }
@@ -100,20 +100,20 @@ constexpr const char *kHugeWhenRead =
 // Whether what is built into this store would run from huge pages, as far as is known.
 bool Builder::fits_here() {
     sys::FileSystem system;
-    if (!failed(sys::file_system_of(place_.version(), &system)) &&
+    if (!failed(sys::file_system_of(writer_.version(), &system)) &&
         (system.flags & sys::kMountedNoExec)) {
         unfit("this file system is mounted noexec");
         return false;
     }
-    if (place_.spec().shared_memory) return true;
-    verdict_ = remembered_verdict(place_);
+    if (writer_.spec().shared_memory) return true;
+    verdict_ = remembered_verdict(writer_);
     if (verdict_ == Verdict::unknown && has_huge_pages_disabled()) {
         // The verdict is for every process, and this one cannot tell.
         tell("", "huge pages are disabled for this process (prctl)");
         return false;
     }
     if (verdict_ == Verdict::unknown && wanted_.size() && wanted_.at(0).file.size > kJudgesItself) {
-        const Trouble problem = judge(place_, &verdict_);
+        const Trouble problem = judge(writer_, &verdict_);
         if (!problem.ok()) {
             tell(problem);
             return false;
@@ -129,20 +129,20 @@ bool Builder::fits_here() {
 // The first copy in a new store tells what its file system does, and is of no use where that is
 // nothing.
 bool Builder::judge_by(const Added &added) {
-    if (place_.spec().shared_memory || verdict_ != Verdict::unknown) return true;
+    if (writer_.spec().shared_memory || verdict_ != Verdict::unknown) return true;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place_, added.path.data, &file, &problem);
+    const long fd = open_copy_at(writer_, added.path.data, &file, &problem);
     if (failed(fd)) return true;
     const Descriptor copy(fd);
     verdict_ = judge_copy(copy, added.mappable);
     if (verdict_ == Verdict::written)
-        problem = remember(place_, verdict_);
+        problem = remember(writer_, verdict_);
     else
-        problem = judge(place_, &verdict_);
+        problem = judge(writer_, &verdict_);
     if (!problem.ok()) tell(problem);
     if (problem.ok() && verdict_ == Verdict::written) return true;
-    drop_record(place_, added.key.data, boot_);
+    drop_record(writer_, added.key.data, boot_);
     if (problem.ok()) unfit(verdict_ == Verdict::evicted ? kHugeWhenRead : kNeverHuge);
     unfit_ = true;
     return false;
@@ -161,10 +161,10 @@ bool is_restricted() {
 
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.
 bool Builder::collapse(const Wanted &wanted, const Added &added) {
-    if (!place_.spec().shared_memory) return true;
-    const long result = collapse_copy(place_, added.path.data);
+    if (!writer_.spec().shared_memory) return true;
+    const long result = collapse_copy(writer_, added.path.data);
     if (!result) return true;
-    drop_record(place_, added.key.data, boot_);
+    drop_record(writer_, added.key.data, boot_);
     const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
     constexpr long kBusy = -16;
     const bool passes = result == -sys::kEagain || result == kBusy || result == -sys::kEnomem ||
@@ -183,8 +183,8 @@ bool Builder::is_forbidden(const Wanted &wanted) {
         return true;
     };
     // What another process may still build is not remembered.
-    const bool lasting = size > rules_.build_limit;
-    if (spent + size > rules_.build_limit)
+    const bool lasting = size > request_.build_limit;
+    if (spent + size > request_.build_limit)
         return forbid("PYHUGETEXT_BUILD_LIMIT leaves no room to build its entry", lasting);
     const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
     if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
@@ -192,7 +192,7 @@ bool Builder::is_forbidden(const Wanted &wanted) {
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
         return forbid(text.data, lasting);
     }
-    if (!place_.spec().shared_memory && has_too_many_biases(place_, wanted.file))
+    if (!writer_.spec().shared_memory && has_too_many_biases(writer_, wanted.file))
         return forbid("it is loaded at ever other addresses; its entries are bounded", lasting);
     return false;
 }
@@ -201,8 +201,8 @@ bool Builder::is_forbidden(const Wanted &wanted) {
 void Builder::limit_shared_memory() {
     MemoryRoom room;
     memory_room(&room);
-    const u64 configured = rules_.shared_memory_limit;
-    place_.limit_to(shared_allowance(room, configured, used_bytes(place_)));
+    const u64 configured = request_.shm_limit;
+    writer_.limit_to(shared_allowance(room, configured, used_bytes(writer_)));
 }
 
 // Remembers what would go wrong again.
@@ -219,7 +219,7 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     // Of this process and this moment.
     if (problem.error == sys::kEintr || problem.error == sys::kEnomem || lacks_descriptors(problem))
         return;
-    note(wanted, problem.text.data, problem.kind == Kind::full && place_.spec().limit_is_own);
+    note(wanted, problem.text.data, problem.kind == Kind::full && writer_.spec().limit_is_own);
 }
 
 constexpr const char *kNoRoom =
@@ -231,24 +231,24 @@ void Builder::build_one(size_t which) {
     if (is_forbidden(wanted)) return;
     // Until what is written counts as taken.
     MemoryTurn turn;
-    if (place_.spec().shared_memory) {
+    if (writer_.spec().shared_memory) {
         // What does not fit into the store at all, make_room() refuses; of the rest it evicts what
         // lets the new one in.
-        const u64 limit = place_.spec().limit;
+        const u64 limit = writer_.spec().limit;
         const u64 bytes = min(wanted.file.size + kPadding / 8, limit);
-        const u64 present = min(used_bytes(place_), limit - bytes);
-        const Outcome allowed = turn.take_shared(bytes, rules_.shared_memory_limit, present);
+        const u64 present = min(used_bytes(writer_), limit - bytes);
+        const Outcome allowed = turn.take_shared(bytes, request_.shm_limit, present);
         if (!allowed.ok()) return tell(wanted.path, kNoRoom);
     }
     Added added;
-    const Trouble problem = add_entry(place_, wanted, false, keep_, boot_, &added);
+    const Trouble problem = add_entry(writer_, wanted, false, keep_, boot_, &added);
     if (!problem.ok()) return explain(wanted, problem);
     spent += added.written;
     if (judge_by(added) && collapse(wanted, added)) wanted_.set_done(which);
 }
 
 End Builder::build() {
-    Trouble problem = place_.open(true);
+    Trouble problem = writer_.open(true);
     if (!problem.ok()) {
         tell(problem);
         return lacks_descriptors(problem) ? End::done : End::next_store;
@@ -264,14 +264,14 @@ End Builder::build() {
         tell(problem);
         return lacks_descriptors(problem) ? End::done : End::next_store;
     }
-    const Held held(place_);
-    if (place_.spec().shared_memory) limit_shared_memory();
+    const Held held(writer_);
+    if (writer_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
     if (!fits_here()) return End::next_store;
     for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
         if (wanted_.is_done(i)) continue;
         const bool stops = host_.stops(host_.context);
-        if (stops || !place_.is_of_this_process()) return End::stopped;
+        if (stops || !writer_.is_of_this_process()) return End::stopped;
         build_one(i);
     }
     return wanted_.all_done() ? End::done : End::next_store;
@@ -314,10 +314,10 @@ bool has_shared_memory(const char *root, const BuildHost &host) {
     return false;
 }
 
-End build_into(const StoreSpec &spec, const BuildRules &rules, const BuildHost &host,
+End build_into(const StoreSpec &spec, const Request &request, const BuildHost &host,
                WantedList *wanted) {
-    Place place(spec);
-    Builder builder(rules, host, wanted, place);
+    StoreWriter writer(spec);
+    Builder builder(request, host, wanted, writer);
     return builder.build();
 }
 
@@ -339,7 +339,7 @@ bool WantedList::all_done() const {
     return true;
 }
 
-bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *wanted) {
+bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
     const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
     if (ceiling < kSmallFiles) {
@@ -350,18 +350,19 @@ bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *w
     }
     StoreSpec spec;
     End end = End::next_store;
-    if (rules.disk && rules.backing != Backing::shm && has_home(rules.disk, host)) {
-        spec.root = rules.disk;
-        spec.limit = rules.disk_limit;
-        end = build_into(spec, rules, host, wanted);
+    const char *const disk = user_store(request), *const memory = shared_store(request);
+    if (disk && request.backing != Backing::shm && has_home(disk, host)) {
+        spec.root = disk;
+        spec.limit = request.store_limit;
+        end = build_into(spec, request, host, wanted);
     }
-    if (end == End::next_store && rules.shared_memory && rules.backing != Backing::store &&
-        has_shared_memory(rules.shared_memory, host)) {
+    if (end == End::next_store && memory && request.backing != Backing::store &&
+        has_shared_memory(memory, host)) {
         spec = {};
-        spec.root = rules.shared_memory;
+        spec.root = memory;
         spec.shared_memory = true;
-        spec.limit = rules.shared_memory_limit;
-        end = build_into(spec, rules, host, wanted);
+        spec.limit = request.shm_limit;
+        end = build_into(spec, request, host, wanted);
     }
     return end != End::stopped;
 }

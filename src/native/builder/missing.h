@@ -4,8 +4,9 @@
 // do is found out once and remembered in the store.
 #pragma once
 
-#include "entry.h"
-#include "status.h"
+#include "builder/entry.h"
+#include "words/request.h"
+#include "words/status.h"
 
 namespace pht {
 
@@ -33,16 +34,6 @@ private:
     MappedArray<char> text_;
 };
 
-// What the settings allow.
-struct BuildRules {
-    Backing backing = Backing::automatic;  // whose stores are built into
-    Building building = Building::automatic;
-    const char *disk = nullptr;  // the user's store; nullptr: none
-    const char *shared_memory = nullptr;
-    u64 disk_limit = 0, shared_memory_limit = 0;  // bytes they may hold
-    u64 build_limit = 0;                          // bytes this process may copy
-};
-
 // Who asked. None of these is called with a lock of the process held.
 struct BuildHost {
     void *context;
@@ -54,7 +45,7 @@ struct BuildHost {
     void (*tell)(void *context, Str reason);
 };
 
-// Builds what is wanted. False where the host stopped it.
-bool build_missing(const BuildRules &rules, const BuildHost &host, WantedList *wanted);
+// Builds what is wanted into the stores of the request. False where the host stopped it.
+bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted);
 
 }  // namespace pht

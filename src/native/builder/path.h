@@ -1,9 +1,9 @@
 // A path that is taken apart.
 #pragma once
 
-#include "memory.h"
-#include "text.h"
-#include "trust.h"
+#include "kernel/memory.h"
+#include "kernel/strings.h"
+#include "store/trust.h"
 
 namespace pht {
 

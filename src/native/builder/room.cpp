@@ -1,4 +1,4 @@
-#include "room.h"
+#include "builder/room.h"
 
 namespace pht {
 
@@ -49,9 +49,9 @@ struct ObjectName {
     Buffer<256> name, base;
 };
 
-sys::FileIdentity identify_copy(const Place &place, const char *path) {
+sys::FileIdentity identify_copy(const StoreWriter &writer, const char *path) {
     const ObjectName object(path);
-    const Descriptor directory(open_plain_directory(place.objects(), object.name.data));
+    const Descriptor directory(open_plain_directory(writer.objects(), object.name.data));
     constexpr int kNoFollow = 0x100;
     sys::FileIdentity file;
     if (directory >= 0) sys::identify_at(directory, object.base.data, kNoFollow, &file);
@@ -69,7 +69,8 @@ bool is_first_of_copy(const Index &index, size_t which) {
 }
 
 // Takes together the records of one copy; false where it has to stay.
-bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, Victim *victim) {
+bool may_go(const StoreWriter &writer, const Index &index, const Keep &keep, u64 now,
+            Victim *victim) {
     victim->lost = true;
     for (const IndexItem &item : index.items()) {
         if (item.kind != IndexItem::Kind::record ||
@@ -78,24 +79,24 @@ bool may_go(const Place &place, const Index &index, const Keep &keep, u64 now, V
         if (keep.has(index.name(item))) return false;
         victim->lost = victim->lost && is_lost(index, item);
     }
-    victim->used = last_use(place, index, victim->path);
-    victim->bytes = identify_copy(place, victim->path).disk_bytes;
+    victim->used = last_use(writer, index, victim->path);
+    victim->bytes = identify_copy(writer, victim->path).disk_bytes;
     const u64 stays = victim->lost ? kLostStays : kUsedStays;
     // A clock that was ahead makes nothing last.
     const bool lately = now >= victim->used && now - victim->used < stays;
-    return place.spec().evicts_used || !lately;
+    return writer.spec().evicts_used || !lately;
 }
 
 // The copies that may go for others: first what no process can map any more, then what was used
 // least recently. 0 or -errno.
-long find_victims(const Place &place, const Index &index, const Keep &keep,
+long find_victims(const StoreWriter &writer, const Index &index, const Keep &keep,
                   MappedArray<Victim> *out) {
     const u64 now = sys::wall_seconds();
     for (size_t i = 0; i < index.items().size(); ++i) {
         const IndexItem &item = index.items()[i];
         if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
         Victim victim = {index.path(item), false, 0, 0};
-        if (!may_go(place, index, keep, now, &victim)) continue;
+        if (!may_go(writer, index, keep, now, &victim)) continue;
         if (!out->push(victim)) return -sys::kEnomem;
         for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
             const Victim other = (*out)[at - 1];
@@ -107,13 +108,13 @@ long find_victims(const Place &place, const Index &index, const Keep &keep,
 }
 
 // How much has to go; 0 or less where nothing has to. Returns 0 or -errno.
-long find_lack(const Place &place, u64 size, long long *lack) {
+long find_lack(const StoreWriter &writer, u64 size, long long *lack) {
     sys::FileSystem system;
-    const long result = sys::file_system_of(place.version(), &system);
+    const long result = sys::file_system_of(writer.version(), &system);
     if (failed(result)) return result;
     const auto wanted = static_cast<long long>(size);
-    const auto limit = static_cast<long long>(min<u64>(place.spec().limit, ~0ull >> 1));
-    const auto used = static_cast<long long>(used_bytes(place));
+    const auto limit = static_cast<long long>(min<u64>(writer.spec().limit, ~0ull >> 1));
+    const auto used = static_cast<long long>(used_bytes(writer));
     *lack = max(used - limit + wanted, wanted - free_bytes(system));
     return 0;
 }
@@ -126,19 +127,19 @@ Trouble full(u64 mebibytes, const char *before, const char *after) {
 
 }  // namespace
 
-u64 last_use(const Place &place, const Index &index, const char *path) {
-    u64 last = identify_copy(place, path).atime;
+u64 last_use(const StoreWriter &writer, const Index &index, const char *path) {
+    u64 last = identify_copy(writer, path).atime;
     for (const IndexItem &item : index.items())
         if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
             last = max(last, item.used);
     return last;
 }
 
-u64 used_bytes(const Place &place) {
+u64 used_bytes(const StoreWriter &writer) {
     Names names;
     u64 bytes = 0;
-    if (names.read(place.objects())) return 0;
-    for (const char *name; names.next(&name);) bytes += disk_bytes(place.objects(), name);
+    if (names.read(writer.objects())) return 0;
+    for (const char *name; names.next(&name);) bytes += disk_bytes(writer.objects(), name);
     return bytes;
 }
 
@@ -148,77 +149,77 @@ long long free_bytes(const sys::FileSystem &system) {
     return static_cast<long long>(system.available * unit) - static_cast<long long>(floor);
 }
 
-Trouble make_room(const Place &place, u64 size, const Keep &keep, Boot &boot) {
-    const u64 limit = place.spec().limit;
+Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &boot) {
+    const u64 limit = writer.spec().limit;
     if (size > limit)
         return full(size >> 20, "its copy of ", " MiB is larger than the store may be");
     long long lack;
-    if (const long error = find_lack(place, size, &lack)) return failed_call("statfs", error);
+    if (const long error = find_lack(writer, size, &lack)) return failed_call("statfs", error);
     if (lack <= 0) return {};
     Index index;
-    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
-    if (drop_orphan_copies(place, index))
-        if (const long error = find_lack(place, size, &lack)) return failed_call("statfs", error);
+    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
+    if (drop_orphan_copies(writer, index))
+        if (const long error = find_lack(writer, size, &lack)) return failed_call("statfs", error);
     if (lack <= 0) return {};
     MappedArray<Victim> victims;
-    if (const long error = find_victims(place, index, keep, &victims))
+    if (const long error = find_victims(writer, index, keep, &victims))
         return failed_call("mmap", error);
     size_t count = 0;
     while (count < victims.size() && lack > 0)
         lack -= static_cast<long long>(victims[count++].bytes);
     if (lack > 0) {
-        if (used_bytes(place) + size <= limit)
+        if (used_bytes(writer) + size <= limit)
             return trouble(Trouble::Kind::full, "the file system has too little free space");
         return full(limit >> 20, "the store's limit of ", " MiB is taken up by entries in use");
     }
-    for (size_t i = 0; i < count; ++i) drop_copy(place, index, victims[i].path);
+    for (size_t i = 0; i < count; ++i) drop_copy(writer, index, victims[i].path);
     return {};
 }
 
-u64 drop_object(const Place &place, const char *path) {
+u64 drop_object(const StoreWriter &writer, const char *path) {
     const ObjectName object(path);
-    const u64 bytes = disk_bytes(place.objects(), object.name.data);
-    return remove_tree(place.objects(), object.name.data) == 0 ? bytes : 0;
+    const u64 bytes = disk_bytes(writer.objects(), object.name.data);
+    return remove_tree(writer.objects(), object.name.data) == 0 ? bytes : 0;
 }
 
-u64 drop_copy(const Place &place, const Index &index, const char *path) {
+u64 drop_copy(const StoreWriter &writer, const Index &index, const char *path) {
     for (const IndexItem &item : index.items())
         if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
-            sys::unlink_at(place.index(), index.name(item));
-    return drop_object(place, path);
+            sys::unlink_at(writer.index(), index.name(item));
+    return drop_object(writer, path);
 }
 
-u64 drop_record(const Place &place, const char *name, Boot &boot) {
+u64 drop_record(const StoreWriter &writer, const char *name, Boot &boot) {
     StoredFile stored;
-    stored.read(place.index(), name);
+    stored.read(writer.index(), name);
     Buffer<1024> path;
     if (stored.is_record()) path.add(stored.record().path);
-    remove_tree(place.index(), name);
+    remove_tree(writer.index(), name);
     if (!path.size) return 0;
     Index index;
-    if (index.read(place, boot) || index.has_copy(path.data, name)) return 0;
-    return drop_object(place, path.data);
+    if (index.read(writer, boot) || index.has_copy(path.data, name)) return 0;
+    return drop_object(writer, path.data);
 }
 
-u64 drop_orphan_copies(const Place &place, const Index &index) {
+u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
     Names names;
     u64 freed = 0;
-    if (names.read(place.objects())) return 0;
+    if (names.read(writer.objects())) return 0;
     for (const char *name; names.next(&name);) {
         bool used = false;
         for (const IndexItem &item : index.items()) {
             if (item.kind != IndexItem::Kind::record) continue;
             const ObjectName object(index.path(item));
             if (!equal({object.name.data, object.name.size}, str(name))) continue;
-            const Descriptor directory(open_plain_directory(place.objects(), name));
+            const Descriptor directory(open_plain_directory(writer.objects(), name));
             constexpr int kNoFollow = 0x100;
             sys::FileIdentity file;
             used = used || (directory >= 0 && !failed(sys::identify_at(directory, object.base.data,
                                                                        kNoFollow, &file)));
         }
         if (used) continue;
-        const u64 bytes = disk_bytes(place.objects(), name);
-        if (remove_tree(place.objects(), name) == 0) freed += bytes;
+        const u64 bytes = disk_bytes(writer.objects(), name);
+        if (remove_tree(writer.objects(), name) == 0) freed += bytes;
     }
     return freed;
 }

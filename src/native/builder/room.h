@@ -1,7 +1,7 @@
 // Room for a new copy: how much a store may take, and which copies go for others.
 #pragma once
 
-#include "index.h"
+#include "builder/index.h"
 
 namespace pht {
 
@@ -22,7 +22,7 @@ private:
 };
 
 // Disk (or memory) that the copies take.
-u64 used_bytes(const Place &place);
+u64 used_bytes(const StoreWriter &writer);
 
 // Bytes of a file system that copies may take: what is free above a floor, below 0 where it is
 // less. A small file system keeps a tenth of itself free.
@@ -31,23 +31,23 @@ long long free_bytes(const sys::FileSystem &system);
 // Evicts what was least recently used until `size` bytes fit. Kind full where they cannot, and
 // nothing is evicted then: programs that need more than there is room for must not build their
 // entries over each other's at every start. The lock must be held.
-Trouble make_room(const Place &place, u64 size, const Keep &keep, Boot &boot);
+Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &boot);
 
 // When a copy was last used, in seconds since the epoch: what its records say, which only their
 // owner can touch, and its access time, which any process sets that maps it, once a day (relatime
 // of mount(8); where that is turned off, use by other users is not seen).
-u64 last_use(const Place &place, const Index &index, const char *path);
+u64 last_use(const StoreWriter &writer, const Index &index, const char *path);
 
 // Removes a copy and its records. Returns the bytes freed.
-u64 drop_copy(const Place &place, const Index &index, const char *path);
+u64 drop_copy(const StoreWriter &writer, const Index &index, const char *path);
 
 // Removes a record, and its copy when no other record has it. Returns the bytes freed.
-u64 drop_record(const Place &place, const char *name, Boot &boot);
+u64 drop_record(const StoreWriter &writer, const char *name, Boot &boot);
 
 // Removes copies without a record, left by killed builders. Returns the bytes freed.
-u64 drop_orphan_copies(const Place &place, const Index &index);
+u64 drop_orphan_copies(const StoreWriter &writer, const Index &index);
 
 // Removes the directory of a copy, objects/<name>. Returns the bytes freed.
-u64 drop_object(const Place &place, const char *path);
+u64 drop_object(const StoreWriter &writer, const char *path);
 
 }  // namespace pht

@@ -1,5 +1,5 @@
-#include "places.h"
-#include "sort.h"
+#include "builder/offsets.h"
+#include "builder/sort.h"
 
 namespace pht {
 
@@ -45,9 +45,9 @@ bool place_sections(const Draft &draft, Elf64_Shdr *sections, u64 count,
         const bool allocated = (section.sh_flags & SHF_ALLOC) != 0;
         const Load *load = allocated ? file.find_loaded(section.sh_addr, section.sh_size) : nullptr;
         if (section.sh_type == SHT_NOBITS || section.sh_size == 0) {
-            section.sh_offset = allocated ? draft.places.near(section.sh_addr) : draft.end;
+            section.sh_offset = allocated ? draft.offsets.near(section.sh_addr) : draft.end;
         } else if (load && section.sh_offset - load->offset == section.sh_addr - load->start) {
-            section.sh_offset = draft.places.of(section.sh_addr);
+            section.sh_offset = draft.offsets.of(section.sh_addr);
         } else if (section.sh_size > file.size() ||
                    section.sh_offset > file.size() - section.sh_size) {
             return false;

@@ -1,4 +1,4 @@
-#include "places.h"
+#include "builder/offsets.h"
 
 namespace pht {
 
@@ -23,7 +23,7 @@ Elf64_Phdr loaded(const Draft &draft, u32 flags, u64 start, u64 file_stop, u64 m
     Elf64_Phdr out = {};
     out.p_type = PT_LOAD;
     out.p_flags = flags;
-    out.p_offset = draft.places.of_memory(start);
+    out.p_offset = draft.offsets.of_memory(start);
     out.p_vaddr = out.p_paddr = start - draft.bias;
     out.p_filesz = file_stop - start;
     out.p_memsz = memory_end - start;
@@ -64,7 +64,7 @@ bool add_rest(const Draft &draft, const Load &load, const MappedArray<Text> &tex
     const u64 first = texts[0].start, load_end = load.end + draft.bias;
     const u64 load_start = load.start + draft.bias, file_end = load.file_end + draft.bias;
     const Elf64_Phdr whole =
-        moved(draft.file.headers()[load.header], draft.places.of_memory(load_start));
+        moved(draft.file.headers()[load.header], draft.offsets.of_memory(load_start));
     if (load_end <= first) return heads->push(whole);
     if (load_start < first &&
         !heads->push(loaded(draft, load.flags, load_start, first, first, kPageSize)))
@@ -101,7 +101,7 @@ bool merge(const Draft &draft, MappedArray<Elf64_Phdr> *out, MappedArray<Elf64_P
     MappedArray<Text> texts;
     if (!merge_texts(draft, &texts)) return false;
     for (const Text &text : texts) {
-        const u64 shift = draft.places.of_memory(text.start) - (text.start - draft.bias);
+        const u64 shift = draft.offsets.of_memory(text.start) - (text.start - draft.bias);
         const u64 align = shift % kHugeSize ? kPageSize : kHugeSize;
         if (!out->push(loaded(draft, PF_R | PF_X, text.start, text.end, text.end, align)))
             return false;
@@ -126,7 +126,7 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
     const ElfFile &file = draft.file;
     if (header.p_type == PT_PHDR) {
         // Says where the table is loaded, if it is.
-        if (table != draft.places.of(header.p_vaddr)) return {};
+        if (table != draft.offsets.of(header.p_vaddr)) return {};
         *out = header;
         out->p_offset = table;
         return {};
@@ -136,9 +136,9 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
         (header.p_vaddr | header.p_offset | header.p_filesz) == 0)
         return {};
     if (header.p_filesz == 0) {
-        out->p_offset = draft.places.near(header.p_vaddr);
+        out->p_offset = draft.offsets.near(header.p_vaddr);
     } else if (file.find_loaded(header.p_vaddr, header.p_filesz)) {
-        out->p_offset = draft.places.of(header.p_vaddr);
+        out->p_offset = draft.offsets.of(header.p_vaddr);
     } else if (header.p_filesz <= file.size() && header.p_offset <= file.size() - header.p_filesz) {
         if (!draft.append_piece(header.p_offset, header.p_filesz, 8)) return fail(-sys::kEnomem);
         out->p_offset = draft.end - header.p_filesz;

@@ -1,7 +1,7 @@
 // Sorting without recursion and without memory.
 #pragma once
 
-#include "types.h"
+#include "kernel/types.h"
 
 namespace pht {
 

@@ -1,4 +1,4 @@
-#include "trouble.h"
+#include "builder/trouble.h"
 
 #include <asm/errno.h>
 

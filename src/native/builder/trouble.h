@@ -1,7 +1,7 @@
 // Why something could not be done, told once where it happened, as a person reads it.
 #pragma once
 
-#include "text.h"
+#include "kernel/strings.h"
 
 namespace pht {
 

@@ -1,7 +1,7 @@
-#include "upkeep.h"
+#include "builder/upkeep.h"
 
-#include "copy.h"
-#include "trust.h"
+#include "builder/copy.h"
+#include "store/trust.h"
 
 namespace pht {
 
@@ -44,10 +44,10 @@ State state_of_original(const char *name, const IndexItem &item, const char *ori
     return State::stale;
 }
 
-void describe_copy(const Place &place, const char *path, EntryView *out) {
+void describe_copy(const StoreWriter &writer, const char *path, EntryView *out) {
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place, path, &file, &problem);
+    const long fd = open_copy_at(writer, path, &file, &problem);
     if (failed(fd)) return;
     sys::close(static_cast<int>(fd));
     out->size = file.size;
@@ -56,22 +56,22 @@ void describe_copy(const Place &place, const char *path, EntryView *out) {
     out->used = max(out->used, file.atime);
 }
 
-void judge_record(const Place &place, const IndexItem &item, EntryView *out) {
+void judge_record(const StoreWriter &writer, const IndexItem &item, EntryView *out) {
     const auto say = [&](State state, const char *reason) {
         out->state = state;
         out->reason.add(reason);
     };
     if (item.kind == IndexItem::Kind::damaged)
         return say(State::damaged, "its record is not what was written");
-    describe_copy(place, out->path, out);
+    describe_copy(writer, out->path, out);
     if (!item.named) return say(State::damaged, "its record is of another file");
     if (!item.counts)
         return say(State::expired,
                    "the machine was started since, and it was never known to be on disk");
     StoredFile stored;
-    stored.read(place.index(), out->name);
+    stored.read(writer.index(), out->name);
     if (!stored.is_record()) return say(State::damaged, "its record is not what was written");
-    const Trouble broken = why_not_mapped(place, stored.record());
+    const Trouble broken = why_not_mapped(writer, stored.record());
     if (!broken.ok()) return say(State::damaged, broken.text.data);
     out->state = state_of_original(out->name, item, out->origin, &out->reason);
 }
@@ -83,7 +83,7 @@ void judge_note(const IndexItem &item, EntryView *out) {
         out->state = state_of_original(out->name, item, out->origin, &ignored);
 }
 
-void view(const Place &place, const Index &index, const IndexItem &item, EntryView *out) {
+void view(const StoreWriter &writer, const Index &index, const IndexItem &item, EntryView *out) {
     out->item = &item;
     out->name = index.name(item);
     out->path = index.path(item);
@@ -94,7 +94,7 @@ void view(const Place &place, const Index &index, const IndexItem &item, EntryVi
         out->reason.add(index.text(item.reason));
         judge_note(item, out);
     } else {
-        judge_record(place, item, out);
+        judge_record(writer, item, out);
     }
 }
 
@@ -105,7 +105,7 @@ bool same_ranges(const Layout &layout, const RecordView &record) {
 }
 
 // Compares the content of an entry that is ready otherwise.
-void compare_content(const Place &place, EntryView *entry) {
+void compare_content(const StoreWriter &writer, EntryView *entry) {
     const auto damaged = [&](const char *reason) {
         entry->state = State::damaged;
         entry->reason.add(reason);
@@ -114,7 +114,7 @@ void compare_content(const Place &place, EntryView *entry) {
         entry->reason.add("it could not be compared: ").add(problem.text.data);
     };
     StoredFile stored;
-    stored.read(place.index(), entry->name);
+    stored.read(writer.index(), entry->name);
     if (!stored.is_record()) return damaged("its record is not what was written");
     Wanted wanted;
     wanted.path = entry->origin;
@@ -123,7 +123,7 @@ void compare_content(const Place &place, EntryView *entry) {
     Trouble problem = open_original(wanted, &fd, &file);
     const Descriptor source(fd);
     if (!problem.ok()) return unknown(problem);
-    const Descriptor target(open_copy_at(place, entry->path, &copied, &problem));
+    const Descriptor target(open_copy_at(writer, entry->path, &copied, &problem));
     if (target < 0) return unknown(problem);
     Layout layout;
     const LaidOut laid = lay_out(source, file.size, entry->item->bias, &layout);
@@ -146,57 +146,58 @@ void compare_content(const Place &place, EntryView *entry) {
 }
 
 // Looks at one entry, content too. False where it is gone, or a note.
-bool check(const Place &place, const char *name, Index *index, EntryView *out) {
+bool check(const StoreWriter &writer, const char *name, Index *index, EntryView *out) {
     Boot boot;
-    if (index->read_one(place, name, boot)) return false;
+    if (index->read_one(writer, name, boot)) return false;
     const IndexItem &item = index->items()[0];
     if (item.kind == IndexItem::Kind::note) return false;
     *out = {};
-    view(place, *index, item, out);
-    if (out->state == State::ready && !out->reason.size) compare_content(place, out);
+    view(writer, *index, item, out);
+    if (out->state == State::ready && !out->reason.size) compare_content(writer, out);
     return true;
 }
 
 }  // namespace
 
-Trouble each_entry(const Place &place, void (*visit)(void *, const EntryView &), void *context) {
+Trouble each_entry(const StoreWriter &writer, void (*visit)(void *, const EntryView &),
+                   void *context) {
     Boot boot;
     Index index;
-    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
     for (const IndexItem &item : index.items()) {
         EntryView entry;
-        view(place, index, item, &entry);
+        view(writer, index, item, &entry);
         visit(context, entry);
     }
     return {};
 }
 
-Trouble verify_entry(Place &place, const char *name, void (*visit)(void *, const EntryView &),
-                     void *context, bool *removed) {
+Trouble verify_entry(StoreWriter &writer, const char *name,
+                     void (*visit)(void *, const EntryView &), void *context, bool *removed) {
     Index index;
     EntryView entry;
     *removed = false;
-    if (!check(place, name, &index, &entry)) return {};
+    if (!check(writer, name, &index, &entry)) return {};
     if (entry.state != State::damaged) {
         visit(context, entry);
         return {};
     }
     bool waited;
-    const Trouble locked = place.lock(kPatientTries, &waited);
+    const Trouble locked = writer.lock(kPatientTries, &waited);
     if (!locked.ok()) {
         entry.reason.add("; it cannot be removed: ").add(locked.text.data);
         visit(context, entry);
         return {};
     }
-    const Held held(place);
+    const Held held(writer);
     // Looked at again: a builder may have been at it just then.
-    if (!check(place, name, &index, &entry)) return {};
+    if (!check(writer, name, &index, &entry)) return {};
     if (entry.state == State::damaged) {
         Boot boot;
-        drop_record(place, name, boot);
+        drop_record(writer, name, boot);
         sys::FileIdentity there;
         constexpr int kNoFollow = 0x100;
-        *removed = failed(sys::identify_at(place.index(), name, kNoFollow, &there));
+        *removed = failed(sys::identify_at(writer.index(), name, kNoFollow, &there));
         if (!*removed) entry.reason.add("; it cannot be removed");
     }
     visit(context, entry);
@@ -206,7 +207,7 @@ Trouble verify_entry(Place &place, const char *name, void (*visit)(void *, const
 namespace {
 
 struct Pruning {
-    Place &place;
+    StoreWriter &writer;
     void (*visit)(void *, const RemovedView &);
     void *context;
     Boot boot;
@@ -222,9 +223,9 @@ struct Pruning {
 void Pruning::drop_useless(const Index &index) {
     for (const IndexItem &item : index.items()) {
         EntryView entry;
-        view(place, index, item, &entry);
+        view(writer, index, item, &entry);
         if (entry.state == State::ready) continue;
-        const u64 freed = drop_record(place, entry.name, boot);
+        const u64 freed = drop_record(writer, entry.name, boot);
         const bool note = item.kind == IndexItem::Kind::note;
         const char *why = note ? "a note that is out of date" : entry.reason.data;
         tell(*entry.origin ? entry.origin : entry.name, why, note ? 0 : freed);
@@ -234,21 +235,21 @@ void Pruning::drop_useless(const Index &index) {
 // The least recently used first, whatever was used lately: somebody asked for it.
 Trouble Pruning::evict() {
     for (;;) {
-        if (used_bytes(place) <= place.spec().limit) return {};
+        if (used_bytes(writer) <= writer.spec().limit) return {};
         Index index;
-        if (const long error = index.read(place, boot))
+        if (const long error = index.read(writer, boot))
             return failed_call("reading v1/index", error);
         const char *oldest = nullptr;
         u64 when = ~0ull;
         for (const IndexItem &item : index.items()) {
             if (item.kind != IndexItem::Kind::record) continue;
-            const u64 last = last_use(place, index, index.path(item));
+            const u64 last = last_use(writer, index, index.path(item));
             if (last >= when) continue;
             when = last;
             oldest = index.path(item);
         }
         if (!oldest) return {};
-        u64 freed = drop_copy(place, index, oldest);
+        u64 freed = drop_copy(writer, index, oldest);
         if (!freed) return {};
         for (const IndexItem &item : index.items()) {
             if (!equal(str(index.path(item)), str(oldest))) continue;
@@ -261,41 +262,42 @@ Trouble Pruning::evict() {
 
 Trouble Pruning::prune() {
     Names names;
-    if (const long error = names.read(place.tmp())) return failed_call("reading v1/tmp", error);
+    if (const long error = names.read(writer.tmp())) return failed_call("reading v1/tmp", error);
     for (const char *name; names.next(&name);) {
-        const u64 freed = disk_bytes(place.tmp(), name);
-        if (const long error = remove_tree(place.tmp(), name))
+        const u64 freed = disk_bytes(writer.tmp(), name);
+        if (const long error = remove_tree(writer.tmp(), name))
             return failed_call("removing from v1/tmp", error);
         Buffer<300> path;
         tell(path.add("v1/tmp/").add(name).data, "left by a builder that was killed", freed);
     }
     Index index;
-    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
+    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
     drop_useless(index);
-    if (const long error = index.read(place, boot)) return failed_call("reading v1/index", error);
-    if (const u64 freed = drop_orphan_copies(place, index))
+    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
+    if (const u64 freed = drop_orphan_copies(writer, index))
         tell("v1/objects", "copies that no record tells of", freed);
     return evict();
 }
 
 }  // namespace
 
-Trouble prune_store(Place &place, void (*visit)(void *, const RemovedView &), void *context) {
+Trouble prune_store(StoreWriter &writer, void (*visit)(void *, const RemovedView &),
+                    void *context) {
     bool waited;
-    const Trouble locked = place.lock(kPatientTries, &waited, false);
+    const Trouble locked = writer.lock(kPatientTries, &waited, false);
     if (!locked.ok()) return locked;
-    const Held held(place);
-    Pruning pruning{place, visit, context, {}};
+    const Held held(writer);
+    Pruning pruning{writer, visit, context, {}};
     return pruning.prune();
 }
 
-Trouble clear_store(Place &place, u64 *freed) {
+Trouble clear_store(StoreWriter &writer, u64 *freed) {
     bool waited;
-    const Trouble locked = place.lock(kPatientTries, &waited, false);
+    const Trouble locked = writer.lock(kPatientTries, &waited, false);
     if (!locked.ok()) return locked;
-    const Held held(place);
-    *freed = used_bytes(place);
-    return place.remove_all();
+    const Held held(writer);
+    *freed = used_bytes(writer);
+    return writer.remove_all();
 }
 
 }  // namespace pht

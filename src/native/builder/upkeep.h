@@ -1,7 +1,7 @@
 // Looking through a store: what it holds, what of it is still good, and what can go.
 #pragma once
 
-#include "warm.h"
+#include "builder/warm.h"
 
 namespace pht {
 
@@ -26,18 +26,19 @@ struct RemovedView {
 };
 
 // Calls visit for all entries and notes, without comparing content.
-Trouble each_entry(const Place &place, void (*visit)(void *, const EntryView &), void *context);
+Trouble each_entry(const StoreWriter &writer, void (*visit)(void *, const EntryView &),
+                   void *context);
 
 // Compares an entry with its original, byte for byte, and removes it where it is damaged. visit is
 // called unless the entry is gone.
-Trouble verify_entry(Place &place, const char *name, void (*visit)(void *, const EntryView &),
-                     void *context, bool *removed);
+Trouble verify_entry(StoreWriter &writer, const char *name,
+                     void (*visit)(void *, const EntryView &), void *context, bool *removed);
 
 // Removes what no process can use any more, leftovers, and the least recently used entries above
 // the limit; visit is told of each.
-Trouble prune_store(Place &place, void (*visit)(void *, const RemovedView &), void *context);
+Trouble prune_store(StoreWriter &writer, void (*visit)(void *, const RemovedView &), void *context);
 
 // Removes the whole store. Processes that run from it go on: their copies stay until they end.
-Trouble clear_store(Place &place, u64 *freed);
+Trouble clear_store(StoreWriter &writer, u64 *freed);
 
 }  // namespace pht

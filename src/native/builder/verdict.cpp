@@ -1,9 +1,9 @@
-#include "verdict.h"
+#include "builder/verdict.h"
 
-#include "build.h"
-#include "copy.h"
-#include "record.h"
-#include "trust.h"
+#include "builder/copy.h"
+#include "kernel/scratch.h"
+#include "store/record.h"
+#include "store/trust.h"
 
 namespace pht {
 
@@ -12,10 +12,10 @@ namespace {
 using sys::failed;
 
 // "259:0 6.18.0": of which file system and kernel a verdict tells.
-Buffer<128> here(const Place &place) {
+Buffer<128> here(const StoreWriter &writer) {
     Buffer<128> out;
     sys::FileIdentity file;
-    if (failed(sys::identify(place.version(), &file))) return out;
+    if (failed(sys::identify(writer.version(), &file))) return out;
     const sys::KernelNames kernel;
     out.add_hex(file.dev_major).add(":").add_hex(file.dev_minor).add(" ").add(kernel.release());
     return out;
@@ -28,10 +28,10 @@ Trouble probe(int fd, u64 *bytes) {
 
 }  // namespace
 
-Verdict remembered_verdict(const Place &place) {
+Verdict remembered_verdict(const StoreWriter &writer) {
     Outcome outcome;
     sys::FileIdentity file;
-    const Descriptor fd(open_file(place.version(), "verdict", &file, &outcome));
+    const Descriptor fd(open_file(writer.version(), "verdict", &file, &outcome));
     if (fd < 0) return Verdict::unknown;
     char text[160];
     const long got = sys::pread(fd, text, sizeof text, 0);
@@ -40,7 +40,7 @@ Verdict remembered_verdict(const Place &place) {
     constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never};
     for (const Verdict verdict : kAll) {
         Buffer<160> wanted;
-        wanted.add(here(place).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]);
+        wanted.add(here(writer).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]);
         wanted.add("\n");
         if (!equal(told, {wanted.data, wanted.size})) continue;
         const u64 now = sys::wall_seconds();
@@ -51,11 +51,11 @@ Verdict remembered_verdict(const Place &place) {
     return Verdict::unknown;
 }
 
-Trouble remember(const Place &place, Verdict verdict) {
+Trouble remember(const StoreWriter &writer, Verdict verdict) {
     Buffer<160> text;
-    text.add(here(place).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]).add("\n");
-    return place.write_file(place.version(), "verdict", text.data, text.size,
-                            place.spec().record_mode(), false);
+    text.add(here(writer).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]).add("\n");
+    return writer.write_file(writer.version(), "verdict", text.data, text.size,
+                             writer.spec().record_mode(), false);
 }
 
 bool has_huge_pages_disabled() {
@@ -92,20 +92,20 @@ Trouble try_file(int fd, Verdict *verdict) {
     return problem;
 }
 
-Trouble judge(const Place &place, Verdict *verdict) {
-    *verdict = remembered_verdict(place);
+Trouble judge(const StoreWriter &writer, Verdict *verdict) {
+    *verdict = remembered_verdict(writer);
     if (*verdict != Verdict::unknown) return {};
     if (has_huge_pages_disabled())
         return trouble(Trouble::Kind::io, "huge pages are disabled for this process (prctl)");
     Buffer<48> name;
     name.add_decimal(sys::process_id()).add("-probe");
     const long fd =
-        sys::create_at(place.tmp(), name.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+        sys::create_at(writer.tmp(), name.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
     if (failed(fd)) return failed_call("open", str("v1/tmp"), fd);
     const Descriptor file(fd);
-    sys::unlink_at(place.tmp(), name.data);
+    sys::unlink_at(writer.tmp(), name.data);
     const Trouble problem = try_file(file, verdict);
-    return problem.ok() ? remember(place, *verdict) : problem;
+    return problem.ok() ? remember(writer, *verdict) : problem;
 }
 
 }  // namespace pht

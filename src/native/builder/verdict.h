@@ -2,7 +2,7 @@
 // this kernel and file system.
 #pragma once
 
-#include "place.h"
+#include "builder/writer.h"
 
 namespace pht {
 
@@ -16,12 +16,12 @@ inline constexpr const char *kVerdictNames[] = {"unknown", "written", "evicted",
 
 // What was found out; unknown where it was not yet. Of what was not huge for a day, which a moment
 // without free 2 MiB may have caused.
-Verdict remembered_verdict(const Place &place);
+Verdict remembered_verdict(const StoreWriter &writer);
 
-Trouble remember(const Place &place, Verdict verdict);
+Trouble remember(const StoreWriter &writer, Verdict verdict);
 
 // As remembered, else tried with a small file. The lock must be held.
-Trouble judge(const Place &place, Verdict *verdict);
+Trouble judge(const StoreWriter &writer, Verdict *verdict);
 
 // What came of a copy that was just written there: written where it is huge, else unknown.
 Verdict judge_copy(int copy, u64 offset);

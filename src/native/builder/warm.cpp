@@ -1,9 +1,9 @@
-#include "warm.h"
+#include "builder/warm.h"
 
-#include "build.h"
-#include "copy_window.h"
-#include "trust.h"
-#include "written.h"
+#include "kernel/scratch.h"
+#include "store/copy_window.h"
+#include "store/trust.h"
+#include "store/written.h"
 
 namespace pht {
 
@@ -12,17 +12,17 @@ namespace {
 using sys::failed;
 
 // Gets a copy just written onto 2 MiB pages; the bytes of it that are, as the kernel shows.
-u64 settle(const Place &place, const char *path) {
-    if (place.spec().shared_memory) collapse_copy(place, path);
+u64 settle(const StoreWriter &writer, const char *path) {
+    if (writer.spec().shared_memory) collapse_copy(writer, path);
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place, path, &file, &problem);
+    const long fd = open_copy_at(writer, path, &file, &problem);
     if (failed(fd)) return 0;
     const Descriptor copy(fd);
     const u64 size = round_down(file.size, kHugeSize);
     u64 huge = 0;
     if (probe_huge(copy, 0, size, false, &huge)) return 0;
-    if (huge >= size || place.spec().shared_memory) return huge;
+    if (huge >= size || writer.spec().shared_memory) return huge;
     // Some file systems use 2 MiB folios only when they read: what is written back and dropped
     // comes back huge. Clean pages go; what others have mapped stays.
     sys::sync_data(copy);
@@ -31,29 +31,29 @@ u64 settle(const Place &place, const char *path) {
 }
 
 // Whether an entry of the system's store can be found from a container image as well.
-bool has_image(const Place &place, const sys::FileIdentity &file, const RecordView &record) {
+bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const RecordView &record) {
     const Record &head = *record.head;
-    if (!place.spec().for_everyone || !head.build_id_size) return true;
+    if (!writer.spec().for_everyone || !head.build_id_size) return true;
     BuildId id;
     if (head.build_id_size > sizeof id.bytes) return true;
     sys::FileIdentity copied;
     Trouble problem;
-    const long fd = open_copy_at(place, record.path, &copied, &problem);
+    const long fd = open_copy_at(writer, record.path, &copied, &problem);
     if (failed(fd)) return false;
     const Descriptor copy(fd);
     CopyWindow window(copy);
     id.size = static_cast<u8>(head.build_id_size);
     if (!window.read(head.build_id_at, id.bytes, id.size).ok()) return false;
     StoredFile stored;
-    stored.read(place.index(), image_key(file, id, head.bias).data);
+    stored.read(writer.index(), image_key(file, id, head.bias).data);
     return stored.is_record();
 }
 
-Trouble add(Place &place, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
-    return add_entry(place, wanted, !place.spec().shared_memory, keep, boot, added);
+Trouble add(StoreWriter &writer, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
+    return add_entry(writer, wanted, !writer.spec().shared_memory, keep, boot, added);
 }
 
-void warm_locked(Place &place, const Wanted &wanted, Keep &keep, Made *made) {
+void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made) {
     Boot boot;
     int fd;
     sys::FileIdentity file;
@@ -66,35 +66,35 @@ void warm_locked(Place &place, const Wanted &wanted, Keep &keep, Made *made) {
         made->problem = failed_call("mmap", -sys::kEnomem);
         return;
     }
-    stored.read(place.index(), key.data);
+    stored.read(writer.index(), key.data);
     bool there = stored.is_record();
     if (there && (!check_boot(*stored.record().head, boot).ok() ||
                   !is_record_of(*stored.record().head, file, wanted.bias) ||
-                  !why_not_mapped(place, stored.record()).ok())) {
-        drop_record(place, key.data, boot);
+                  !why_not_mapped(writer, stored.record()).ok())) {
+        drop_record(writer, key.data, boot);
         there = false;
     }
-    const bool in_memory = place.spec().shared_memory;
+    const bool in_memory = writer.spec().shared_memory;
     Added added;
     Made::Status status = Made::Status::present;
-    if (!there && !in_memory && has_too_many_biases(place, file)) {
+    if (!there && !in_memory && has_too_many_biases(writer, file)) {
         made->problem = trouble(Trouble::Kind::refused,
                                 "it is loaded at ever other addresses; its entries are bounded");
         return;
     }
     if (!there) {
         status = Made::Status::built;
-        made->problem = add(place, wanted, keep, boot, &added);
+        made->problem = add(writer, wanted, keep, boot, &added);
     } else {
         added.path.add(stored.record().path);
         added.size = stored.record().head->object_size;
         const bool lasting =
-            in_memory || (stored.record().durable() && has_image(place, file, stored.record()));
+            in_memory || (stored.record().durable() && has_image(writer, file, stored.record()));
         if (!lasting) {
             status = Made::Status::promoted;
             // With its record for images, too.
-            made->problem = place.spec().for_everyone ? add(place, wanted, keep, boot, &added)
-                                                      : promote_entry(place, key.data, stored);
+            made->problem = writer.spec().for_everyone ? add(writer, wanted, keep, boot, &added)
+                                                       : promote_entry(writer, key.data, stored);
         }
     }
     if (!made->problem.ok()) return;
@@ -105,19 +105,19 @@ void warm_locked(Place &place, const Wanted &wanted, Keep &keep, Made *made) {
     made->written = added.written;
     if (!made->written && status != Made::Status::promoted) return;
     made->looked = true;
-    made->huge = settle(place, added.path.data);
+    made->huge = settle(writer, added.path.data);
     made->small = made->huge < min(round_down(made->size, kHugeSize), kHugeSize);
 }
 
 }  // namespace
 
 // Errors of MADV_COLLAPSE that tell of this moment: a page was busy, no 2 MiB were free.
-long collapse_copy(const Place &place, const char *path) {
+long collapse_copy(const StoreWriter &writer, const char *path) {
     constexpr u64 kPauses[] = {0, 1'000'000, 4'000'000, 16'000'000};  // nanoseconds
     constexpr long kBusy = -16;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place, path, &file, &problem);
+    const long fd = open_copy_at(writer, path, &file, &problem);
     if (failed(fd)) return fd;
     const Descriptor copy(fd);
     long result = -sys::kEinval;
@@ -132,11 +132,11 @@ long collapse_copy(const Place &place, const char *path) {
     return result;
 }
 
-Trouble why_not_mapped(const Place &place, const RecordView &record) {
+Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record) {
     const Record &head = *record.head;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(place, record.path, &file, &problem);
+    const long fd = open_copy_at(writer, record.path, &file, &problem);
     if (failed(fd)) return problem;
     const Descriptor copy(fd);
     if (file.size != head.object_size) {
@@ -153,13 +153,13 @@ Trouble why_not_mapped(const Place &place, const RecordView &record) {
     return same.ok() ? Trouble{} : failed_call("its copy cannot be read", -long{same.error});
 }
 
-void warm_entry(Place &place, const Wanted &wanted, Keep &keep, Made *made) {
-    place.evict_used();
+void warm_entry(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made) {
+    writer.evict_used();
     bool waited;
-    made->problem = place.lock(kPatientTries, &waited);
+    made->problem = writer.lock(kPatientTries, &waited);
     if (!made->problem.ok()) return;
-    const Held held(place);
-    warm_locked(place, wanted, keep, made);
+    const Held held(writer);
+    warm_locked(writer, wanted, keep, made);
 }
 
 }  // namespace pht

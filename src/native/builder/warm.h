@@ -1,7 +1,7 @@
 // Entries made ahead of their use: on disk for good, and on 2 MiB pages at the next fault.
 #pragma once
 
-#include "entry.h"
+#include "builder/entry.h"
 
 namespace pht {
 
@@ -25,14 +25,14 @@ inline constexpr const char *kMadeNames[] = {"built", "promoted", "present", "re
 
 // Makes sure that an open store has a lasting entry of one file for one load bias. What is there
 // already is not written again. Takes the lock for this object only, so that others get their turn.
-void warm_entry(Place &place, const Wanted &wanted, Keep &keep, Made *made);
+void warm_entry(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made);
 
 // What is wrong with the copy of an entry; ok where the core would map it as far as can be told
 // without comparing content.
-Trouble why_not_mapped(const Place &place, const RecordView &record);
+Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record);
 
 // Makes a copy in shared memory huge. 0 where it is, if only in part, or -errno.
-long collapse_copy(const Place &place, const char *path);
+long collapse_copy(const StoreWriter &writer, const char *path);
 
 // How often the lock is tried where somebody asked for what is written: ten seconds.
 inline constexpr unsigned kPatientTries = 2500;

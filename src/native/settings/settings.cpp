@@ -1,4 +1,4 @@
-#include "settings.h"
+#include "settings/settings.h"
 
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -22,10 +22,13 @@ constexpr Choice<bool> kSwitch[] = {
 constexpr Choice<bool> kFlag[] = {{"0", false}, {"1", true}};
 constexpr Choice<Building> kBuilding[] = {
     {"auto", Building::automatic}, {"always", Building::always}, {"never", Building::never}};
-constexpr Choice<Backing> kBackingChoices[] = {
-    {"auto", Backing::automatic}, {"file", Backing::file},   {"store", Backing::store},
-    {"shm", Backing::shm},        {"memfd", Backing::memfd}, {"thp", Backing::thp},
-    {"hugetlb", Backing::hugetlb}};
+constexpr Choice<Backing> choice(Backing backing) {
+    return {name_of(backing), backing};
+}
+constexpr Choice<Backing> kBackingChoices[] = {choice(Backing::automatic), choice(Backing::file),
+                                               choice(Backing::store),     choice(Backing::shm),
+                                               choice(Backing::memfd),     choice(Backing::thp),
+                                               choice(Backing::hugetlb)};
 
 bool is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
@@ -148,9 +151,14 @@ bool parse_size(Str text, u64 *bytes) {
 Settings::Settings(const char *const *environment) {
     const int before = __atomic_load_n(&starvations, __ATOMIC_RELAXED);
     const bool secure = in_secure_mode();
+    request_.building = Building::automatic;
+    request_.minimum_text = 256ull << 10;
+    request_.private_limit = 64ull << 20;
+    request_.store_limit = 4ull << 30;
+    request_.shm_limit = request_.build_limit = 512ull << 20;
     if (secure) {
         environment = nullptr;
-        building = Building::never;
+        request_.building = Building::never;
     }
     // In the order of their names, so that problems are told in the same order each time.
     for (const char *name : kVariables) {
@@ -178,6 +186,11 @@ Settings::Settings(const char *const *environment) {
     // Without it what comes next would be taken for the system's store.
     if (append(&stores_, str(kSystemStore)) && append(&stores_, kNul) && !secure)
         add_default_stores(environment);
+    const auto text = [](const MappedArray<char> &list) { return Str{list.data(), list.size()}; };
+    request_.include = text(include_);
+    request_.exclude = text(exclude_);
+    request_.stores = text(stores_);
+    request_.shm_stores = text(shm_stores_);
     starved_ = __atomic_load_n(&starvations, __ATOMIC_RELAXED) != before;
 }
 
@@ -267,19 +280,16 @@ void Settings::read_store(Str value) {
 }
 
 void Settings::read(Str name, Str value) {
-    const auto is = [&](const char *suffix) {
-        constexpr size_t kFront = 10;  // PYHUGETEXT
-        return equal({name.data + kFront, name.size - kFront}, str(suffix));
-    };
+    constexpr size_t kFront = 10;  // PYHUGETEXT
+    const Str suffix = {name.data + kFront, name.size - kFront};
+    const auto is = [&](const char *wanted) { return equal(suffix, str(wanted)); };
     if (is("")) choose(name, value, kSwitch, &off, "0, 1, auto");
     if (is("_DEBUG")) choose(name, value, kFlag, &debug, "");
-    if (is("_BACKING")) choose(name, value, kBackingChoices, &backing, "");
-    if (is("_BUILD")) choose(name, value, kBuilding, &building, "");
-    if (is("_MIN_TEXT")) read_size(name, value, &minimum_text);
-    if (is("_PRIVATE_LIMIT")) read_size(name, value, &private_limit);
-    if (is("_BUILD_LIMIT")) read_size(name, value, &limits.build);
-    if (is("_STORE_LIMIT")) read_size(name, value, &limits.disk);
-    if (is("_SHM_LIMIT")) read_size(name, value, &limits.shared_memory);
+    if (is("_BACKING")) choose(name, value, kBackingChoices, &request_.backing, "");
+    if (is("_BUILD")) choose(name, value, kBuilding, &request_.building, "");
+    for (const SizeField &field : kSizeFields)
+        if (suffix.size && equal_but_case({suffix.data + 1, suffix.size - 1}, field.name))
+            read_size(name, value, &(request_.*field.member));
     if (is("_INCLUDE")) split(value, &include_);
     if (is("_EXCLUDE")) split(value, &exclude_);
     if (is("_STORE")) read_store(value);
@@ -312,11 +322,6 @@ Str Settings::problems() const {
     static constexpr char kStarved[] = "the settings were not read: no memory for own tables";
     if (starved_) return {kStarved, sizeof kStarved};
     return {problems_.data(), problems_.size()};
-}
-
-PlainRequest Settings::request() const {
-    return {backing,   minimum_text, private_limit, building, include(),
-            exclude(), stores(),     shm_stores(),  limits};
 }
 
 }  // namespace pht

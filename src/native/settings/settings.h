@@ -2,7 +2,8 @@
 // ask for. A malformed value is told in a sentence, and its default used.
 #pragma once
 
-#include "engine.h"
+#include "kernel/strings.h"
+#include "words/request.h"
 
 namespace pht {
 
@@ -42,19 +43,8 @@ public:
     static const Settings &of_process();
 
     bool off = false, debug = false;
-    Backing backing = Backing::automatic;
-    Building building = Building::automatic;
-    u64 minimum_text = 256ull << 10;
-    u64 private_limit = 64ull << 20;
-    BuildLimits limits = {4ull << 30, 512ull << 20, 512ull << 20};
-    // Each text ended by a NUL.
-    Str include() const { return {include_.data(), include_.size()}; }
-    Str exclude() const { return {exclude_.data(), exclude_.size()}; }
-    Str stores() const { return {stores_.data(), stores_.size()}; }  // the system's first
-    Str shm_stores() const { return {shm_stores_.data(), shm_stores_.size()}; }
-    Str problems() const;
-
-    PlainRequest request() const;
+    const Request &request() const { return request_; }
+    Str problems() const;  // sentences, each ended by a NUL
 
 private:
     void read(Str name, Str value);
@@ -67,7 +57,8 @@ private:
     void add_default_stores(const char *const *environment);
     void complain(Str name, Str value, const char *rest);
 
-    MappedArray<char> include_, exclude_, stores_, shm_stores_, problems_;
+    Request request_;
+    MappedArray<char> include_, exclude_, stores_, shm_stores_, problems_;  // what it refers to
     MappedArray<char> user_store_;
     bool starved_ = false;
 };

@@ -1,0 +1,350 @@
+#include "builder/writer.h"
+
+#include "builder/distrust.h"
+#include "builder/path.h"
+#include "store/trust.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u64 kPause = 4'000'000;  // nanoseconds between two tries of the lock
+constexpr int kReopenings = 3;     // of a store that others remove meanwhile
+constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
+
+// The descriptors that a forked child has to close, and how often this process was forked from
+// another: what a builder holds is its own only while that number stays.
+constexpr size_t kMostHeld = 64;
+int held[kMostHeld];  // descriptor + 1
+u64 generation;
+
+int hold(long fd) {
+    if (fd < 0) return -1;
+    for (int &slot : held) {
+        int expected = 0;
+        if (__atomic_compare_exchange_n(&slot, &expected, static_cast<int>(fd) + 1, false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            break;
+    }
+    return static_cast<int>(fd);
+}
+
+void let_go(int *fd) {
+    if (*fd < 0) return;
+    for (int &slot : held) {
+        int expected = *fd + 1;
+        if (__atomic_compare_exchange_n(&slot, &expected, 0, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED))
+            break;
+    }
+    sys::close(*fd);
+    *fd = -1;
+}
+
+Trouble told(const Outcome &outcome, const char *root) {
+    if (outcome.status == Status::untrusted) return explain(root);
+    if (outcome.status == Status::no_store && outcome.error == sys::kEnotdir) {
+        Trouble out = explain(root);
+        out.kind = Trouble::Kind::io;
+        out.error = sys::kEnotdir;
+        return out;
+    }
+    if (outcome.status == Status::no_store && (outcome.buildable || outcome.error == sys::kEnoent))
+        return trouble(Trouble::Kind::gone, str(root), " is not there");
+    const long error = outcome.error ? outcome.error : long{sys::kEacces};
+    return failed_call(outcome.call == Call::access ? "access" : "open", str(root), -error);
+}
+
+// Opens a directory below a trusted one, or makes it; it must be ours. The descriptor, or -1.
+int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
+    long fd = open_plain_directory(parent, name);
+    if (fd == -sys::kEnoent) {
+        if (!make) {
+            *out = trouble(Trouble::Kind::gone, str(name), " is not there");
+            return -1;
+        }
+        const long made = make_plain_directory(parent, name, mode);
+        if (failed(made) && made != -sys::kEexist) {
+            *out = failed_call("mkdir", str(name), made);
+            return -1;
+        }
+        fd = open_plain_directory(parent, name);
+    }
+    if (failed(fd)) {
+        *out = failed_call("open", str(name), fd);
+        if (fd == -sys::kEnotdir || fd == -sys::kEloop)
+            out->text.add(": it is a file or a symbolic link");
+        return -1;
+    }
+    const auto directory = static_cast<int>(fd);
+    sys::FileIdentity file;
+    const long result = sys::identify(directory, &file);
+    if (failed(result)) {
+        *out = failed_call("statx", str(name), result);
+    } else if (!trusted_directory(file, false)) {
+        *out = trouble(Trouble::Kind::untrusted, str(name),
+                       " belongs to somebody else, or is writable by others");
+    } else {
+        return directory;
+    }
+    sys::close(directory);
+    return -1;
+}
+
+// Opens a store's root, and makes what is missing of the way there if told so. The way that is
+// there is looked at before, lest root leaves its directories in somebody else's home.
+int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
+    Path there(spec.root);
+    if (!there.ok()) {
+        *out = spec.root[0] == '/' && length(spec.root) < kPathLimit
+                   ? failed_call("mmap", -sys::kEnomem)
+                   : trouble(Trouble::Kind::untrusted, str(spec.root), " is no absolute path");
+        return -1;
+    }
+    sys::FileIdentity file;
+    while (there.size() > 1 && sys::identify_path(there.text(), &file) == -sys::kEnoent)
+        there.cut(there.parent());
+    const size_t whole = length(spec.root);
+    const bool above = there.size() < whole;
+    Outcome outcome;
+    int fd = open_root(there.text(), &outcome, above);
+    if (fd < 0) {
+        *out = told(outcome, there.text());
+        return -1;
+    }
+    if (!is_somebody()) {
+        *out = explain(spec.root);
+        sys::close(fd);
+        return -1;
+    }
+    if (above && !make) {
+        *out = trouble(Trouble::Kind::gone, str(spec.root), " is not there");
+        sys::close(fd);
+        return -1;
+    }
+    for (size_t at = there.size(); at < whole && fd >= 0;) {
+        while (spec.root[at] == '/') ++at;
+        size_t end = at;
+        while (end < whole && spec.root[end] != '/') ++end;
+        if (end == at) break;
+        Path step(spec.root + at - 1);  // with a slash in front
+        step.cut(end - at + 1);
+        if (!step.ok()) {
+            *out = failed_call("mmap", -sys::kEnomem);
+            sys::close(fd);
+            return -1;
+        }
+        const u32 mode = end < whole ? (spec.for_everyone ? 0755u : 0700u) : spec.directory_mode();
+        const int next = enter(fd, step.text() + 1, true, mode, out);
+        sys::close(fd);
+        fd = next;
+        at = end;
+    }
+    return fd;
+}
+
+}  // namespace
+
+Written::Written(long fd) : fd_(hold(fd)) {}
+
+Written::~Written() {
+    let_go(&fd_);
+}
+
+void StoreWriter::forget_in_child() {
+    ++generation;
+    for (int &slot : held) {
+        const int fd = __atomic_exchange_n(&slot, 0, __ATOMIC_RELAXED);
+        if (fd) sys::close(fd - 1);
+    }
+}
+
+void StoreWriter::close() {
+    if (generation_ != generation) return;  // closed in the child that this is, long ago
+    int *const all[] = {&lock_, &tmp_, &objects_, &index_, &version_, &root_};
+    for (int *fd : all) let_go(fd);
+}
+
+Trouble StoreWriter::open(bool make) {
+    close();
+    made_ = make;
+    generation_ = generation;
+    Trouble out;
+    root_ = hold(enter_root(spec_, make, &out));
+    if (root_ < 0) return out;
+    const struct {
+        int *fd, *parent;
+        const char *name;
+    } steps[] = {{&version_, &root_, "v1"},
+                 {&index_, &version_, "index"},
+                 {&objects_, &version_, "objects"},
+                 {&tmp_, &version_, "tmp"}};
+    for (const auto &step : steps) {
+        *step.fd = hold(enter(*step.parent, step.name, make, spec_.directory_mode(), &out));
+        if (*step.fd >= 0) continue;
+        if (out.kind == Trouble::Kind::untrusted) out = explain_below(spec_.root, step.name);
+        return out;
+    }
+    return out;
+}
+
+// The file is of this store's owner and for nobody else: who may not open it cannot keep others
+// waiting.
+Trouble StoreWriter::open_lock(int *out) const {
+    const long fd =
+        sys::create_at(version_, "lock", sys::kOpenReadWrite | int(sys::kOpenNonBlock), 0600);
+    if (failed(fd)) return failed_call("open", str("v1/lock"), fd);
+    *out = static_cast<int>(fd);
+    sys::FileIdentity file;
+    long result = sys::identify(*out, &file);
+    if (!failed(result) && (file.mode & 07777) != 0600) result = sys::change_mode(*out, 0600);
+    Trouble problem;
+    if (failed(result))
+        problem = failed_call("fchmod", str("v1/lock"), result);
+    else if ((file.mode & kTypeMask) != kRegular)
+        problem = trouble(Trouble::Kind::untrusted, "v1/lock is no plain file");
+    if (problem.ok()) return problem;
+    sys::close(*out);
+    *out = -1;
+    return problem;
+}
+
+// Whether what is locked is still what has the name: the store may have been removed and made anew
+// while this process waited.
+bool StoreWriter::is_still_there() const {
+    constexpr int kNoFollow = 0x100;
+    sys::FileIdentity ours, named;
+    const auto same = [&] {
+        return ours.inode == named.inode && ours.dev_major == named.dev_major &&
+               ours.dev_minor == named.dev_minor;
+    };
+    if (failed(sys::identify(lock_, &ours)) ||
+        failed(sys::identify_at(version_, "lock", kNoFollow, &named)) || !same())
+        return false;
+    if (failed(sys::identify(version_, &ours)) ||
+        failed(sys::identify_at(root_, "v1", kNoFollow, &named)) || !same())
+        return false;
+    // Through the links on the way to it, if there are any.
+    return !failed(sys::identify(root_, &ours)) &&
+           !failed(sys::identify_at(sys::kAtFdcwd, spec_.root, 0, &named)) && same();
+}
+
+Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
+    *waited = false;
+    for (int i = 0; i < kReopenings; ++i) {
+        int fd = -1;
+        Trouble problem = open_lock(&fd);
+        if (!problem.ok()) return problem;
+        lock_ = hold(fd);
+        long result = sys::try_lock(lock_);
+        for (unsigned n = 0; (result == -sys::kEagain || result == -sys::kEacces) && n < tries;
+             ++n) {
+            *waited = true;
+            if (sys::pause(kPause) == -sys::kEintr) {
+                let_go(&lock_);
+                return trouble(Trouble::Kind::interrupted, str(spec_.root),
+                               ": a signal came while another process was writing to it");
+            }
+            result = sys::try_lock(lock_);
+        }
+        if (failed(result)) {
+            let_go(&lock_);
+            if (result == -sys::kEagain || result == -sys::kEacces)
+                return trouble(Trouble::Kind::busy, str(spec_.root),
+                               " is being written by another process");
+            return failed_call("fcntl(F_OFD_SETLK)", str("v1/lock"), result);
+        }
+        if (is_still_there()) {
+            if (sweep) this->sweep();
+            return {};
+        }
+        problem = open(made_);
+        if (!problem.ok()) return problem;
+    }
+    return trouble(Trouble::Kind::gone, str(spec_.root), " is removed again and again");
+}
+
+void StoreWriter::unlock() {
+    if (generation_ != generation || lock_ < 0) return;
+    sys::unlock(lock_);
+    let_go(&lock_);
+}
+
+u64 StoreWriter::sweep() const {
+    Names names;
+    u64 freed = 0;
+    if (names.read(tmp_)) return 0;
+    for (const char *name; names.next(&name);) {
+        const u64 bytes = disk_bytes(tmp_, name);
+        if (remove_tree(tmp_, name) == 0) freed += bytes;
+    }
+    return freed;
+}
+
+Trouble StoreWriter::write_file(int directory, const char *name, const void *data, size_t size,
+                                u32 mode, bool durable, u64 time) const {
+    Buffer<48> temporary;
+    temporary.add_decimal(sys::process_id()).add("-file");
+    long result =
+        sys::create_at(tmp_, temporary.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+    if (failed(result)) return failed_call("open", str("v1/tmp"), result);
+    const char *call = "write";
+    {
+        const Written fd(result);
+        const auto *at = static_cast<const char *>(data);
+        while (size > 0) {
+            result = sys::uninterrupted([&] { return sys::write(fd, at, size); });
+            if (result <= 0) break;
+            at += result;
+            size -= static_cast<size_t>(result);
+        }
+        if (size > 0 && result == 0) result = -sys::kEio;
+        const auto then = [&](const char *next, auto step) {
+            if (failed(result)) return;
+            call = next;
+            result = step();
+        };
+        then("fchmod", [&] { return sys::change_mode(fd, mode); });
+        if (time) then("utimensat", [&] { return sys::set_times(fd, time); });
+        if (durable) then("fsync", [&] { return sys::sync(fd); });
+    }
+    if (!failed(result)) {
+        call = "rename";
+        result = sys::rename_at(tmp_, temporary.data, directory, name);
+        if (result == -sys::kEisdir) {
+            remove_tree(directory, name);
+            result = sys::rename_at(tmp_, temporary.data, directory, name);
+        }
+    }
+    if (!failed(result) && durable) {
+        call = "fsync";
+        result = sys::sync(directory);
+    }
+    if (!failed(result)) return {};
+    remove_tree(tmp_, temporary.data);
+    return failed_call(call, str(name), result);
+}
+
+Trouble StoreWriter::remove_all() const {
+    long result = remove_tree(version_, "index");
+    if (!failed(result)) result = remove_tree(root_, "v1");
+    if (failed(result)) return failed_call("removing", str(spec_.root), result);
+    const Path root(spec_.root);
+    if (!root.ok()) return {};
+    Path parent(spec_.root);
+    parent.cut(root.parent());
+    if (!parent.ok()) return {};
+    Outcome outcome;
+    const Descriptor above(open_root(parent.text(), &outcome, true));
+    // Something else may be in it, or the directory above not ours.
+    if (above >= 0) sys::remove_directory_at(above, basename(str(spec_.root)).data);
+    return {};
+}
+
+bool StoreWriter::is_of_this_process() const {
+    return generation_ == generation;
+}
+
+}  // namespace pht

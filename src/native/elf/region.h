@@ -1,0 +1,133 @@
+// One loaded object with what was planned for it and what was done.
+#pragma once
+
+#include "elf/object.h"
+#include "kernel/maps.h"
+#include "words/backing.h"
+#include "words/status.h"
+
+namespace pht {
+
+// A stretch of the original layout, to be told apart when it is put back.
+struct Extent {
+    enum class Kind : u8 {
+        text,      // r-x, from the file
+        readonly,  // r--, from the file
+        padding,   // --- of a file, the dynamic linker's filling between segments
+        guard,     // --- of no file
+        hole,      // nothing is mapped there
+    };
+    u64 start, end;
+    u64 offset;  // in the file; of `start`
+    Kind kind;
+    // Text or readonly, and of no segment: musl leaves the whole file mapped between its segments.
+    // Past the file's end reading raises SIGBUS. Nobody reads it, so it needs no content.
+    bool filler = false;
+
+    bool from_file() const { return !filler && (kind == Kind::text || kind == Kind::readonly); }
+};
+
+struct HugePage {
+    enum class State : u8 {
+        unusable,  // not part of the plan
+        small,     // planned, and still on small pages; `outcome` says why
+        huge,      // swapped
+    };
+    State state = State::unusable;
+    u8 ready = 0;  // between prepare and commit: new content was built, and it is huge
+    Outcome outcome;
+    u32 text = 0;  // bytes of text in it
+};
+
+// Freshly built content, waiting to be moved over pages [first, first + length / 2 MiB).
+struct Staged {
+    u64 address, target, length;
+    Outcome small;  // of pages that came out small
+};
+
+// Text of the original that was moved out of the way, from `start` to `address`; see displace.h.
+struct Displaced {
+    u64 address, start, length;
+};
+
+struct Region {
+    Object object;
+    bool seen = true;            // the dynamic linker still lists it
+    bool candidate = true;       // large enough to be worth planning
+    bool fresh = true;           // no pass has decided about it yet
+    bool half_restored = false;  // an mremap failed in the middle
+    bool missing = false;        // waits for a store entry to be built
+    u32 dev_major = 0, dev_minor = 0;
+    u64 inode = 0;
+    sys::FileIdentity file;  // when it was copied; size 0 where it could not be opened
+    Array<char> path;        // as the kernel names the mapped file; NUL-terminated
+    Array<Extent> extents;   // sorted, from_file and gaps
+    u64 base = 0;            // address of pages[0]
+    Array<HugePage> pages;
+    Array<Staged> staged;  // between prepare and commit
+    Array<Displaced> displaced;
+    u64 text_bytes = 0;       // executable file text
+    u64 coverable_bytes = 0;  // of it, inside planned pages
+    Backing backing = Backing::none;
+    Outcome outcome;
+    Outcome tried[kBackings];  // by backing: why that one was not taken
+    u64 elapsed_ns = 0;
+    u32 told = 0;  // checksum of what was told of it last; see Engine::report()
+
+    Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }
+    bool any_huge() const {
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::huge) return true;
+        return false;
+    }
+    bool any_small() const {
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::small) return true;
+        return false;
+    }
+    u64 swapped_bytes() const {
+        u64 n = 0;
+        for (const HugePage &page : pages) n += page.state == HugePage::State::huge;
+        return n * kHugeSize;
+    }
+    u64 mapped_text() const {
+        u64 n = 0;
+        for (const HugePage &page : pages)
+            if (page.state == HugePage::State::huge) n += page.text;
+        return n;
+    }
+    u64 address_of(size_t page) const { return base + page * kHugeSize; }
+    int text_protection() const {
+        return sys::kProtRead | sys::kProtExec | (object.bti ? sys::kProtBti : 0);
+    }
+};
+
+// Calls visit(start, end, offset in the file) for what of [target, target + length) comes from the
+// file, until one fails.
+template <class Visit>
+Outcome each_content(const Region &region, u64 target, u64 length, Visit visit) {
+    for (const Extent &extent : region.extents) {
+        const u64 start = max(extent.start, target), end = min(extent.end, target + length);
+        if (start >= end || !extent.from_file()) continue;
+        const Outcome outcome = visit(start, end, extent.offset + (start - extent.start));
+        if (!outcome.ok()) return outcome;
+    }
+    return done();
+}
+
+// Calls visit(first, count) for every run of pages for which wanted(page) holds.
+template <class Wanted, class Visit>
+void each_run(const Array<HugePage> &pages, Wanted wanted, Visit visit) {
+    for (size_t i = 0; i < pages.size();) {
+        if (!wanted(pages[i])) {
+            ++i;
+            continue;
+        }
+        size_t end = i;
+        while (end < pages.size() && wanted(pages[end])) ++end;
+        visit(i, end - i);
+        i = end;
+    }
+}
+
+}  // namespace pht

@@ -1,0 +1,359 @@
+#include "engine/engine.h"
+
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "engine/lock.h"
+#include "kernel/filters.h"
+
+namespace pht {
+
+struct Visit {
+    Table *table;
+    u64 adds, subs;  // in: last seen; out: now
+    bool changed, found, complete;
+    Backing keep;         // what restore leaves
+    bool listed = false;  // in: whether objects were listed before, and with which dlpi_subs
+    u64 listed_subs = 0;
+    size_t index = 0, known = 0;       // known: how many objects were there at the last look
+    const Elf64_Phdr *last = nullptr;  // the headers of the last of them
+};
+
+namespace {
+
+alignas(Engine) char storage[sizeof(Engine)];
+
+// Made when the module is loaded, before anything can race: no guard needed.
+[[gnu::constructor]] void create_engine() {
+    new (storage) Engine;
+    watch_forks();
+}
+
+int list_object(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    // Called under one lock: the counters are the same each time.
+    const bool lasting = visit->listed && info->dlpi_subs == visit->listed_subs;
+    visit->adds = info->dlpi_adds;
+    visit->subs = info->dlpi_subs;
+    ++visit->index;
+    visit->last = info->dlpi_phdr;
+    if (info->dlpi_phnum == 0) return 0;
+    // The executable comes first, under an empty name (glibc) or its own (musl).
+    const bool main = !visit->found;
+    visit->found = true;
+    visit->complete = visit->complete && visit->table->list(info->dlpi_addr, info->dlpi_phdr,
+                                                            info->dlpi_phnum, main, lasting);
+    return 0;
+}
+
+int look_for_new(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    if (!visit->changed) {
+        if (info->dlpi_adds == visit->adds && info->dlpi_subs == visit->subs) return 1;
+        visit->changed = true;
+        visit->found = info->dlpi_subs != visit->subs;
+        visit->adds = info->dlpi_adds;
+        visit->subs = info->dlpi_subs;
+    }
+    // New objects are appended, so those of the last look need none, unless the order changed: with
+    // several namespaces (dlmopen) an object may come in between.
+    const size_t index = visit->index++;
+    if (index < visit->known) {
+        const bool last = index + 1 == visit->known;
+        if (last && info->dlpi_phdr != visit->last) visit->found = true;
+        return visit->found;
+    }
+    visit->last = info->dlpi_phdr;
+    // Without a table, for who has not the lock: what may be new is asked again with it.
+    if (may_be_coverable(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum) &&
+        (!visit->table || !visit->table->knows(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum)))
+        visit->found = true;
+    return visit->found;
+}
+
+// dl_iterate_phdr holds the lock under which dlclose unmaps: an object that was listed is still
+// there if nothing was removed since.
+int commit_if_unchanged(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    visit->complete = info->dlpi_subs == visit->subs;
+    if (visit->complete) visit->table->commit();
+    return 1;
+}
+
+int restore_if_unchanged(dl_phdr_info *info, size_t, void *data) {
+    auto *visit = static_cast<Visit *>(data);
+    visit->complete = info->dlpi_subs == visit->subs;
+    if (visit->complete) visit->table->restore(visit->keep);
+    return 1;
+}
+
+constexpr int kTries = 3;
+
+}  // namespace
+
+Engine::Engine() {
+    constexpr unsigned long kBti = 1 << 17;  // HWCAP2_BTI; elsewhere nothing asks
+    table_.use_bti(getauxval(AT_HWCAP2) & kBti);
+    // What would stand in the way of the swapping, in the middle of it.
+    table_.keep_out(reinterpret_cast<u64>(&storage));
+    table_.keep_out(getauxval(AT_BASE));
+}
+
+Engine &Engine::get() {
+    return *std::launder(reinterpret_cast<Engine *>(storage));
+}
+
+// Brings the table up to date with what is loaded and mapped. Fills in visit->subs, by which a
+// later step knows whether an object was unloaded since.
+Outcome Engine::look(Table::Scope scope, Visit *visit) {
+    *visit = {&table_, 0, 0, false, false, true, Backing::none, listed_, listed_subs_};
+    listed_ = false;
+    table_.begin_listing();
+    iterate_objects(list_object, visit);
+    // What an incomplete listing does not have may be loaded all the same, and swapped.
+    if (!visit->complete) return {Status::no_memory, Call::none, 0};
+    table_.end_listing();
+    listed_ = true;
+    listed_subs_ = visit->subs;
+    if (const long error = table_.observe(scope))
+        return {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    return done();
+}
+
+void Engine::pass(Table::Scope scope) {
+    Visit visit;
+    for (int i = 0; i < kTries; ++i) {
+        last_ = look(scope, &visit);
+        if (!last_.ok()) return;
+        see(visit);
+        table_.prepare(request_, scope);
+        iterate_objects(commit_if_unchanged, &visit);
+        if (visit.complete) return;
+        table_.abandon();
+    }
+    last_ = {Status::pending, Call::none, 0};
+    looked_at_ = 0;
+}
+
+void Engine::put_back(Backing keep) {
+    Visit visit;
+    for (int i = 0; i < kTries; ++i) {
+        last_ = look(Table::Scope::candidates, &visit);
+        if (!last_.ok()) return;
+        visit.keep = keep;
+        iterate_objects(restore_if_unchanged, &visit);
+        if (visit.complete) return;
+    }
+    last_ = {Status::pending, Call::none, 0};
+}
+
+long Engine::remap(const Request &request, Table::Scope scope) {
+    const Locked locked;
+    if (!locked.ok()) return kBusy;
+    const u64 began = sys::now();
+    __atomic_store_n(&filters_, find_filters(), __ATOMIC_RELAXED);
+    stand(Status::ok);
+    const bool other_plan = request.inward != request_.inward;
+    Request wanted = request;
+    if (!keep_texts(&wanted, &texts_)) return -1;
+    request_ = wanted;
+    machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
+    started_ = true;
+    enabled_ = true;
+    reasons_.clear();
+    if (machine_.ok()) {
+        table_.plan_inward(request_.inward);
+        if (other_plan)
+            put_back(Backing::none);
+        else if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
+            put_back(request_.backing);
+        pass(scope);
+    }
+    elapsed_ns_ += sys::since(began);
+    return static_cast<long>(table_.missing());
+}
+
+long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
+    const Locked locked;
+    return !locked.ok() ? -sys::kEagain : probe_huge(fd, offset, size, collapse, bytes);
+}
+
+size_t Engine::retry(bool fall_back) {
+    const Locked locked;
+    if (!locked.ok() || !watching()) return 0;
+    const u64 began = sys::now();
+    const Building before = request_.building;
+    if (fall_back) request_.building = Building::never;
+    pass(Table::Scope::candidates);
+    request_.building = before;
+    elapsed_ns_ += sys::since(began);
+    return table_.missing();
+}
+
+void Engine::see(const Visit &visit) {
+    const auto store = [](auto *to, auto value) { __atomic_store_n(to, value, __ATOMIC_RELAXED); };
+    store(&looked_at_, visit.index);
+    store(&last_looked_at_, visit.last);
+    store(&seen_adds_, visit.adds);
+    store(&seen_subs_, visit.subs);
+}
+
+// Of what see() noted, as a visit that looks for what is new. Where another thread notes something
+// meanwhile, the parts may not fit each other: then more is looked at than need be, here or at the
+// next import.
+Visit Engine::seen(Table *table) const {
+    const auto load = [](auto *from) { return __atomic_load_n(from, __ATOMIC_RELAXED); };
+    Visit visit = {table, load(&seen_adds_), load(&seen_subs_), false, false, true, Backing::none};
+    visit.known = load(&looked_at_);
+    visit.last = load(&last_looked_at_);
+    return visit;
+}
+
+bool Engine::stale() {
+    if (!watching()) return false;
+    Visit visit = seen(nullptr);
+    dl_iterate_phdr(look_for_new, &visit);
+    if (visit.changed && !visit.found) see(visit);
+    return visit.found;
+}
+
+bool Engine::poll(size_t *missing) {
+    *missing = 0;
+    // Before any call that plain Python has not just made.
+    const u64 filters = read_filters();
+    if (filters == kUnknownFilters || filters != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) {
+        const Status why = filters == kUnknownFilters ? Status::unreadable : Status::filtered;
+        stand(why);
+        return false;
+    }
+    // A thread that imports inside a callback of dl_iterate_phdr must not wait here.
+    const Locked locked(Locked::Wait::never);
+    if (!locked.ok() || !watching()) return false;
+    const u64 began = sys::now();
+    Visit visit = seen(&table_);
+    iterate_objects(look_for_new, &visit);
+    // What was unloaded may have taken swapped pages with it, and left its place to another.
+    const bool unloaded = visit.subs != seen_subs_;
+    if (visit.found) visit.index = 0;
+    if (visit.changed) see(visit);
+    if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
+    *missing = visit.found ? table_.missing() : 0;
+    elapsed_ns_ += sys::since(began);
+    return visit.found;
+}
+
+bool Engine::restore() {
+    const Locked locked;
+    if (!locked.ok()) return false;
+    enabled_ = false;
+    put_back(Backing::none);
+    return true;
+}
+
+bool Engine::started() const {
+    return __atomic_load_n(&started_, __ATOMIC_RELAXED);
+}
+
+namespace {
+
+// Told to who could not have the lock.
+Snapshot busy_snapshot;
+
+}  // namespace
+
+const Snapshot *Engine::take_snapshot() {
+    const Locked locked;
+    if (!locked.ok()) {
+        busy_snapshot.started = true;
+        busy_snapshot.machine = done();
+        busy_snapshot.last = {Status::busy, Call::none, 0};
+        return &busy_snapshot;
+    }
+    void *memory = allocate(sizeof(Snapshot));
+    if (!memory) return nullptr;
+    auto *snapshot = new (memory) Snapshot;
+    fill(snapshot);
+    return snapshot;
+}
+
+void Engine::free_snapshot(const Snapshot *snapshot) {
+    if (snapshot == &busy_snapshot) return;
+    const Locked locked;
+    if (!locked.ok()) return;  // a little memory less
+    auto *owned = const_cast<Snapshot *>(snapshot);
+    owned->~Snapshot();
+    release(owned, sizeof(Snapshot));
+}
+
+Outcome Engine::look_at_all() {
+    Visit visit;
+    return look(Table::Scope::all, &visit);
+}
+
+void Engine::fill(Snapshot *out) {
+    const Outcome observed = look_at_all();
+    out->started = started_;
+    out->enabled = enabled_;
+    out->machine = machine_;
+    out->last = last_.ok() || !started_ ? observed : last_;
+    const Status why = still();
+    if (why != Status::ok && out->last.ok())
+        out->last = {why, why == Status::unreadable ? Call::open : Call::none, 0};
+    out->elapsed_ns = elapsed_ns_;
+    if (!out->reasons.append(reasons_.data(), reasons_.size()))
+        out->last = {Status::no_memory, Call::none, 0};
+    for (const Region *region : table_.regions())
+        if (!add_view(*region, out)) out->last = {Status::no_memory, Call::none, 0};
+}
+
+bool Engine::add_view(const Region &region, Snapshot *out) {
+    RegionView view = {};
+    view.low = region.object.low;
+    view.high = region.object.high;
+    view.text_bytes = region.text_bytes;
+    view.coverable_bytes = region.coverable_bytes;
+    view.mapped_bytes = region.mapped_text();
+    view.elapsed_ns = region.elapsed_ns;
+    view.backing = region.any_huge() ? region.backing : Backing::none;
+    view.outcome = region.outcome;
+    for (int i = 0; i < kBackings; ++i) view.tried[i] = region.tried[i];
+    view.build_id = region.object.build_id;
+    view.is_main = region.object.is_main;
+    const Str path = region.path_text();
+    view.path = out->text.size();
+    view.path_size = path.size;
+    if (!out->text.append(path.data, path.size)) return false;
+    view.first_page_run = out->page_runs.size();
+    for (size_t i = 0; i < region.pages.size(); ++i) {
+        const HugePage &page = region.pages[i];
+        if (page.state == HugePage::State::unusable) continue;
+        if (!out->page_runs.push({region.address_of(i), region.address_of(i + 1),
+                                  page.state == HugePage::State::huge, page.outcome}))
+            return false;
+        ++view.page_runs;
+    }
+    view.first_text = out->texts.size();
+    for (const Extent &extent : region.extents) {
+        if (extent.kind != Extent::Kind::text || extent.filler) continue;
+        if (!out->texts.push({extent.start, extent.end})) return false;
+        ++view.texts;
+    }
+    return out->regions.push(view);
+}
+
+const Snapshot *Engine::plan_elsewhere(const ProcessObject &object) {
+    const Locked locked;
+    if (!locked.ok()) return nullptr;
+    void *memory = allocate(sizeof(Snapshot));
+    if (!memory) return nullptr;
+    auto *snapshot = new (memory) Snapshot;
+    Region region;
+    if (pht::plan_elsewhere(object, &region) && add_view(region, snapshot)) return snapshot;
+    snapshot->~Snapshot();
+    release(snapshot, sizeof(Snapshot));
+    return nullptr;
+}
+
+}  // namespace pht

@@ -1,0 +1,38 @@
+// The engine as the binding sees it: a table of functions in a capsule of the module that holds
+// the one engine of the process. No symbol is shared between the two shared objects.
+#pragma once
+
+#include "builder/layout.h"
+#include "engine/engine.h"
+#include "engine/store_api.h"
+#include "limits/memory.h"
+
+namespace pht {
+
+struct EngineApi {
+    // How many regions wait for a store entry; -1 when memory ran out, kBusy when another thread
+    // had the engine, and nothing was done.
+    long (*remap)(const Request &request);
+    // Builds what is missing then, and passes again; see Engine::complete().
+    bool (*complete)(const Patience &patience);
+    bool (*restore)();                   // false as kBusy
+    const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
+    void (*free_snapshot)(const Snapshot *snapshot);
+    // For other processes; see process/elsewhere.h.
+    long (*open_elsewhere)(int directory, const char *name, Way way);
+    Outcome (*read_head)(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
+                         ElfHead *out);
+    const Snapshot *(*plan_elsewhere)(const ProcessObject &object);  // nullptr: no memory
+    long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
+    void (*memory_room)(MemoryRoom *out);  // see limits/memory.h; takes no lock
+    // As lay_out() of the builder; *out only when it went well, to be given back.
+    LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);
+    void (*free_layout)(const Layout *layout);
+    const StoreApi *store;
+};
+
+// With the version: the module may have been loaded at start from one installation, and the binding
+// come from another one that is earlier on sys.path.
+inline constexpr const char *kCapsule = "pyhugetext._boot.engine of " PYHUGETEXT_VERSION;
+
+}  // namespace pht

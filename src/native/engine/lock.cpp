@@ -1,0 +1,98 @@
+#include "engine/lock.h"
+
+#include <pthread.h>
+#include <time.h>
+
+namespace pht {
+
+namespace {
+
+constexpr u64 kPatience = 1000000000;  // nanoseconds
+constexpr long kTurn = 20000000;
+
+pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+u64 tickets;        // of waits for the dynamic linker, counted by whoever holds the lock
+u64 waiting;        // the ticket of the one that lasts; 0: none
+pthread_t forking;  // the thread that holds the lock for a fork
+bool is_forking;
+bool lost;  // forked without it
+
+// The same ticket all the time is a holder that does not come on.
+bool acquire() {
+    if (__atomic_load_n(&lost, __ATOMIC_RELAXED)) return false;
+    if (pthread_mutex_trylock(&mutex) == 0) return true;
+    u64 seen = 0, since = 0;
+    for (;;) {
+        timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += kTurn;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            ++until.tv_sec;
+        }
+        if (pthread_mutex_timedlock(&mutex, &until) == 0) return true;
+        const u64 ticket = __atomic_load_n(&waiting, __ATOMIC_RELAXED);
+        if (ticket == 0 || ticket != seen) {
+            seen = ticket;
+            since = sys::now();
+        } else if (sys::since(since) > kPatience) {
+            return false;
+        }
+    }
+}
+
+void before_fork() {
+    if (!acquire()) return;
+    forking = pthread_self();
+    __atomic_store_n(&is_forking, true, __ATOMIC_RELEASE);
+}
+
+bool is_mine() {
+    return __atomic_load_n(&is_forking, __ATOMIC_ACQUIRE) && pthread_equal(forking, pthread_self());
+}
+
+void after_fork() {
+    if (!is_mine()) return;
+    __atomic_store_n(&is_forking, false, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&mutex);
+}
+
+void after_fork_in_child() {
+    if (is_mine())
+        after_fork();
+    else
+        lost = true;  // another thread had it, which is not here, in the middle of something
+}
+
+struct Iteration {
+    int (*visit)(dl_phdr_info *, size_t, void *);
+    void *data;
+};
+
+int arrive(dl_phdr_info *info, size_t size, void *data) {
+    const auto *iteration = static_cast<const Iteration *>(data);
+    __atomic_store_n(&waiting, 0, __ATOMIC_RELAXED);
+    return iteration->visit(info, size, iteration->data);
+}
+
+}  // namespace
+
+Locked::Locked(Wait wait)
+    : held_(wait == Wait::patiently ? acquire() : !lost && pthread_mutex_trylock(&mutex) == 0) {}
+
+Locked::~Locked() {
+    if (held_) pthread_mutex_unlock(&mutex);
+}
+
+void iterate_objects(int (*visit)(dl_phdr_info *, size_t, void *), void *data) {
+    Iteration iteration = {visit, data};
+    __atomic_store_n(&waiting, ++tickets, __ATOMIC_RELAXED);
+    dl_iterate_phdr(arrive, &iteration);
+    __atomic_store_n(&waiting, 0, __ATOMIC_RELAXED);
+}
+
+void watch_forks() {
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+}  // namespace pht

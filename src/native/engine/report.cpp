@@ -1,0 +1,98 @@
+// PYHUGETEXT_DEBUG=1: a line for every decision, when it is made.
+
+#include <new>
+
+#include "engine/engine.h"
+#include "engine/lock.h"
+
+namespace pht {
+
+namespace {
+
+constexpr Backing kOrder[] = {Backing::file,  Backing::store, Backing::shm,
+                              Backing::memfd, Backing::thp,   Backing::hugetlb};
+
+using Line = Buffer<3500>;
+
+// "kernel said no: mremap failed with errno 12"
+void add_sentence(const Outcome &outcome, Line *out) {
+    const char *sentence = kStatusTexts[static_cast<int>(outcome.status)].sentence;
+    out->add(*sentence || outcome.call == Call::none ? sentence : "kernel said no");
+    if (outcome.call == Call::none) return;
+    Buffer<400> error;
+    out->add(": ").add(kCallNames[static_cast<int>(outcome.call)]).add(" failed");
+    if (!outcome.error) return;
+    add_error(-long{outcome.error}, &error);
+    out->add(": ").add(error.data);
+}
+
+void describe(const Region &region, Line *out) {
+    const bool huge = region.any_huge();
+    out->add(region.path_text()).add(": ");
+    if (huge) {
+        out->add(kStatusTexts[static_cast<int>(region.outcome.status)].name).add(", ");
+        out->add(kBackingNames[static_cast<int>(region.backing)]).add(", ");
+        out->add_decimal(region.swapped_bytes() / 1024).add(" KiB");
+    } else {
+        out->add("small");
+    }
+    bool any = false;
+    const auto next = [&] {
+        out->add(any ? "; " : " (");
+        any = true;
+    };
+    if (!huge || region.outcome.status == Status::partial) {
+        next();
+        add_sentence(region.outcome, out);
+    }
+    for (const Backing backing : kOrder) {
+        if (huge && backing == region.backing) break;
+        const Outcome &tried = region.tried[static_cast<int>(backing)];
+        if (tried.status == Status::pending || tried.ok()) continue;
+        next();
+        out->add(kBackingNames[static_cast<int>(backing)]).add(": ");
+        add_sentence(tried, out);
+    }
+    if (any) out->add(")");
+}
+
+}  // namespace
+
+bool Engine::add_line(const Region &region, MappedArray<char> *out) {
+    constexpr const char *kPrefix = "pyhugetext: ";
+    void *memory = map_memory(sizeof(Line));
+    if (!memory) return false;
+    auto *line = new (memory) Line;
+    describe(region, line);
+    const bool kept = out->append(kPrefix, length(kPrefix)) &&
+                      out->append(line->data, line->size) && out->push('\n');
+    unmap_memory(memory, sizeof(Line));
+    return kept;
+}
+
+void Engine::report(MappedArray<char> *out) {
+    const Locked locked;
+    if (!locked.ok()) return;
+    look_at_all();
+    if (!machine_.ok() || !last_.ok()) {
+        Buffer<512> line;
+        const Outcome &why = machine_.ok() ? last_ : machine_;
+        line.add("pyhugetext: not active: ")
+            .add(kStatusTexts[static_cast<int>(why.status)].sentence)
+            .add("\n");
+        if (!out->append(line.data, line.size)) return;
+    }
+    for (Region *region : table_.regions()) {
+        if (!region->text_bytes) continue;
+        const size_t before = out->size();
+        if (!add_line(*region, out)) return;
+        const u32 sum =
+            crc32(reinterpret_cast<const u8 *>(out->data()) + before, out->size() - before);
+        if (sum == region->told)
+            (void)out->resize(before);
+        else
+            region->told = sum;
+    }
+}
+
+}  // namespace pht

@@ -1,0 +1,110 @@
+#include "kernel/maps.h"
+
+namespace pht {
+
+bool LineReader::next(Str *line) {
+    if (error_) return false;
+    for (;;) {
+        for (size_t at = from_; at < to_; ++at) {
+            if (window_[at] == '\n') {
+                *line = {window_ + from_, at - from_};
+                from_ = at + 1;
+                return true;
+            }
+        }
+        if (ended_) return false;  // what is left is not a whole line
+        if (from_ > 0) {
+            for (size_t at = from_; at < to_; ++at) window_[at - from_] = window_[at];
+            to_ -= from_;
+            from_ = 0;
+        }
+        if (to_ == kWindow) {
+            error_ = -sys::kEinval;
+            return false;
+        }
+        const long got =
+            sys::uninterrupted([&] { return sys::read(fd_, window_ + to_, kWindow - to_); });
+        if (sys::failed(got)) {
+            error_ = got;
+            return false;
+        }
+        if (got == 0) ended_ = true;
+        to_ += static_cast<size_t>(got);
+    }
+}
+
+long MapsQuery::next(u64 address, Mapping *out) {
+    // include/uapi/linux/fs.h
+    struct Query {
+        u64 size, flags, address, start, end, vma_flags, page_size, offset, inode;
+        u32 dev_major, dev_minor, name_size, build_id_size;
+        u64 name, build_id;
+    };
+    static_assert(sizeof(Query) == 104);
+    constexpr unsigned long kProcmapQuery = 0xc0686611;
+    enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
+    if (!ready_) {
+        ready_ = true;
+        fd_ = sys::open("/proc/self/maps");
+        if (names_) name_ = room_.take(kName);
+    }
+    if (fd_ < 0) return fd_;
+    if (names_ && !name_) return -sys::kEnomem;
+    Query query = {};
+    query.size = sizeof query;
+    query.flags = kCoveringOrNext;
+    query.address = address;
+    query.name = reinterpret_cast<u64>(name_);
+    query.name_size = names_ ? kName : 0;
+    const long result = sys::ioctl(static_cast<int>(fd_), kProcmapQuery, &query);
+    if (sys::failed(result)) return result;
+    out->start = query.start;
+    out->end = query.end;
+    out->offset = query.offset;
+    out->inode = query.inode;
+    out->dev_major = query.dev_major;
+    out->dev_minor = query.dev_minor;
+    out->readable = query.vma_flags & kReadable;
+    out->writable = query.vma_flags & kWritable;
+    out->executable = query.vma_flags & kExecutable;
+    out->shared = query.vma_flags & kShared;
+    out->path = {name_, query.name_size ? query.name_size - 1 : 0};
+    return 0;
+}
+
+size_t unescape(char *path, size_t size) {
+    const Str newline = str("\\012");
+    size_t to = 0;
+    for (size_t at = 0; at < size; ++to) {
+        const bool escaped = starts_with({path + at, size - at}, newline);
+        path[to] = escaped ? '\n' : path[at];
+        at += escaped ? newline.size : 1;
+    }
+    return to;
+}
+
+bool parse_mapping(Str line, Mapping *out) {
+    Cursor cursor{line.data, line.data + line.size};
+    out->start = cursor.number(16);
+    cursor.expect('-');
+    out->end = cursor.number(16);
+    cursor.expect(' ');
+    out->readable = cursor.take() == 'r';
+    out->writable = cursor.take() == 'w';
+    out->executable = cursor.take() == 'x';
+    out->shared = cursor.take() == 's';
+    cursor.expect(' ');
+    out->offset = cursor.number(16);
+    cursor.expect(' ');
+    out->dev_major = static_cast<u32>(cursor.number(16));
+    cursor.expect(':');
+    out->dev_minor = static_cast<u32>(cursor.number(16));
+    cursor.expect(' ');
+    out->inode = cursor.number(10);
+    cursor.spaces();
+    out->path = {cursor.at, static_cast<size_t>(cursor.end - cursor.at)};
+    out->escaped = true;
+    return cursor.ok && out->start < out->end;
+}
+
+}  // namespace pht

@@ -1,0 +1,97 @@
+// Reading /proc/PID/maps and /proc/PID/smaps of any size; see proc_pid_maps(5).
+#pragma once
+
+#include "kernel/descriptor.h"
+#include "kernel/strings.h"
+
+namespace pht {
+
+struct Mapping {
+    u64 start, end, offset, inode;
+    u32 dev_major, dev_minor;
+    bool readable, writable, executable, shared;
+    Str path;              // as the kernel prints it; valid during the visit only
+    bool escaped = false;  // and with \012 for a newline; see unescape()
+};
+
+// Reads a file line by line through a window of fixed size; lines are up to a path long.
+class LineReader {
+public:
+    explicit LineReader(const char *file)
+        : fd_(sys::open(file)),
+          window_(room_.take(kWindow)),
+          error_(window_ ? min<long>(fd_, 0) : -sys::kEnomem) {}
+
+    bool next(Str *line);
+    long error() const { return error_; }  // 0, or -errno of what ended the reading early
+
+private:
+    // A path of 4,096 bytes, all of them newlines, which the kernel prints as four characters each.
+    static constexpr size_t kWindow = 20ul * 1024;
+    const Descriptor fd_;
+    Room<0> room_;
+    char *const window_;
+    size_t from_ = 0, to_ = 0;
+    bool ended_ = false;
+    long error_;
+};
+
+// Replaces \012 by the newline it stands for, in place; returns the new size. The kernel escapes
+// nothing else, so a name that holds these four characters looks the same: it is the rarer.
+size_t unescape(char *path, size_t size);
+
+bool parse_mapping(Str line, Mapping *out);
+
+// Calls visit(const Mapping &) for every mapping of this process until it returns false. Returns
+// 0 or -errno.
+template <class Visit> long each_mapping(Visit visit) {
+    LineReader reader("/proc/self/maps");
+    Str line;
+    while (reader.next(&line)) {
+        Mapping mapping;
+        if (!parse_mapping(line, &mapping)) return -sys::kEinval;
+        if (!visit(mapping)) return 0;
+    }
+    return reader.error();
+}
+
+// The same for the mappings that touch [start, end) only, asked for one by one (PROCMAP_QUERY,
+// Linux 6.11): a process with a thousand mappings pays for the few that matter.
+class MapsQuery {
+public:
+    // Without `names`, every path is empty: half the price.
+    explicit MapsQuery(bool names) : names_(names) {}
+    ~MapsQuery() {
+        if (fd_ >= 0) sys::close(static_cast<int>(fd_));
+    }
+    MapsQuery(const MapsQuery &) = delete;
+    MapsQuery &operator=(const MapsQuery &) = delete;
+
+    // Returns 0 or -errno: ENOTTY where the kernel cannot.
+    template <class Visit> long each(u64 start, u64 end, Visit visit) {
+        while (start < end) {
+            Mapping mapping;
+            const long result = next(start, &mapping);
+            if (result == -sys::kEnoent) return 0;
+            if (sys::failed(result)) return result;
+            if (mapping.start >= end) return 0;
+            if (!visit(mapping)) return 0;
+            start = mapping.end;
+        }
+        return 0;
+    }
+
+private:
+    // The mapping that covers `address`, or the next one behind it.
+    long next(u64 address, Mapping *out);
+
+    static constexpr size_t kName = 4096;
+    // Opened when it is first asked.
+    bool ready_ = false;
+    long fd_ = -1;
+    Room<0> room_;
+    char *name_ = nullptr;
+    const bool names_;
+};
+
+}  // namespace pht

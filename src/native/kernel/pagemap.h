@@ -1,0 +1,46 @@
+// What the kernel knows of single pages; see Documentation/admin-guide/mm/pagemap.rst.
+#pragma once
+
+#include "kernel/maps.h"
+
+namespace pht {
+
+// Of any process: marks the 2 MiB pages that are mapped by one entry (kOneEntry), or at least in
+// part by small pages (kSmallEntries). `fd` is open on its pagemap. Returns 0 or -errno: ENOTTY
+// before Linux 6.7.
+enum : u8 { kNothing = 0, kOneEntry = 1, kSmallEntries = 2 };
+long find_entries(int fd, u64 start, size_t count, u8 *marks);
+
+class Pagemap {
+public:
+    Pagemap() = default;
+    ~Pagemap() { close(); }
+    Pagemap(const Pagemap &) = delete;
+    Pagemap &operator=(const Pagemap &) = delete;
+
+    // Opens it unless it is open. Returns 0 or -errno.
+    long open() {
+        if (fd_ < 0) fd_ = static_cast<int>(sys::open("/proc/self/pagemap"));
+        return fd_ < 0 ? fd_ : 0;
+    }
+    void close() {
+        if (fd_ >= 0) sys::close(fd_);
+        fd_ = -1;
+    }
+
+    // Finds the 2 MiB pages of [start, start + count * 2 MiB) in which a page of the program's was
+    // changed: a private file page that was written to is anonymous, whoever wrote (the program, a
+    // debugger, a uprobe). Sets marks[i]; returns 0 or -errno.
+    long find_modified(u64 start, size_t count, u8 *marks) const;
+
+    // Finds the 2 MiB pages that the kernel maps with one entry. Sets marks[i]; returns 0 or
+    // -errno. Kernels before 6.7 answer for the whole mapping only: all pages or none are marked.
+    long find_huge(u64 start, size_t count, u8 *marks) const;
+
+    bool all_huge(u64 start, u64 length) const;
+
+private:
+    int fd_ = -1;
+};
+
+}  // namespace pht

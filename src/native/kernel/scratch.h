@@ -1,0 +1,49 @@
+// Memory at 2 MiB boundaries, mapped away from everything: to build in, or to try what the kernel
+// does. Answers 0 or -errno.
+#pragma once
+
+#include "kernel/pagemap.h"
+
+namespace pht {
+
+// Reserves `length` bytes of address space at a 2 MiB boundary, inaccessible.
+long reserve_scratch(u64 length, u64 *address);
+
+// A scratch mapping that is unmapped again unless it is handed on.
+class Scratch {
+public:
+    explicit Scratch(u64 length) : length_(length) {}
+    ~Scratch() {
+        if (address_) sys::munmap(address_, length_);
+    }
+    Scratch(const Scratch &) = delete;
+    Scratch &operator=(const Scratch &) = delete;
+
+    long reserve() { return reserve_scratch(length_, &address_); }
+    u64 address() const { return address_; }
+    // Takes over a mapping made elsewhere, at a 2 MiB boundary.
+    void adopt(u64 address) { address_ = address; }
+    // Gives it to somebody else. Also after a mmap(MAP_FIXED) that failed: there may be a hole, and
+    // soon another thread's memory in it, so what is left of the reservation stays.
+    u64 hand_on() {
+        const u64 address = address_;
+        address_ = 0;
+        return address;
+    }
+
+private:
+    u64 address_ = 0, length_;
+};
+
+// MADV_COLLAPSE; tried again where a page was busy, or off the LRU for a moment (EAGAIN).
+long collapse(u64 address, u64 length);
+
+// Maps a stretch of a file as text is mapped, touches it (and collapses it first, if asked), and
+// counts the bytes the kernel then maps in 2 MiB pages.
+long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
+
+// Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
+// have another device there than in maps.
+bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode);
+
+}  // namespace pht

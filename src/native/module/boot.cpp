@@ -1,0 +1,381 @@
+// The module of the start-up path: plain C API, no C++ runtime, because a python that starts ten
+// times a second pays for every relocation. It holds the engine; all that is not needed at start
+// is in the binding, pyhugetext._native.
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <errno.h>
+#include <sys/vfs.h>
+
+#include <new>
+
+#include "engine/engine_api.h"
+#include "module/python_host.h"
+#include "settings/settings.h"
+
+namespace {
+
+using pht::Engine;
+
+long api_remap(const pht::Request &request) {
+    return Engine::get().remap(request, pht::Table::Scope::candidates);
+}
+
+bool api_complete(const pht::Patience &patience) {
+    return Engine::get().complete(patience, true);
+}
+
+bool api_restore() {
+    return Engine::get().restore();
+}
+
+const pht::Snapshot *api_take_snapshot() {
+    return Engine::get().take_snapshot();
+}
+
+void api_free_snapshot(const pht::Snapshot *snapshot) {
+    Engine::free_snapshot(snapshot);
+}
+
+const pht::Snapshot *api_plan_elsewhere(const pht::ProcessObject &object) {
+    return Engine::plan_elsewhere(object);
+}
+
+void api_memory_room(pht::MemoryRoom *out) {
+    pht::memory_room(out);
+}
+
+void api_free_layout(const pht::Layout *layout) {
+    auto *owned = const_cast<pht::Layout *>(layout);
+    owned->~Layout();
+    pht::unmap_memory(owned, sizeof *owned);
+}
+
+// Needs no lock, and so no memory of the engine's.
+pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
+    void *memory = pht::map_memory(sizeof(pht::Layout));
+    if (!memory) return {nullptr, -pht::sys::kEnomem};
+    auto *layout = new (memory) pht::Layout;
+    const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
+    if (done.ok())
+        *out = layout;
+    else
+        api_free_layout(layout);
+    return done;
+}
+
+const pht::EngineApi api = {
+    api_remap,           api_complete,    api_restore,        api_take_snapshot, api_free_snapshot,
+    pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries, api_memory_room,
+    api_lay_out,         api_free_layout, &pht::store_api};
+
+// Which file stderr was when the engine was started. What has its number later may be another, and
+// nobody's to write to.
+pht::sys::FileIdentity first_stderr;
+constexpr int kStderr = 2;
+
+void remember_stderr() {
+    pht::sys::identify(kStderr, &first_stderr);
+}
+
+void write_to_stderr(const pht::MappedArray<char> &text) {
+    pht::sys::FileIdentity now;
+    if (pht::sys::failed(pht::sys::identify(kStderr, &now)) || now.inode != first_stderr.inode ||
+        now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
+        return;
+    for (size_t at = 0; at < text.size();) {
+        const ssize_t got = write(kStderr, text.data() + at, text.size() - at);
+        if (got <= 0) return;
+        at += static_cast<size_t>(got);
+    }
+}
+
+void report_settings(const pht::Settings &settings) {
+    pht::MappedArray<char> out;
+    const auto add = [&](pht::Str text) { return out.append(text.data, text.size); };
+    const pht::Str problems = settings.problems();
+    bool kept = true;
+    for (size_t at = 0; at < problems.size;) {
+        const pht::Str problem = pht::str(problems.data + at);
+        kept = kept && add(pht::str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
+        at += problem.size + 1;
+    }
+    if (settings.off)
+        kept = kept && add(pht::str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
+    if (kept) write_to_stderr(out);
+}
+
+void report_decisions() {
+    pht::MappedArray<char> out;
+    Engine::get().report(&out);
+    write_to_stderr(out);
+}
+
+// A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
+// is not started again. -1 with what a signal handler of the program raised; nothing else does.
+int start_once(const pht::Settings &settings) {
+    if (Engine::get().started()) return 0;
+    if (settings.debug) {
+        remember_stderr();
+        report_settings(settings);
+    }
+    if (settings.off) return 0;
+    {
+        pht::PythonHost host;
+        const long missing = Engine::get().remap(settings.request(), pht::Table::Scope::fresh);
+        if (missing > 0) Engine::get().complete(host.patience(), false);
+        if (settings.debug) report_decisions();
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int watch_imports();
+
+// begin(): the start-up hook, as the environment says. Imports nothing. Raises what a signal
+// handler of the program raised, and nothing else.
+PyObject *boot_begin(PyObject *, PyObject *) {
+    const pht::Settings &settings = pht::Settings::of_process();
+    if (start_once(settings) < 0) return nullptr;
+    if (!settings.off && watch_imports() < 0) PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
+PyObject *text_or_none(pht::Str text) {
+    if (!text.size) Py_RETURN_NONE;
+    return PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
+}
+
+// The texts of a list, each ended by a NUL, as a tuple of str.
+PyObject *texts_of(pht::Str list) {
+    PyObject *out = PyList_New(0);
+    for (size_t at = 0; out && at < list.size;) {
+        const pht::Str text = pht::str(list.data + at);
+        PyObject *item =
+            PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
+        if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
+        Py_XDECREF(item);
+        at += text.size + 1;
+    }
+    PyObject *tuple = out ? PyList_AsTuple(out) : nullptr;
+    Py_XDECREF(out);
+    return tuple;
+}
+
+// Sets out[name], and gives up the reference; false with an exception.
+bool set_item(PyObject *out, const char *name, PyObject *value) {
+    const bool set = value && PyDict_SetItemString(out, name, value) == 0;
+    Py_XDECREF(value);
+    return set;
+}
+
+PyObject *describe_settings(const pht::Settings &settings) {
+    PyObject *out = PyDict_New();
+    if (!out) return nullptr;
+    const pht::Request &request = settings.request();
+    const auto root = [](const char *path) {
+        return text_or_none(path ? pht::str(path) : pht::Str{});
+    };
+    bool whole = set_item(out, "off", PyBool_FromLong(settings.off)) &&
+                 set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
+                 set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
+                 set_item(out, "building", PyLong_FromLong(static_cast<long>(request.building))) &&
+                 set_item(out, "store", root(user_store(request))) &&
+                 set_item(out, "shm_store", root(shared_store(request))) &&
+                 set_item(out, "problems", texts_of(settings.problems()));
+    for (const pht::SizeField &field : pht::kSizeFields)
+        whole =
+            whole && set_item(out, field.name, PyLong_FromUnsignedLongLong(request.*field.member));
+    whole = whole && set_item(out, "include", texts_of(request.include)) &&
+            set_item(out, "exclude", texts_of(request.exclude));
+    if (!whole) Py_CLEAR(out);
+    return out;
+}
+
+// settings() -> those of this process, as a dict; settings([b"NAME=value", ...]): of another
+// environment.
+PyObject *boot_settings(PyObject *, PyObject *arguments) {
+    PyObject *entries = nullptr;
+    if (!PyArg_ParseTuple(arguments, "|O!", &PyList_Type, &entries)) return nullptr;
+    if (!entries) return describe_settings(pht::Settings::of_process());
+    const Py_ssize_t count = PyList_GET_SIZE(entries);
+    auto **environment =
+        static_cast<const char **>(PyMem_RawCalloc(static_cast<size_t>(count) + 1, sizeof(char *)));
+    if (!environment) return PyErr_NoMemory();
+    bool bytes = true;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        environment[i] = PyBytes_AsString(PyList_GET_ITEM(entries, i));
+        bytes = bytes && environment[i];
+    }
+    PyObject *out = nullptr;
+    if (bytes) {
+        const pht::Settings settings(environment);
+        out = describe_settings(settings);
+    }
+    PyMem_RawFree(environment);
+    return out;
+}
+
+// parse_size(bytes) -> bytes in a text like 64M; None where it is none.
+PyObject *boot_parse_size(PyObject *, PyObject *argument) {
+    char *data;
+    Py_ssize_t size;
+    pht::u64 value;
+    if (PyBytes_AsStringAndSize(argument, &data, &size) < 0) return nullptr;
+    if (!pht::parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+// probe(fd, offset, size, collapse) -> bytes of a file the kernel maps in 2 MiB pages when it is
+// mapped as text is: what it really does, tried. OSError where it cannot be mapped.
+PyObject *boot_probe(PyObject *, PyObject *arguments) {
+    int fd, collapse;
+    unsigned long long offset, size;
+    if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
+    pht::u64 bytes = 0;
+    long result;
+    Py_BEGIN_ALLOW_THREADS;
+    result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
+    Py_END_ALLOW_THREADS;
+    if (result < 0) {
+        errno = static_cast<int>(-result);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromUnsignedLongLong(bytes);
+}
+
+// shared_allowance(configured, present) -> what copies in shared memory may be, all together.
+PyObject *boot_shared_allowance(PyObject *, PyObject *arguments) {
+    unsigned long long configured, present;
+    if (!PyArg_ParseTuple(arguments, "KK", &configured, &present)) return nullptr;
+    pht::MemoryRoom room;
+    pht::memory_room(&room);
+    return PyLong_FromUnsignedLongLong(pht::shared_allowance(room, configured, present));
+}
+
+// filesystem(fd) -> its type, as in statfs(2).
+PyObject *boot_filesystem(PyObject *, PyObject *argument) {
+    const long fd = PyLong_AsLong(argument);
+    if (fd == -1 && PyErr_Occurred()) return nullptr;
+    struct statfs info;
+    if (fstatfs(static_cast<int>(fd), &info) < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(static_cast<long>(info.f_type));
+}
+
+// Looks for new libraries, and has the entries built that they lack. -1 with what a signal handler
+// of the program raised meanwhile.
+int look() {
+    if (!Engine::get().stale()) return 0;
+    {
+        pht::PythonHost host;
+        size_t missing;
+        const bool decided = Engine::get().poll(&missing);
+        if (missing > 0) Engine::get().complete(host.patience(), false);
+        if (decided && pht::Settings::of_process().debug) report_decisions();
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+// Stands in for ExtensionFileLoader.create_module. In C so that no frame of ours appears in the
+// traceback of an import that fails. `original` is the function it stands for.
+//
+// It looks before the import, too: a module that imports others while it is loaded, as torch does
+// with numpy, is looked at before their libraries start threads. Each of the hundreds of page
+// tables of a large library costs an interrupt of every processor that runs another thread.
+PyObject *create_module(PyObject *original, PyObject *arguments, PyObject *keywords) {
+    if (look() < 0) return nullptr;
+    PyObject *module = PyObject_Call(original, arguments, keywords);
+    if (module && look() < 0) Py_CLEAR(module);
+    return module;
+}
+
+PyMethodDef create_module_method = {
+    "create_module", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module)),
+    METH_VARARGS | METH_KEYWORDS, "Create an uninitialized extension module"};
+
+// An instance method read from its class comes out as the plain function it holds.
+bool is_our_hook(PyObject *method) {
+    PyObject *function =
+        PyInstanceMethod_Check(method) ? PyInstanceMethod_GET_FUNCTION(method) : method;
+    return PyCFunction_Check(function) &&
+           PyCFunction_GetFunction(function) ==
+               reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(create_module));
+}
+
+// Puts create_module() in front of the import system's own, once. -1 with an exception.
+int watch_imports() {
+    PyObject *modules = PyImport_GetModuleDict();  // borrowed
+    PyObject *external = PyDict_GetItemString(modules, "_frozen_importlib_external");
+    if (!external) return 0;
+    PyObject *loader = PyObject_GetAttrString(external, "ExtensionFileLoader");
+    PyObject *original = loader ? PyObject_GetAttrString(loader, "create_module") : nullptr;
+    int result = original ? 0 : -1;
+    if (original && !is_our_hook(original)) {
+        PyObject *function = PyCFunction_NewEx(&create_module_method, original, nullptr);
+        PyObject *method = function ? PyInstanceMethod_New(function) : nullptr;
+        result = method ? PyObject_SetAttrString(loader, "create_module", method) : -1;
+        Py_XDECREF(method);
+        Py_XDECREF(function);
+    }
+    Py_XDECREF(original);
+    Py_XDECREF(loader);
+    return result;
+}
+
+// watch(): look for new libraries before and after every import of an extension module, in this
+// interpreter.
+PyObject *boot_watch(PyObject *, PyObject *) {
+    if (watch_imports() < 0) return nullptr;
+    Py_RETURN_NONE;
+}
+
+// is_main_interpreter() -> whether this is the first interpreter of the process.
+PyObject *boot_is_main_interpreter(PyObject *, PyObject *) {
+    return PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+}
+
+PyMethodDef methods[] = {
+    {"begin", boot_begin, METH_NOARGS, nullptr},
+    {"settings", boot_settings, METH_VARARGS, nullptr},
+    {"parse_size", boot_parse_size, METH_O, nullptr},
+    {"probe", boot_probe, METH_VARARGS, nullptr},
+    {"shared_allowance", boot_shared_allowance, METH_VARARGS, nullptr},
+    {"filesystem", boot_filesystem, METH_O, nullptr},
+    {"watch", boot_watch, METH_NOARGS, nullptr},
+    {"is_main_interpreter", boot_is_main_interpreter, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+int exec_module(PyObject *module) {
+    PyObject *capsule = PyCapsule_New(const_cast<pht::EngineApi *>(&api), pht::kCapsule, nullptr);
+    if (!capsule) return -1;
+    const int result = PyObject_SetAttrString(module, "engine", capsule);
+    Py_DECREF(capsule);
+    return result;
+}
+
+PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, reinterpret_cast<void *>(exec_module)},
+#ifdef Py_MOD_PER_INTERPRETER_GIL_SUPPORTED
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_MOD_GIL_NOT_USED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_boot",
+                          "Start-up of pyhugetext; private.",
+                          0,
+                          methods,
+                          slots,
+                          nullptr,
+                          nullptr,
+                          nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__boot() {
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,368 @@
+// The binding: the engine's functions and plain data for Python. Policy and words are Python's.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "module/binding.h"
+#include "module/machine.h"
+#include "module/python_host.h"
+
+namespace py = pybind11;
+
+namespace pht::binding {
+
+const EngineApi &engine() {
+    // Per interpreter a module of its own, but one engine: the capsule holds its address.
+    const py::module_ boot = py::module_::import("pyhugetext._boot");
+    const auto capsule = boot.attr("engine");
+    const void *pointer = PyCapsule_GetPointer(capsule.ptr(), kCapsule);
+    if (!pointer) throw py::error_already_set();
+    return *static_cast<const EngineApi *>(pointer);
+}
+
+py::object text(const char *data, size_t size) {
+    PyObject *decoded = PyUnicode_DecodeFSDefaultAndSize(data, static_cast<Py_ssize_t>(size));
+    if (!decoded) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(decoded);
+}
+
+}  // namespace pht::binding
+
+namespace {
+
+using pht::binding::engine;
+using pht::binding::text;
+
+py::tuple outcome(const pht::Outcome &value) {
+    return py::make_tuple(static_cast<int>(value.status), static_cast<int>(value.call),
+                          static_cast<int>(value.error));
+}
+
+pht::Str view(const py::bytes &bytes) {
+    char *data = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size)) throw py::error_already_set();
+    return {data, static_cast<size_t>(size)};
+}
+
+long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int building,
+           const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
+           const py::bytes &shm_stores, pht::u64 store_limit, pht::u64 shm_limit,
+           pht::u64 build_limit, bool inward) {
+    const pht::EngineApi &api = engine();
+    pht::Request request;
+    request.backing = static_cast<pht::Backing>(backing);
+    request.building = static_cast<pht::Building>(building);
+    request.minimum_text = minimum_text;
+    request.private_limit = private_limit;
+    request.store_limit = store_limit;
+    request.shm_limit = shm_limit;
+    request.build_limit = build_limit;
+    request.include = view(include);
+    request.exclude = view(exclude);
+    request.stores = view(stores);
+    request.shm_stores = view(shm_stores);
+    request.inward = inward;
+    long missing;
+    {
+        const py::gil_scoped_release released;
+        missing = api.remap(request);
+    }
+    if (missing < 0 && missing != pht::kBusy) throw std::bad_alloc();
+    return missing;
+}
+
+// Builds what the last remap() found missing; raises what a signal handler raised meanwhile.
+void complete() {
+    const pht::EngineApi &api = engine();
+    bool whole;
+    {
+        pht::PythonHost host;
+        whole = api.complete(host.patience());
+    }
+    if (!whole && PyErr_Occurred()) throw py::error_already_set();
+}
+
+bool restore() {
+    const pht::EngineApi &api = engine();
+    const py::gil_scoped_release released;
+    return api.restore();
+}
+
+std::string hexadecimal(const pht::BuildId &id) {
+    std::string out;
+    for (int i = 0; i < id.size; ++i) {
+        constexpr char kDigits[] = "0123456789abcdef";
+        out += kDigits[id.bytes[i] >> 4];
+        out += kDigits[id.bytes[i] & 15];
+    }
+    return out;
+}
+
+py::dict region(const pht::Snapshot &snapshot, const pht::RegionView &view) {
+    py::dict out;
+    out["path"] = text(snapshot.text.data() + view.path, view.path_size);
+    out["build_id"] = hexadecimal(view.build_id);
+    out["low"] = view.low;
+    out["high"] = view.high;
+    out["text_bytes"] = view.text_bytes;
+    out["coverable_bytes"] = view.coverable_bytes;
+    out["mapped_bytes"] = view.mapped_bytes;
+    out["elapsed_ns"] = view.elapsed_ns;
+    out["backing"] = static_cast<int>(view.backing);
+    out["outcome"] = outcome(view.outcome);
+    out["is_main"] = view.is_main;
+    py::list tried;
+    for (const pht::Outcome &rung : view.tried) tried.append(outcome(rung));
+    out["tried"] = tried;
+    py::list pages;
+    for (size_t i = 0; i < view.page_runs; ++i) {
+        const pht::PageRunView &page = snapshot.page_runs[view.first_page_run + i];
+        pages.append(py::make_tuple(page.start, page.end, page.huge, outcome(page.outcome)));
+    }
+    out["pages"] = pages;
+    py::list texts;
+    for (size_t i = 0; i < view.texts; ++i) {
+        const pht::TextRange &span = snapshot.texts[view.first_text + i];
+        texts.append(py::make_tuple(span.start, span.end));
+    }
+    out["texts"] = texts;
+    return out;
+}
+
+py::dict snapshot() {
+    const pht::EngineApi &api = engine();
+    const pht::Snapshot *taken;
+    {
+        const py::gil_scoped_release released;
+        taken = api.take_snapshot();
+    }
+    if (!taken) throw std::bad_alloc();
+    const std::unique_ptr<const pht::Snapshot, void (*)(const pht::Snapshot *)> owner(
+        taken, api.free_snapshot);
+    py::dict out;
+    out["started"] = taken->started;
+    out["enabled"] = taken->enabled;
+    out["machine"] = outcome(taken->machine);
+    out["last"] = outcome(taken->last);
+    out["elapsed_ns"] = taken->elapsed_ns;
+    py::list regions;
+    for (const pht::RegionView &view : taken->regions) regions.append(region(*taken, view));
+    out["regions"] = regions;
+    py::list reasons;
+    for (size_t at = 0; at < taken->reasons.size();) {
+        const pht::Str reason = pht::str(taken->reasons.data() + at);
+        reasons.append(text(reason.data, reason.size));
+        at += reason.size + 1;
+    }
+    out["reasons"] = reasons;
+    return out;
+}
+
+[[noreturn]] void throw_errno(long result) {
+    errno = static_cast<int>(-result);
+    PyErr_SetFromErrno(PyExc_OSError);
+    throw py::error_already_set();
+}
+
+long open_elsewhere(int directory, const py::bytes &name, int way) {
+    const pht::EngineApi &api = engine();
+    const std::string path = name;
+    long fd;
+    {
+        const py::gil_scoped_release released;
+        fd = api.open_elsewhere(directory, path.c_str(), static_cast<pht::Way>(way));
+    }
+    if (pht::sys::failed(fd)) throw_errno(fd);
+    return fd;
+}
+
+py::tuple read_head(int path_fd, pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode) {
+    const pht::EngineApi &api = engine();
+    const std::unique_ptr<Elf64_Phdr[]> headers(new Elf64_Phdr[pht::kMostHeaders]);
+    pht::ElfHead head;
+    pht::Outcome result;
+    {
+        const py::gil_scoped_release released;
+        result = api.read_head(path_fd, dev_major, dev_minor, inode, headers.get(), &head);
+    }
+    return py::make_tuple(
+        outcome(result), head.fixed, hexadecimal(head.build_id),
+        py::bytes(reinterpret_cast<const char *>(headers.get()), head.count * sizeof(Elf64_Phdr)));
+}
+
+pht::BuildId build_id_of(const std::string &digits) {
+    pht::BuildId out;
+    for (size_t i = 0; i + 1 < digits.size() && out.size < sizeof out.bytes; i += 2)
+        out.bytes[out.size++] = static_cast<pht::u8>(std::stoul(digits.substr(i, 2), nullptr, 16));
+    return out;
+}
+
+// (start, end, offset, inode, device major, device minor, permissions, whether it is swapped)
+using MappingTuple =
+    std::tuple<pht::u64, pht::u64, pht::u64, pht::u64, pht::u32, pht::u32, std::string, bool>;
+
+py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_main,
+                        pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode, int backing,
+                        const std::string &build_id, const std::vector<MappingTuple> &mappings) {
+    const pht::EngineApi &api = engine();
+    const pht::Str bytes = view(headers);
+    std::vector<Elf64_Phdr> table(bytes.size / sizeof(Elf64_Phdr));
+    if (!table.empty()) std::memcpy(table.data(), bytes.data, table.size() * sizeof(Elf64_Phdr));
+    std::vector<pht::ProcessMapping> foreign;
+    for (const auto &[start, end, offset, node, major, minor, permissions, swapped] : mappings) {
+        const auto has = [&p = permissions](size_t at, char c) {
+            return p.size() > at && p[at] == c;
+        };
+        foreign.push_back({{start, end, offset, node, major, minor, has(0, 'r'), has(1, 'w'),
+                            has(2, 'x'), has(3, 's')},
+                           swapped});
+    }
+    const pht::ProcessObject object = {load_bias,
+                                       table.data(),
+                                       table.size(),
+                                       is_main,
+                                       dev_major,
+                                       dev_minor,
+                                       inode,
+                                       static_cast<pht::Backing>(backing),
+                                       build_id_of(build_id),
+                                       foreign.data(),
+                                       foreign.size()};
+    const pht::Snapshot *taken;
+    {
+        const py::gil_scoped_release released;
+        taken = api.plan_elsewhere(object);
+    }
+    if (!taken) throw std::bad_alloc();
+    const std::unique_ptr<const pht::Snapshot, void (*)(const pht::Snapshot *)> owner(
+        taken, api.free_snapshot);
+    return region(*taken, taken->regions[0]);
+}
+
+py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
+    const pht::EngineApi &api = engine();
+    std::string marks(count, '\0');
+    long result;
+    {
+        const py::gil_scoped_release released;
+        result = api.find_entries(pagemap, start, count, reinterpret_cast<pht::u8 *>(marks.data()));
+    }
+    if (pht::sys::failed(result)) throw_errno(result);
+    return marks;
+}
+
+py::dict memory_room() {
+    pht::MemoryRoom room;
+    engine().memory_room(&room);
+    const auto size = [](pht::u64 bytes) -> py::object {
+        if (bytes == pht::sys::kUnlimited) return py::none();
+        return py::int_(bytes);
+    };
+    py::dict out;
+    out["version"] = room.version;
+    out["group"] = text(room.group.data, room.group.size);
+    out["limit"] = size(room.limit);
+    out["used"] = room.used;
+    out["free"] = size(room.free);
+    out["addresses"] = size(room.addresses);
+    out["data"] = size(room.data);
+    out["together"] = size(room.together);
+    out["known"] = outcome(room.known);
+    return out;
+}
+
+// What is laid out where in a copy; see builder/layout.h.
+py::dict layout(const pht::Layout &made) {
+    const auto *bytes = reinterpret_cast<const char *>(made.bytes.data());
+    py::list pieces, patches, ranges;
+    for (const pht::CopyPiece &piece : made.pieces)
+        pieces.append(py::make_tuple(piece.at, piece.origin, piece.length));
+    for (const pht::Patch &patch : made.patches)
+        patches.append(py::make_tuple(patch.at, py::bytes(bytes + patch.from, patch.size)));
+    for (const pht::Range &range : made.ranges)
+        ranges.append(py::make_tuple(range.address, range.length, range.offset));
+    py::dict out;
+    out["refused"] = py::none();
+    out["pieces"] = pieces;
+    out["patches"] = patches;
+    out["ranges"] = ranges;
+    out["size"] = made.size;
+    out["build_id"] =
+        py::bytes(reinterpret_cast<const char *>(made.build_id.bytes), made.build_id.size);
+    out["build_id_at"] = made.build_id_at;
+    out["header_size"] = made.header_size;
+    return out;
+}
+
+py::dict lay_out(int fd, pht::u64 size, pht::u64 bias) {
+    const pht::EngineApi &api = engine();
+    const pht::Layout *made = nullptr;
+    pht::LaidOut result;
+    {
+        const py::gil_scoped_release released;
+        result = api.lay_out(fd, size, bias, &made);
+    }
+    if (result.error) throw_errno(result.error);
+    if (result.refused) {
+        py::dict out;
+        out["refused"] = result.refused;
+        return out;
+    }
+    const std::unique_ptr<const pht::Layout, void (*)(const pht::Layout *)> owner(made,
+                                                                                  api.free_layout);
+    return layout(*made);
+}
+
+template <size_t N> py::tuple names(const char *const (&list)[N]) {
+    py::tuple out(N);
+    for (size_t i = 0; i < N; ++i) out[i] = list[i];
+    return out;
+}
+
+py::list texts(const char *pht::StatusText::*part) {
+    py::list out;
+    for (const pht::StatusText &text : pht::kStatusTexts) out.append(text.*part);
+    return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
+                py::multiple_interpreters::per_interpreter_gil()) {
+    // Without its other half the import fails, as it does without both.
+    engine();
+    module.doc() = "Binding of pyhugetext's engine; private.";
+    module.attr("BACKINGS") = names(pht::kBackingNames);
+    module.attr("STATUSES") = py::tuple(texts(&pht::StatusText::name));
+    module.attr("SENTENCES") = py::tuple(texts(&pht::StatusText::sentence));
+    module.attr("BUSY") = pht::kBusy;
+    module.attr("CALLS") = names(pht::kCallNames);
+    module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
+               py::arg("private_limit"), py::arg("building"), py::arg("include"),
+               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"), py::arg("store_limit"),
+               py::arg("shm_limit"), py::arg("build_limit"), py::arg("inward") = false);
+    module.def("complete", &complete);
+    module.def("restore", &restore);
+    module.def("snapshot", &snapshot);
+    module.def("open_elsewhere", &open_elsewhere, py::arg("directory"), py::arg("name"),
+               py::arg("way"));
+    module.def("read_head", &read_head, py::arg("path_fd"), py::arg("dev_major"),
+               py::arg("dev_minor"), py::arg("inode"));
+    module.def("plan_elsewhere", &plan_elsewhere, py::arg("load_bias"), py::arg("headers"),
+               py::arg("is_main"), py::arg("dev_major"), py::arg("dev_minor"), py::arg("inode"),
+               py::arg("backing"), py::arg("build_id"), py::arg("mappings"));
+    module.def("find_entries", &find_entries, py::arg("pagemap"), py::arg("start"),
+               py::arg("count"));
+    module.def("memory_room", &memory_room);
+    module.def("lay_out", &lay_out, py::arg("fd"), py::arg("size"), py::arg("bias"));
+    pht::binding::bind_stores(module);
+    pht::machine::bind(module);
+}

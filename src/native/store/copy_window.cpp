@@ -1,0 +1,62 @@
+#include "store/copy_window.h"
+
+#include "kernel/scratch.h"
+#include "store/trust.h"
+
+namespace pht {
+
+using sys::failed;
+
+Outcome CopyWindow::reach(u64 at, size_t size, u64 *where) {
+    if (at < offset_ || at + size > offset_ + length_) {
+        const Outcome outcome = move_to(at, size);
+        if (!outcome.ok()) return outcome;
+    }
+    *where = address_ + (at - offset_);
+    const u64 page = round_down(*where, kPageSize);
+    // Answers with an error where touching would raise SIGBUS.
+    const u64 end = round_up(*where + size, kPageSize);
+    const long result =
+        end <= address_ + present_ ? 0 : sys::madvise(page, end - page, sys::kMadvPopulateRead);
+    return failed(result) ? refused(Call::read, result) : done();
+}
+
+Outcome CopyWindow::expect(u64 at, const u8 *bytes, size_t size) {
+    u64 where;
+    const Outcome outcome = reach(at, size, &where);
+    if (!outcome.ok()) return outcome;
+    return compare(reinterpret_cast<const void *>(where), bytes, size) == 0
+               ? done()
+               : bad_entry(Status::damaged);
+}
+
+Outcome CopyWindow::read(u64 at, u8 *to, size_t size) {
+    u64 where;
+    const Outcome outcome = reach(at, size, &where);
+    if (outcome.ok()) copy(to, reinterpret_cast<const void *>(where), size);
+    return outcome;
+}
+
+Outcome CopyWindow::move_to(u64 at, size_t size) {
+    drop();
+    present_ = 0;
+    offset_ = round_down(at, kHugeSize);
+    length_ = round_up(at + size, kHugeSize) - offset_;
+    if (const long error = reserve_scratch(length_, &address_))
+        return refused(Call::mmap_reserve, error);
+    const long result = sys::mmap(address_, length_, sys::kProtRead,
+                                  sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+    // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is
+    // unmapped.
+    if (failed(result)) return refused(Call::mmap, result);
+    ours_ = true;
+    sys::madvise(address_, length_, sys::kMadvHugepage);
+    return done();
+}
+
+void CopyWindow::drop() {
+    if (ours_) sys::munmap(address_, length_);
+    ours_ = false;
+}
+
+}  // namespace pht

@@ -1,0 +1,248 @@
+#include "store/record.h"
+
+#include "kernel/descriptor.h"
+#include "store/trust.h"
+#include "store/written.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr Outcome damaged = bad_entry(Status::damaged);
+
+struct CrcTable {
+    u32 of[256] = {};
+    constexpr CrcTable() {
+        for (u32 i = 0; i < 256; ++i) {
+            u32 value = i;
+            for (int bit = 0; bit < 8; ++bit)
+                value = (value >> 1) ^ ((value & 1) ? 0xedb88320u : 0u);
+            of[i] = value;
+        }
+    }
+};
+constexpr CrcTable crc_table;
+
+bool zero(const u8 *data, size_t size) {
+    for (size_t i = 0; i < size; ++i)
+        if (data[i]) return false;
+    return true;
+}
+
+Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
+    while (size > 0) {
+        const long got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
+        if (failed(got)) return refused(Call::read, got);
+        if (got == 0) return damaged;
+        const auto n = static_cast<size_t>(got);
+        to += n, offset += n, size -= n;
+    }
+    return done();
+}
+
+bool is_recent(const sys::FileIdentity &file) {
+    const u64 today = sys::wall_seconds();
+    return today >= file.mtime && today - file.mtime < kDay;
+}
+
+bool is_note(const u8 *data, size_t size) {
+    return size > sizeof kNoteMagic && compare(data, kNoteMagic, sizeof kNoteMagic) == 0;
+}
+
+bool note_holds(const u8 *data, const sys::FileIdentity &file) {
+    const sys::KernelNames kernel;
+    NoteView note;
+    return is_recent(file) && view_note(data, file.size, &note) &&
+           equal(note.kernel, str(kernel.release()));
+}
+
+// Entries are evicted by when they were last used; once a day is near enough.
+void note_use(int fd, const sys::FileIdentity &record) {
+    if (!is_recent(record)) sys::touch(fd);
+}
+
+// Reads one record; `is_of` says whether it tells of the original that was asked for.
+template <class IsOf>
+Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room, RecordView *record,
+                    IsOf is_of) {
+    Outcome outcome;
+    sys::FileIdentity file;
+    const Descriptor fd(open_file(index, key.data, &file, &outcome));
+    if (fd < 0) return outcome;
+    if (file.size > kRecordLimit) return damaged;
+    auto *const buffer = reinterpret_cast<u8 *>(room.take(file.size));
+    if (!buffer) return {Status::no_memory, Call::none, 0};
+    outcome = read_exactly(fd, buffer, file.size, 0);
+    if (!outcome.ok()) return outcome;
+    if (is_note(buffer, file.size))
+        return note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
+                                        : bad_entry(Status::no_entry);
+    if (!view_record(buffer, file.size, record) || !is_of(*record->head)) return damaged;
+    record->proven = !(file.mode & kOwnerWrites);
+    outcome = check_boot(*record->head, boot);
+    if (outcome.ok()) note_use(fd, file);
+    return outcome;
+}
+
+}  // namespace
+
+u32 crc32(const u8 *data, size_t size) {
+    u32 value = ~0u;
+    for (size_t i = 0; i < size; ++i) value = (value >> 8) ^ crc_table.of[(value ^ data[i]) & 255];
+    return ~value;
+}
+
+Outcome Boot::read() {
+    if (known) return done();
+    const Descriptor fd(sys::open("/proc/sys/kernel/random/boot_id"));
+    if (fd < 0) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
+    char text[40] = {};
+    const long got = sys::read(fd, text, sizeof text);
+    if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
+    constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
+    if (got < 36) return malformed;
+    size_t digits = 0;
+    for (int i = 0; i < 36 && digits < 32; ++i) {
+        if (text[i] == '-') continue;
+        Cursor cursor{text + i, text + i + 1};
+        const u64 value = cursor.number(16);
+        if (!cursor.ok) return malformed;
+        if (digits % 2 == 0)
+            id[digits / 2] = static_cast<u8>(value << 4);
+        else
+            id[digits / 2] = static_cast<u8>(id[digits / 2] | value);
+        ++digits;
+    }
+    known = digits == 32;
+    return known ? done() : malformed;
+}
+
+namespace {
+constexpr size_t kCovered = offsetof(Record, crc) + sizeof(Record::crc);
+}  // namespace
+
+void seal_record(u8 *data, size_t size) {
+    auto *head = reinterpret_cast<Record *>(data);
+    head->size = static_cast<u32>(size);
+    head->crc = crc32(data + kCovered, size - kCovered);
+}
+
+bool view_record(const u8 *data, size_t size, RecordView *out) {
+    if (size < sizeof(Record)) return false;
+    const auto *head = reinterpret_cast<const Record *>(data);
+    if (compare(head->magic, kRecordMagic, sizeof kRecordMagic) != 0 || head->size != size)
+        return false;
+    if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
+    if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
+    if (size !=
+        sizeof(Record) + head->range_count * sizeof(Range) + head->path_size + head->header_size)
+        return false;
+    out->head = head;
+    out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
+    out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
+    out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
+    return out->path[head->path_size - 1] == 0;
+}
+
+bool view_note(const u8 *data, size_t size, NoteView *out) {
+    if (!is_note(data, size)) return false;
+    const auto *at = reinterpret_cast<const char *>(data) + sizeof kNoteMagic;
+    const char *end = reinterpret_cast<const char *>(data) + size;
+    Str *const parts[] = {&out->kernel, &out->reason, &out->origin};
+    for (Str *part : parts) {
+        const char *stop = at;
+        while (stop < end && *stop != '\n') ++stop;
+        // A path may have line ends in it.
+        if (part == &out->origin && stop < end) stop = end - (end[-1] == '\n');
+        *part = {at, static_cast<size_t>(stop - at)};
+        at = stop < end ? stop + 1 : end;
+    }
+    return true;
+}
+
+bool RecordView::durable() const {
+    return zero(head->boot_id, sizeof head->boot_id);
+}
+
+Str RecordView::origin() const {
+    const size_t at = length(path) + 1;
+    return at < head->path_size ? str(path + at) : Str{};
+}
+
+Outcome check_boot(const Record &head, Boot &boot) {
+    if (zero(head.boot_id, sizeof head.boot_id)) return done();
+    const Outcome outcome = boot.read();
+    if (!outcome.ok()) return outcome;
+    return compare(boot.id, head.boot_id, sizeof boot.id) == 0 ? done() : bad_entry(Status::stale);
+}
+
+KeyText record_key(const sys::FileIdentity &file, u64 bias) {
+    KeyText key;
+    const u64 parts[] = {file.dev_major, file.dev_minor, file.inode,    file.size, file.mtime,
+                         file.mtime_ns,  file.ctime,     file.ctime_ns, bias};
+    for (const u64 part : parts) {
+        if (key.size) key.add("-");
+        key.add_hex(part);
+    }
+    return key;
+}
+
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
+    KeyText key;
+    key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
+    for (int i = 0; i < id.size; ++i) {
+        key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
+    }
+    key.add("-").add_hex(bias);
+    return key;
+}
+
+bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
+    return head.dev_major == file.dev_major && head.dev_minor == file.dev_minor &&
+           head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
+           head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
+           head.ctime_ns == file.ctime_ns && head.bias == bias;
+}
+
+bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
+                        Boot &boot) {
+    if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
+        head.bias != bias || head.build_id_size == 0)
+        return false;
+    if (head.dev_major == file.dev_major && head.dev_minor == file.dev_minor) {
+        sys::FileSystem system;
+        const bool overlay =
+            !failed(sys::file_system_of(original, &system)) && system.type == sys::kOverlayFs;
+        if (!overlay || !boot.read().ok() || compare(head.made_in, boot.id, sizeof boot.id) == 0)
+            return false;
+    }
+    return true;
+}
+
+const Range *RecordView::find(u64 address, u64 length) const {
+    const u32 count = head ? head->range_count : 0;
+    for (u32 i = 0; i < count; ++i) {
+        const Range &range = ranges[i];
+        // Modulo 2^64: the first page of a program may begin below its address 0.
+        const u64 at = address - range.address;
+        if (at <= range.length && length <= range.length - at) return &range;
+    }
+    return nullptr;
+}
+
+Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
+                    RecordRoom &room, RecordView *record) {
+    return read_record(index, record_key(file, bias), boot, room, record,
+                       [&](const Record &head) { return is_record_of(head, file, bias); });
+}
+
+Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
+                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record) {
+    return read_record(
+        index, image_key(file, id, bias), boot, room, record,
+        [&](const Record &head) { return is_image_record_of(head, original, file, bias, boot); });
+}
+
+}  // namespace pht

@@ -1,0 +1,109 @@
+// The records of the store's index: which entry belongs to which original, and what is in it.
+#pragma once
+
+#include "elf/region.h"
+#include "kernel/strings.h"
+#include "kernel/sys.h"
+
+namespace pht {
+
+// The fixed part of a record.
+struct Record {
+    char magic[8];  // kRecordMagic
+    u32 size, crc;  // of the whole record; CRC-32 of all behind this field
+    u32 dev_major, dev_minor;
+    u64 inode, file_size;
+    u64 mtime, ctime;  // seconds, as two's complement
+    u32 mtime_ns, ctime_ns;
+    u64 bias;        // load bias modulo 2 MiB
+    u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
+    u8 made_in[16];  // the boot in which it was made
+    u64 object_size;
+    u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
+    u32 build_id_size, header_size;
+    u32 range_count, path_size;
+    // Behind it: range_count x Range; path_size bytes: the path relative to v1, a NUL and, for
+    // people, the original's path and another NUL; header_size bytes, the first of the copy.
+};
+struct Range {
+    u64 address;  // virtual address in the ELF file, less the load bias
+    u64 length, offset;
+};
+// In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
+// and the original's path follow, each ended by a newline. Believed for a day.
+inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
+inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '3', '\n'};
+inline constexpr size_t kRecordLimit = 16ul * 1024;
+
+// Nearly all are smaller than what is on the stack.
+using RecordRoom = Room<1536>;
+
+// A record in memory, its parts checked against its size.
+struct RecordView {
+    const Record *head = nullptr;
+    const Range *ranges = nullptr;
+    const char *path = nullptr;
+    const u8 *header = nullptr;
+    bool proven = false;  // its copy was seen to be written back; see written.h
+
+    bool durable() const;  // the copy is known to be on disk
+    Str origin() const;    // where the original was when the copy was made; for people only
+    // Where in the copy a stretch lies: nullptr unless one range holds all of it.
+    const Range *find(u64 address, u64 length) const;
+};
+
+// The parts of a record in memory, checked against its size and its checksum.
+bool view_record(const u8 *data, size_t size, RecordView *out);
+
+// Puts size and checksum into a record that is otherwise complete.
+void seal_record(u8 *data, size_t size);
+
+// A note in memory, its parts.
+struct NoteView {
+    Str kernel, reason, origin;
+};
+bool view_note(const u8 *data, size_t size, NoteView *out);
+
+// How long a note is believed, an entry that was used stays, and how often use is noted.
+inline constexpr u64 kDay = 24ul * 60 * 60;  // seconds
+
+// Which boot this is; read when it is first asked for.
+struct Boot {
+    bool known = false;
+    u8 id[16] = {};
+
+    Outcome read();  // see random(4)
+};
+
+// Whether a record counts now: of what was written during another boot and is not known to be on
+// disk nothing may be executed, whatever a power cut left of it.
+Outcome check_boot(const Record &head, Boot &boot);
+
+// The name of the record of a file: what the kernel knows it by, and where it is loaded.
+using KeyText = Buffer<192>;
+KeyText record_key(const sys::FileIdentity &file, u64 bias);
+// How a file of a container image is known: inode, device and change time are new wherever the
+// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias);
+
+// Whether a record tells of the original that a key was asked for. Of an image's it cannot be known
+// by what the kernel knows it by, on another device than the one the entry was made on: there it is
+// a candidate, whose bytes are compared. On the same one, what the kernel knows counts. (An overlay
+// file system has no device that would outlast a boot.)
+bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
+bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
+                        Boot &boot);
+
+// CRC-32 as in gzip.
+u32 crc32(const u8 *data, size_t size);
+
+// Reads and checks the record of a file, into `room` (a fresh one), which *record refers to.
+// Outcome no_entry when there is none; stale or damaged when writing it anew mends it; unbuildable
+// when a note stands in its place. That it was used is noted, for eviction.
+Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
+                    RecordRoom &room, RecordView *record);
+// The same by what a container image keeps of a file, which is open as `original`.
+Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
+                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record);
+
+}  // namespace pht

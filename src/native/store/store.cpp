@@ -1,0 +1,193 @@
+#include "store/store.h"
+
+#include "kernel/descriptor.h"
+#include "kernel/scratch.h"
+#include "store/copy_window.h"
+#include "store/file_steps.h"
+#include "store/trust.h"
+#include "store/written.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr Outcome damaged = bad_entry(Status::damaged);
+
+// The copy must begin with the very headers the record tells of, and carry the build-id of the
+// object that is mapped.
+Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *copy) {
+    const BuildId &id = region.object.build_id;
+    if (record.head->build_id_size != id.size) return damaged;
+    const Outcome outcome = copy->expect(0, record.header, record.head->header_size);
+    if (!outcome.ok() || id.size == 0) return outcome;
+    if (record.head->build_id_at > record.head->object_size - id.size) return damaged;
+    return copy->expect(record.head->build_id_at, id.bytes, id.size);
+}
+
+// A file that only its size, time and build-id are known of is the entry's where all of its bytes
+// that are to be mapped are the copy's: all but the headers, the copy's own, which the record has.
+// `offset` is that of the target in the copy.
+Outcome compare_content(const Region &region, int original, const RecordView &record,
+                        CopyWindow *copy, u64 target, u64 length, u64 offset) {
+    const u64 headers = record.head->header_size;
+    return each_content(region, target, length, [&](u64 start, u64 end, u64 in_original) {
+        const u64 in_copy = offset + (start - target);
+        const u64 skipped = in_copy < headers ? min(headers - in_copy, end - start) : 0;
+        const Outcome outcome =
+            each_step(original, in_original + skipped, end - start - skipped,
+                      [&](u64 seen, const u8 *bytes, size_t count) {
+                          return copy->expect(in_copy + skipped + seen, bytes, count);
+                      });
+        // The entry is whole; it is another file's.
+        return outcome.status == Status::damaged ? bad_entry(Status::no_entry) : outcome;
+    });
+}
+
+// objects/<name>/<basename>, one step at a time, each step checked.
+int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
+    Buffer<256> step;  // a name has 255 bytes at most
+    int parent = version;
+    const char *at = path;
+    for (;;) {
+        step.size = 0;
+        while (*at && *at != '/') step.add({at++, 1});
+        const bool last = *at == 0;
+        const Str name = {step.data, step.size};
+        if (name.size == 0 || equal(name, str(".")) || equal(name, str(".."))) {
+            *outcome = damaged;
+            break;
+        }
+        if (last) {
+            sys::FileIdentity file;
+            int fd = open_file(parent, step.data, &file, outcome);
+            if (fd >= 0 && file.size != size) {
+                sys::close(fd);
+                fd = -1;
+                *outcome = damaged;
+            }
+            if (parent != version) sys::close(parent);
+            return fd;
+        }
+        const int next = open_directory(parent, step.data, outcome);
+        if (next < 0) {
+            // What is below `objects`, which is ours then, can be replaced.
+            const Status status = outcome->status;
+            if (parent != version || status != Status::untrusted)
+                *outcome = bad_entry(status == Status::untrusted ? status : Status::damaged);
+        }
+        if (parent != version) sys::close(parent);
+        if (next < 0) return -1;
+        parent = next;
+        ++at;
+    }
+    if (parent != version) sys::close(parent);
+    return -1;
+}
+
+// Maps a stretch of a copy as text, at a 2 MiB boundary. Most file systems give one by
+// themselves; else a place is reserved.
+Outcome map_aligned(const Region &region, int copy, u64 offset, u64 length, u64 *address) {
+    const int protection = region.text_protection();
+    long result = sys::mmap(0, length, protection, sys::kMapPrivate, copy, offset);
+    if (failed(result)) return refused(Call::mmap, result);
+    *address = static_cast<u64>(result);
+    if (*address % kHugeSize == 0) return done();
+    sys::munmap(*address, length);
+    if (const long error = reserve_scratch(length, address))
+        return refused(Call::mmap_reserve, error);
+    result =
+        sys::mmap(*address, length, protection, sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is unmapped.
+    return failed(result) ? refused(Call::mmap, result) : done();
+}
+
+// The same, and touches its first page.
+Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at) {
+    const Outcome outcome = map_aligned(region, copy, offset, length, at);
+    if (!outcome.ok()) return outcome;
+    const u64 address = *at;
+    // A fault after eviction reads 2 MiB back only under this advice.
+    sys::madvise(address, length, sys::kMadvHugepage);
+    const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
+    if (!failed(touched)) return done();
+    sys::munmap(address, length);
+    return refused(Call::read, touched);
+}
+
+}  // namespace
+
+Store::~Store() {
+    if (version_ >= 0) sys::close(version_);
+    if (index_ >= 0) sys::close(index_);
+}
+
+Outcome Store::open(const char *root, bool system, bool in_memory) {
+    system_ = system;
+    in_memory_ = in_memory;
+    sys::FileIdentity file;
+    // Most machines have none of the system's, and nobody asks whether it could be made.
+    if (system && sys::identify_path(root, &file) == -sys::kEnoent)
+        return {Status::no_store, Call::open, sys::kEnoent};
+    Outcome outcome;
+    const Descriptor top(open_root(root, &outcome));
+    if (top < 0) return outcome;
+    version_ = open_directory(top, "v1", &outcome);
+    if (version_ < 0) return outcome;
+    index_ = open_directory(version_, "index", &outcome);
+    return index_ < 0 ? outcome : done();
+}
+
+Outcome Store::map(const Region &region, int original, const sys::FileIdentity &file,
+                   Shared &shared, u64 target, u64 length, u64 *address) const {
+    Outcome outcome = map_entry(region, original, file, shared, target, length, address);
+    outcome.buildable = outcome.buildable && !failed(sys::may_write(index_, "."));
+    return outcome;
+}
+
+Outcome Store::map_entry(const Region &region, int original, const sys::FileIdentity &file,
+                         Shared &shared, u64 target, u64 length, u64 *address) const {
+    RecordRoom room;
+    const u64 bias = region.object.load_bias % kHugeSize;
+    const BuildId &id = region.object.build_id;
+
+    RecordView record;
+    Outcome outcome = find_record(index_, file, bias, shared.boot, room, &record);
+    const bool of_image = outcome.status == Status::no_entry && system_ && id.size;
+    if (of_image)
+        outcome = find_image_record(index_, original, file, id, bias, shared.boot, room, &record);
+    if (!outcome.ok()) return outcome;
+
+    const u64 start = target - region.object.load_bias;
+    const Range *range = record.find(start, length);
+    if (!range) return {Status::unsupported, Call::none, 0};
+    const u64 offset = range->offset + (start - range->address);
+    const u64 size = record.head->object_size;
+    if (offset % kHugeSize || offset > size || length > size - offset) return damaged;
+    const Descriptor copy(open_copy(version_, record.path, size, &outcome));
+    if (copy < 0) return outcome.status == Status::no_entry ? damaged : outcome;
+    if (!in_memory_ && !record.durable() && !record.proven) {
+        outcome = check_written(index_, record_key(file, bias).data, copy);
+        if (!outcome.ok()) return outcome;
+    }
+    outcome = map_copy(region, copy, offset, length, address);
+    bool huge = outcome.ok() && shared.pagemap.all_huge(*address, kHugeSize);
+    // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
+    // which works while nobody has them mapped, and read again.
+    if (outcome.ok() && !huge) {
+        sys::munmap(*address, length);
+        sys::drop_cached(copy, offset, length);
+        outcome = map_copy(region, copy, offset, length, address);
+    }
+    if (outcome.ok()) {
+        CopyWindow window(copy, *address, offset, length, huge ? kHugeSize : 0);
+        outcome = check_copy(region, record, &window);
+        if (outcome.ok() && of_image)
+            outcome = compare_content(region, original, record, &window, target, length, offset);
+        if (!outcome.ok()) sys::munmap(*address, length);
+    }
+    return outcome;
+}
+
+}  // namespace pht

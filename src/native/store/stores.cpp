@@ -1,0 +1,98 @@
+#include "store/stores.h"
+
+#include "limits/memory.h"
+#include "store/trust.h"
+
+namespace pht {
+
+namespace {
+
+// Whether a directory, or what there is of the way to it, is on overlayfs.
+bool is_on_overlay(const char *directory) {
+    size_t size = length(directory);
+    Room<kUsualPath> room;
+    char *const path = size < kPathLimit ? room.take(size + 1) : nullptr;
+    if (!path) return false;
+    copy(path, directory, size + 1);
+    u64 type = 0;
+    while (sys::file_system(path, &type) == -sys::kEnoent && size > 1) {
+        while (size > 1 && path[size - 1] != '/') --size;
+        if (size > 1) --size;
+        path[size] = 0;
+    }
+    return type == sys::kOverlayFs;
+}
+
+bool says_little(const Outcome &outcome) {
+    return outcome.status == Status::no_store || outcome.status == Status::no_entry;
+}
+
+constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at a time
+
+// Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
+bool is_cramped() {
+    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
+    const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);
+    if (addresses == sys::kUnlimited && data == sys::kUnlimited) return false;
+    u64 used[2];
+    if (!used_addresses(&used[0], &used[1])) return true;
+    const auto near = [](u64 limit, u64 has) { return limit < has + kRoomToBuild; };
+    return near(addresses, used[0]) || near(data, used[1]);
+}
+
+}  // namespace
+
+Stores::Stores(const Request &request, const Pagemap &pagemap)
+    : shared_{pagemap},
+      // Who asks for shared memory alone has nothing to do with the disk's layer.
+      on_overlay_(request.building == Building::always || request.backing == Backing::shm),
+      when_cramped_(request.building == Building::always) {
+    const auto add = [&](Str roots, Backing backing) {
+        each_text(roots, [&](Str root) {
+            Candidate &candidate = candidates_[count_++];
+            candidate.root = root.data;
+            candidate.backing = backing;
+            candidate.system = backing == Backing::store && root.data == roots.data;
+            return count_ < kMost;
+        });
+    };
+    add(request.stores, Backing::store);
+    if (count_ < kMost) add(request.shm_stores, Backing::shm);
+}
+
+Outcome Stores::may_build() const {
+    if (!when_cramped_ && is_cramped()) return {Status::cramped, Call::none, 0};
+    for (int i = 0; i < count_ && !on_overlay_; ++i) {
+        const Candidate &candidate = candidates_[i];
+        if (candidate.backing == Backing::store && !candidate.system &&
+            is_on_overlay(candidate.root))
+            return {Status::overlay, Call::none, 0};
+    }
+    return done();
+}
+
+Outcome Stores::map(Backing backing, const Region &region, int original,
+                    const sys::FileIdentity &file, u64 target, u64 length, u64 *address) const {
+    Outcome result = {Status::no_store, Call::none, 0};
+    for (int i = 0; i < count_; ++i) {
+        Candidate &candidate = candidates_[i];
+        if (candidate.backing != backing) continue;
+        if (candidate.opened.status == Status::pending)
+            candidate.opened =
+                candidate.store.open(candidate.root, candidate.system, backing == Backing::shm);
+        Outcome outcome = candidate.opened;
+        if (outcome.ok())
+            outcome = candidate.store.map(region, original, file, shared_, target, length, address);
+        if (outcome.ok()) return outcome;
+        const bool buildable = result.buildable || (outcome.buildable && !candidate.system);
+        if (!says_little(outcome) || result.status == Status::no_store) result = outcome;
+        result.buildable = buildable;
+    }
+    if (!result.buildable) return result;
+    const Outcome allowed = may_build();
+    if (allowed.ok()) return result;
+    result.buildable = false;
+    return says_little(result) ? allowed : result;
+}
+
+}  // namespace pht

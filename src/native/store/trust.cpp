@@ -1,0 +1,168 @@
+#include "store/trust.h"
+
+#include "kernel/descriptor.h"
+#include "kernel/strings.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+constexpr u32 kTypeMask = 0170000, kRegular = 0100000, kDirectory = 0040000, kLink = 0120000;
+constexpr u32 kOthersWrite = 0022, kSticky = 01000;
+
+constexpr Outcome untrusted = {Status::untrusted, Call::none, 0};
+
+// The user whom the kernel shows for whoever has no name in a user namespace, and NFS servers for
+// whoever they do not know: what is nobody's may be anybody's.
+constexpr u32 kNobody = 65534;
+
+// The user this process is. One that is several (set-user-ID, seteuid(2)) is nobody: what the
+// lesser of its users can write, the greater must not run.
+u32 user() {
+    u32 real = 0, effective = 0, saved = 0;
+    if (sys::failed(sys::users(&real, &effective, &saved))) return kNobody;
+    return real == effective && real == saved ? effective : kNobody;
+}
+
+bool owned_by_us(const sys::FileIdentity &file) {
+    return file.owner == 0 || (file.owner == user() && file.owner != kNobody);
+}
+
+// What a missing directory comes to: it can be made where its parent may be written.
+Outcome missing_directory(int parent, const char *path, long error) {
+    if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
+    const long refusal = sys::may_write(parent, path);
+    if (failed(refusal)) return {Status::no_store, Call::access, static_cast<u16>(-refusal)};
+    return {Status::no_store, Call::none, 0, user() != kNobody};
+}
+
+// Every step of an absolute path, symbolic links too: they are followed, so whoever may change
+// one may lead us elsewhere. Where there are any, the way they lead has to be checked as well.
+Outcome check_way(const char *path, bool above, bool *links) {
+    const size_t size = length(path);
+    *links = false;
+    if (size >= kPathLimit || path[0] != '/') return untrusted;
+    Room<kUsualPath> room;
+    char *const prefix = room.take(size + 1);
+    if (!prefix) return {Status::no_memory, Call::none, 0};
+    size_t parent = 1;  // the size of the last prefix that is there
+    for (size_t i = 0; i <= size; ++i) {
+        if (i > 0 && i < size && path[i] != '/') {
+            prefix[i] = path[i];
+            continue;
+        }
+        if (i < size) prefix[i] = '/';
+        prefix[i == 0 ? 1 : i] = 0;
+        sys::FileIdentity file;
+        const long result = sys::identify_path(prefix, &file);
+        if (failed(result)) {
+            prefix[parent] = 0;
+            return missing_directory(sys::kAtFdcwd, prefix, result);
+        }
+        const u32 type = file.mode & kTypeMask;
+        if (type == kLink) {
+            if (!owned_by_us(file)) return untrusted;
+            *links = true;
+        } else if (type != kDirectory) {
+            return {Status::no_store, Call::open, sys::kEnotdir};
+        } else if (!trusted_directory(file, above || i < size)) {
+            return untrusted;
+        }
+        parent = i == 0 ? 1 : i;
+        if (i < size) prefix[i] = '/';
+    }
+    return done();
+}
+
+// The way to an open directory without any symbolic link.
+Outcome check_real_way(int directory, bool above) {
+    Buffer<40> link;
+    link.add("/proc/self/fd/").add_decimal(static_cast<u64>(directory));
+    Room<0> room;
+    char *const real = room.take(kPathLimit);
+    if (!real) return {Status::no_memory, Call::none, 0};
+    const long size = sys::read_link(link.data, real, kPathLimit);
+    if (failed(size) || static_cast<size_t>(size) >= kPathLimit) return untrusted;
+    real[size] = 0;
+    bool links;
+    const Outcome outcome = check_way(real, above, &links);
+    return links ? untrusted : outcome;
+}
+
+}  // namespace
+
+bool trusted_directory(const sys::FileIdentity &file, bool above) {
+    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
+    if (!(file.mode & kOthersWrite)) return true;
+    return above && (file.mode & kSticky) && file.owner == 0;
+}
+
+bool is_somebody() {
+    return user() != kNobody;
+}
+
+int open_root(const char *root, Outcome *outcome, bool above) {
+    bool links;
+    *outcome = check_way(root, above, &links);
+    if (!outcome->ok()) return -1;
+    const long fd = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
+    if (failed(fd)) {
+        *outcome = {Status::no_store, Call::open, static_cast<u16>(-fd)};
+        return -1;
+    }
+    const auto directory = static_cast<int>(fd);
+    if (links) *outcome = check_real_way(directory, above);
+    if (outcome->ok()) return directory;
+    sys::close(directory);
+    return -1;
+}
+
+int open_directory(int parent, const char *name, Outcome *outcome) {
+    const long fd =
+        sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory | sys::kOpenNoFollow);
+    if (failed(fd)) {
+        *outcome = missing_directory(parent, ".", fd);
+        // A link, or no directory at all: nothing of ours.
+        if (fd == -sys::kEnotdir || fd == -sys::kEloop) *outcome = untrusted;
+        return -1;
+    }
+    sys::FileIdentity file;
+    const long result = sys::identify(static_cast<int>(fd), &file);
+    if (!failed(result) && trusted_directory(file, false)) return static_cast<int>(fd);
+    *outcome = failed(result) ? refused(Call::statx, result) : untrusted;
+    sys::close(static_cast<int>(fd));
+    return -1;
+}
+
+// Other names of it (hard links) are no danger, owner and mode being the file's own; and perf
+// record links what it saw into ~/.debug.
+int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome,
+              bool quietly) {
+    // O_NONBLOCK: opening a FIFO must not wait for a writer.
+    constexpr int kFlags = int(sys::kOpenReadOnly) | int(sys::kOpenNoFollow) |
+                           int(sys::kOpenNonBlock) | int(sys::kOpenCloexec);
+    long fd = -sys::kEperm;
+    if (quietly) fd = sys::open_at(parent, name, kFlags | int(sys::kOpenNoAtime));
+    // Of another user's file nobody but root may keep the access time.
+    if (fd == -sys::kEperm) fd = sys::open_at(parent, name, kFlags);
+    if (failed(fd)) {
+        *outcome = refused(Call::open, fd);
+        if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);
+        // A link, a socket, a device, a file that its owner may not read: nothing that we wrote.
+        if (fd == -sys::kEloop || fd == -sys::kEnxio || fd == -sys::kEnodev ||
+            fd == -sys::kEacces || fd == -sys::kEperm)
+            *outcome = bad_entry(Status::untrusted);
+        return -1;
+    }
+    const long result = sys::identify(static_cast<int>(fd), file);
+    if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
+        !(file->mode & kOthersWrite))
+        return static_cast<int>(fd);
+    *outcome = failed(result) ? refused(Call::statx, result) : bad_entry(Status::untrusted);
+    sys::close(static_cast<int>(fd));
+    return -1;
+}
+
+}  // namespace pht

@@ -1,0 +1,75 @@
+#include "store/written.h"
+
+#include "kernel/descriptor.h"
+#include "store/trust.h"
+
+namespace pht {
+
+namespace {
+
+using sys::failed;
+
+// The kernel writes back what has been dirty for half a minute; see dirty_expire_centisecs in
+// Documentation/admin-guide/sysctl/vm.rst.
+constexpr u64 kFirstMinutes = 600;  // seconds
+
+// What the file system may have of its own in a file's blocks.
+constexpr u64 kBlocksBeside = 64ul * 1024;
+
+// Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
+// and where there is no such call.
+bool tells_nothing(long result) {
+    constexpr long kRefusals[] = {-sys::kEperm, -sys::kEacces, -sys::kEintr, -sys::kEinval,
+                                  -sys::kEnosys};
+    for (const long refusal : kRefusals)
+        if (result == refusal) return true;
+    return false;
+}
+
+// Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
+bool is_stacked(int fd) {
+    sys::FileSystem system;
+    return failed(sys::file_system_of(fd, &system)) || system.type == sys::kOverlayFs;
+}
+
+}  // namespace
+
+void mark_lost(int copy, const sys::FileIdentity &file) {
+    sys::change_mode(copy, (file.mode & 07777) | kLost);
+}
+
+// A clock that was set back makes nothing young.
+bool is_young(const sys::FileIdentity &copy) {
+    const u64 now = sys::wall_seconds();
+    return now >= copy.mtime && now - copy.mtime < kFirstMinutes;
+}
+
+Outcome check_written(int index, const char *name, int copy) {
+    Outcome outcome;
+    sys::FileIdentity record, file;
+    const Descriptor fd(open_file(index, name, &record, &outcome));
+    if (fd < 0) return outcome;
+    if (failed(sys::identify(copy, &file)) || (file.mode & kLost))
+        return bad_entry(Status::damaged);
+    const long awaited = sys::await_written(copy);
+    if (failed(awaited) && !tells_nothing(awaited)) {
+        mark_lost(copy, file);
+        return bad_entry(Status::damaged);
+    }
+    sys::CachedPages pages;
+    bool counted = !failed(sys::count_cached(copy, &pages));
+    if (counted && pages.cached == 0) counted = !is_stacked(copy);
+    const u64 cached = pages.cached * kPageSize;
+    // Every page that was ever written is still cached and on disk: then none was dropped and read
+    // again, and there would have been an error.
+    if (!failed(awaited) && counted && pages.dirty == 0 && pages.written_back == 0 &&
+        cached >= file.disk_bytes) {
+        sys::change_mode(fd, record.mode & 07555);
+        return done();
+    }
+    // A page that is gone had been written back before, or lost.
+    const bool all_there = !counted || cached + kBlocksBeside >= min(file.disk_bytes, file.size);
+    return is_young(file) && all_there ? done() : bad_entry(Status::unproven);
+}
+
+}  // namespace pht

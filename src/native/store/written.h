@@ -1,0 +1,29 @@
+// Whether a copy of this boot has reached the disk. A write-back that fails (a full thin volume, an
+// I/O error) leaves pages that count as clean; once they are dropped, the copy reads as zeros, and
+// whoever executes it dies. So a copy is used unseen in the first minutes only, while its pages are
+// as they were written; and later by whoever sees that all of it was written back without an error,
+// which the mode of its record tells from then on. The kernel tells of an error once, to whoever
+// asks first: the mode of the copy tells everybody else.
+#pragma once
+
+#include "kernel/sys.h"
+#include "words/status.h"
+
+namespace pht {
+
+// The mode of a record whose copy was seen to be written back: as others, but not to be written.
+inline constexpr u32 kOwnerWrites = 0200;
+
+// What the mode of a copy has once the kernel said that it could not be written back: it is of no
+// use, even while its pages in memory are right.
+inline constexpr u32 kLost = 0100;
+void mark_lost(int copy, const sys::FileIdentity &file);
+
+// Whether a copy was written so lately that it may be used unseen.
+bool is_young(const sys::FileIdentity &copy);
+
+// done(); damaged where write-back failed; unproven where it is old and nobody has seen it: the
+// builder compares it with its original then. The copy is open as `copy`.
+Outcome check_written(int index, const char *name, int copy);
+
+}  // namespace pht

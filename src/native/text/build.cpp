@@ -1,0 +1,273 @@
+#include "text/build.h"
+
+#include "kernel/descriptor.h"
+#include "limits/memory.h"
+
+namespace pht {
+
+namespace {
+
+using sys::kMapAnonymous;
+using sys::kMapFixed;
+using sys::kMapPrivate;
+using sys::kProtRead;
+using sys::kProtWrite;
+
+Buffer<80> memory_name(const Region &region) {
+    Buffer<80> name;
+    name.add("pyhugetext:");
+    // PR_SET_VMA_ANON_NAME refuses a few characters; the name is for people only.
+    const Str base = basename(region.path_text());
+    for (size_t i = 0; i < base.size && i < 64; ++i) {
+        const char c = base.data[i];
+        const bool plain = c > ' ' && c < 127 && c != '[' && c != ']' && c != '\\' && c != '$' &&
+                           c != '`' && c != '(' && c != ')';
+        const char safe = plain ? c : '_';
+        name.add({&safe, 1});
+    }
+    return name;
+}
+
+Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
+    while (size > 0) {
+        const long got = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
+        if (sys::failed(got)) return refused(Call::pwrite, got);
+        if (got == 0) return refused(Call::pwrite, -sys::kEio);
+        const auto n = static_cast<u64>(got);
+        from += n, offset += n, size -= n;
+    }
+    return done();
+}
+
+Outcome copy_all(u64 to, u64 from, u64 size) {
+    while (size > 0) {
+        const long got = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
+        if (sys::failed(got)) return refused(Call::copy, got);
+        if (got == 0) return refused(Call::copy, -sys::kEfault);
+        const auto n = static_cast<u64>(got);
+        from += n, to += n, size -= n;
+    }
+    return done();
+}
+
+int create_memfd(const char *name) {
+    // Ask for an executable one explicitly where the kernel knows the flag (6.3); vm.memfd_noexec
+    // may forbid it.
+    const unsigned flags = sys::kMfdCloexec | sys::kMfdAllowSealing;
+    long fd = sys::memfd_create(name, flags | sys::kMfdExec);
+    if (fd == -sys::kEinval) fd = sys::memfd_create(name, flags);
+    return static_cast<int>(fd);
+}
+
+// What was built, to be moved to its target.
+Outcome stage(Scratch *scratch, u64 target, u64 length, Staged *staged) {
+    *staged = {scratch->hand_on(), target, length, {Status::no_huge_page, Call::none, 0}};
+    return done();
+}
+
+// A sealed memory file, mapped readable and executable from the start: never writable and
+// executable, no mprotect to executable. It is collapsed while it is all but empty, so that each
+// byte is written once, into the huge page.
+Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged) {
+    const Descriptor fd(create_memfd(memory_name(region).data));
+    if (fd < 0) return refused(Call::memfd_create, fd);
+    // The limit counts for memory files too.
+    if (length > sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited))
+        return refused(Call::ftruncate, -sys::kEfbig);
+    long result = sys::ftruncate(fd, length);
+    if (sys::failed(result)) return refused(Call::ftruncate, result);
+    Scratch scratch(length);
+    if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
+    // Private, so that a debugger can still plant a breakpoint (copy on write).
+    result = sys::mmap(scratch.address(), length, region.text_protection(), kMapPrivate | kMapFixed,
+                       fd, 0);
+    if (sys::failed(result)) {
+        scratch.hand_on();
+        return refused(Call::mmap, result);
+    }
+    const u8 zero = 0;
+    Outcome outcome = done();
+    for (u64 at = 0; at < length; at += kHugeSize) {
+        outcome = write_all(fd, reinterpret_cast<u64>(&zero), 1, at);
+        if (!outcome.ok()) return outcome;
+    }
+    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    result = collapse(scratch.address(), length);
+    if (sys::failed(result)) return refused(Call::collapse, result);
+    outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
+        return write_all(fd, start, end - start, start - target);
+    });
+    if (!outcome.ok()) return outcome;
+    result =
+        sys::add_seals(fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
+    if (sys::failed(result)) return refused(Call::seal, result);
+    sys::sync_instructions(scratch.address(), length);
+    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    return stage(&scratch, target, length, staged);
+}
+
+// Anonymous memory: written first, made executable afterwards, never both.
+Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                        bool hugetlb, Staged *staged) {
+    Scratch scratch(length);
+    Outcome outcome = done();
+    int flags = kMapPrivate | kMapAnonymous;
+    if (hugetlb) {
+        // Not over a reservation: MAP_FIXED leaves a hole when the pool is empty, which another
+        // thread may fill before it is given back. The kernel aligns these by itself.
+        flags |= sys::kMapHugetlb | sys::kMapHuge2M;
+    } else {
+        if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
+        flags |= kMapFixed;
+    }
+    long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
+    if (sys::failed(result)) {
+        scratch.hand_on();
+        return refused(Call::mmap, result);
+    }
+    scratch.adopt(static_cast<u64>(result));
+    Outcome small = {Status::no_huge_page, Call::none, 0};
+    if (!hugetlb) {
+        result = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+        if (sys::failed(result))
+            small = {Status::no_huge_page, Call::hugepage, static_cast<u16>(-result)};
+        sys::name_memory(scratch.address(), length, memory_name(region).data);
+    }
+    outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
+        return copy_all(scratch.address() + (start - target), start, end - start);
+    });
+    if (!outcome.ok()) return outcome;
+    // Where the faults gave small pages; kernels before about 6.18 collapse anonymous memory only
+    // while it is not executable.
+    if (!hugetlb && !pagemap.all_huge(scratch.address(), length)) {
+        result = collapse(scratch.address(), length);
+        if (sys::failed(result) && small.call == Call::none)
+            small = {Status::no_huge_page, Call::collapse, static_cast<u16>(-result)};
+    }
+    sys::sync_instructions(scratch.address(), length);
+    result = sys::mprotect(scratch.address(), length, region.text_protection());
+    if (sys::failed(result)) return refused(Call::mprotect, result);
+    outcome = stage(&scratch, target, length, staged);
+    staged->small = small;
+    return outcome;
+}
+
+// The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
+// systems with large folios) and address and offset are congruent. No copy at all.
+Outcome build_file(const Region &region, const Sources &sources, u64 target, u64 length,
+                   Staged *staged) {
+    const Pagemap &pagemap = sources.pagemap;
+    constexpr Outcome unsupported = {Status::unsupported, Call::none, 0};
+    u64 offset = 0;
+    bool known = false;
+    for (const Extent &extent : region.extents) {
+        if (!extent.from_file() || extent.end <= target || extent.start >= target + length)
+            continue;
+        const u64 here = extent.offset + target - extent.start;  // may wrap below 0, and back
+        if (known && here != offset) return unsupported;
+        offset = here;
+        known = true;
+    }
+    if (!known || offset % kHugeSize != 0 || offset > (1ull << 62)) return unsupported;
+    if (!sources.opened.ok()) return sources.opened;
+    Scratch scratch(length);
+    if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
+    long result = sys::mmap(scratch.address(), length, region.text_protection(),
+                            kMapPrivate | kMapFixed, sources.original.fd(), offset);
+    if (sys::failed(result)) {
+        scratch.hand_on();
+        return refused(Call::mmap, result);
+    }
+    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    // Another process may have collapsed it already: one touch tells, and spares this one a
+    // collapse, which waits for every CPU.
+    sys::madvise(scratch.address(), kPageSize, sys::kMadvPopulateRead);
+    bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
+    if (huge) {
+        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        huge = pagemap.all_huge(scratch.address(), length);
+    }
+    if (!huge) {
+        result = collapse(scratch.address(), length);
+        if (sys::failed(result)) return refused(Call::collapse, result);
+        result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        if (sys::failed(result)) return refused(Call::read, result);
+    }
+    return stage(&scratch, target, length, staged);
+}
+
+// The shared store, on disk or in shared memory. On disk nothing is touched: the pages come at
+// their first use. In shared memory a copy is huge once somebody collapsed it.
+Outcome build_store(const Region &region, Backing backing, const Sources &sources, u64 target,
+                    u64 length, Staged *staged) {
+    if (!sources.opened.ok()) return sources.opened;
+    Scratch scratch(length);
+    u64 address = 0;
+    const Outcome outcome = sources.stores.map(backing, region, sources.original.fd(),
+                                               sources.original.file(), target, length, &address);
+    if (!outcome.ok()) return outcome;
+    scratch.adopt(address);
+    if (backing == Backing::shm) {
+        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        if (!sources.pagemap.all_huge(scratch.address(), length)) {
+            // The huge pages would be charged to this process's group.
+            MemoryTurn turn;
+            const Outcome allowed = turn.take_shared(length, sys::kUnlimited, 0);
+            if (!allowed.ok()) return allowed;
+            const long result = collapse(scratch.address(), length);
+            if (sys::failed(result)) return refused(Call::collapse, result);
+        }
+    }
+    return stage(&scratch, target, length, staged);
+}
+
+}  // namespace
+
+void discard(u64 address, u64 length) {
+    if (length) sys::munmap(address, length);
+}
+
+Original::~Original() {
+    if (fd_ >= 0) sys::close(fd_);
+}
+
+Outcome Original::open(const Region &region) {
+    // What has that name now may be a FIFO without a writer.
+    const long fd =
+        sys::open_at(sys::kAtFdcwd, region.path.data(), sys::kOpenReadOnly | sys::kOpenNonBlock);
+    if (sys::failed(fd)) return {Status::file_gone, Call::open, static_cast<u16>(-fd)};
+    fd_ = static_cast<int>(fd);
+    const long result = sys::identify(fd_, &file_);
+    if (sys::failed(result)) return refused(Call::statx, result);
+    const sys::FileIdentity &known = region.file;
+    const bool unchanged = !known.size || (file_.size == known.size && file_.mtime == known.mtime &&
+                                           file_.mtime_ns == known.mtime_ns);
+    touched_ = known.size && (file_.ctime != known.ctime || file_.ctime_ns != known.ctime_ns);
+    const bool same = file_.inode == region.inode && file_.dev_major == region.dev_major &&
+                      file_.dev_minor == region.dev_minor;
+    if (unchanged &&
+        (same || is_mapped_file(fd_, region.dev_major, region.dev_minor, region.inode)))
+        return done();
+    return {Status::file_gone, Call::none, 0};
+}
+
+Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,
+              Staged *staged) {
+    switch (backing) {
+        case Backing::file:
+            return build_file(region, sources, target, length, staged);
+        case Backing::store:
+        case Backing::shm:
+            return build_store(region, backing, sources, target, length, staged);
+        case Backing::memfd:
+            return build_memfd(region, target, length, staged);
+        case Backing::thp:
+            return build_anonymous(region, sources.pagemap, target, length, false, staged);
+        case Backing::hugetlb:
+            return build_anonymous(region, sources.pagemap, target, length, true, staged);
+        default:
+            return {Status::unsupported, Call::none, 0};
+    }
+}
+
+}  // namespace pht

@@ -1,0 +1,210 @@
+// Which regions get huge text, and from which backing.
+#include "limits/memory.h"
+#include "text/displace.h"
+#include "text/table.h"
+
+namespace pht {
+
+namespace {
+
+// How far from vm.max_map_count a program is left alone, what one region may add, and from which
+// limit on a program cannot be near it where only the mappings around new objects are looked at:
+// at start and after imports. (65,530 by default.)
+constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
+
+// The first number in a small file of /proc or /sys; false where there is none.
+bool read_number(const char *file, u64 *value) {
+    const Descriptor fd(sys::open(file));
+    if (fd < 0) return false;
+    char text[32] = {};
+    const long got = sys::read(fd, text, sizeof text);
+    if (sys::failed(got)) return false;
+    Cursor cursor{text, text + got};
+    *value = cursor.number(10);
+    return cursor.ok;
+}
+
+bool contains(const Object &object, u64 address) {
+    return address && object.low <= address && address < object.high;
+}
+
+// Whether one of the patterns, each ended by a NUL, matches.
+bool matches_any(Str patterns, Str path) {
+    bool any = false;
+    each_text(patterns, [&](Str pattern) { return !(any = glob_match(pattern, path)); });
+    return any;
+}
+
+}  // namespace
+
+Outcome Table::filter(const Region &region, const Request &request) const {
+    for (const u64 address : keep_out_)
+        if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
+    if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
+    const Str path = region.path_text();
+    if (request.include.size && !matches_any(request.include, path))
+        return {Status::not_included, Call::none, 0};
+    if (matches_any(request.exclude, path)) return {Status::excluded, Call::none, 0};
+    if (region.coverable_bytes < request.minimum_text)
+        return {Status::below_minimum, Call::none, 0};
+    return done();
+}
+
+// Whether a private copy of that size fits in what is left. Where a smaller one did not, in this
+// pass, nobody is asked again.
+Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn) {
+    const u64 own = private_bytes() + prepared_private_;
+    if (request.private_limit < bytes || own > request.private_limit - bytes)
+        return {Status::budget, Call::none, 0};
+    if (bytes >= too_large_) return no_room_;
+    const Outcome outcome = turn->take_private(backing, bytes, request.private_limit, own);
+    // Who waits for another process may well have room.
+    if (!outcome.ok() && outcome.call != Call::lock) {
+        too_large_ = bytes;
+        no_room_ = outcome;
+    }
+    return outcome;
+}
+
+// Builds all planned pages of a region with one backing and keeps those that are huge. On any
+// failure nothing of it is left.
+Outcome Table::build_region(Region &region, Backing backing, const Request &request,
+                            const Sources &sources) {
+    u64 bytes = 0;
+    for (const HugePage &page : region.pages)
+        if (page.state == HugePage::State::small) bytes += kHugeSize;
+    // Until what is built counts as taken.
+    MemoryTurn turn;
+    if (is_private(backing)) {
+        const Outcome allowed = may_copy(backing, bytes, request, &turn);
+        if (!allowed.ok()) return allowed;
+    }
+
+    const bool refusing = refusal_.status == Status::refused &&
+                          region.dev_major == refusing_major_ &&
+                          region.dev_minor == refusing_minor_;
+    if (backing == Backing::file && refusing) return refusal_;
+
+    Outcome outcome = done();
+    size_t ready = 0;
+    Outcome small = {Status::no_huge_page, Call::none, 0};
+    each_run(
+        region.pages, [](const HugePage &page) { return page.state == HugePage::State::small; },
+        [&](size_t first, size_t count) {
+            if (!outcome.ok()) return;
+            Staged staged;
+            outcome = build(backing, region, sources, region.address_of(first), count * kHugeSize,
+                            &staged);
+            if (!outcome.ok()) return;
+            if (small.call == Call::none) small = staged.small;
+            Array<u8> huge;
+            if (!huge.resize(count) || !region.staged.push(staged)) {
+                discard(staged.address, staged.length);
+                outcome = {Status::no_memory, Call::none, 0};
+                return;
+            }
+            if (backing == Backing::store) {
+                // Not touched yet, so not there yet: the builder tried the file system, and
+                // statistics tell what became of it.
+                for (size_t i = 0; i < count; ++i) huge[i] = 1;
+            } else if (const long error =
+                           sources.pagemap.find_huge(staged.address, count, huge.data())) {
+                outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+                return;
+            }
+            for (size_t i = 0; i < count; ++i) {
+                HugePage &page = region.pages[first + i];
+                page.ready = huge[i];
+                if (!huge[i]) page.outcome = staged.small;
+                ready += huge[i];
+            }
+        });
+    if (outcome.ok() && ready == 0) outcome = small;
+    if (backing == Backing::file && outcome.call == Call::collapse &&
+        outcome.error == sys::kEinval) {
+        refusal_ = outcome;
+        refusing_major_ = region.dev_major;
+        refusing_minor_ = region.dev_minor;
+    }
+    if (!outcome.ok()) {
+        for (const Staged &staged : region.staged) discard(staged.address, staged.length);
+        region.staged.clear();
+        for (HugePage &page : region.pages) page.ready = 0;
+    } else if (is_private(backing)) {
+        prepared_private_ += ready * kHugeSize;
+    }
+    return outcome;
+}
+
+// Tries the backing that was asked for, or one after the other, and records what came of each.
+void Table::choose(Region &region, const Request &request, const Sources &sources) {
+    for (Outcome &tried : region.tried) tried = {};
+    region.backing = Backing::none;
+    const auto attempt = [&](Backing backing) {
+        region.outcome = build_region(region, backing, request, sources);
+        region.tried[static_cast<int>(backing)] = region.outcome;
+        if (region.outcome.ok()) region.backing = backing;
+        if (is_stored(backing) && region.outcome.ok()) leave_witness(region, sources.original.fd());
+        region.missing = region.missing || (is_stored(backing) && region.outcome.buildable);
+        return region.outcome.ok();
+    };
+    if (request.backing != Backing::automatic) {
+        attempt(request.backing);
+    } else {
+        for (const Backing backing : kLadder) {
+            if (attempt(backing)) break;
+            // Building the entry comes before a private copy, if somebody is to do it.
+            if (request.building != Building::never && backing == Backing::shm && region.missing)
+                break;
+        }
+    }
+    region.missing = region.missing && region.backing == Backing::none;
+}
+
+void Table::prepare(const Request &request, Scope scope) {
+    const Stores stores(request, pagemap_);
+    u64 map_limit = 0;
+    const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
+    if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
+        mapping_count_ = 0;
+        each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
+    }
+    prepared_private_ = 0;
+    too_large_ = sys::kUnlimited;
+    for (Region *region : regions_) {
+        if (!in_scope(*region, scope) || !region->candidate) continue;
+        // Of a swapped region only the rest, and on the backing it has.
+        const bool rest = region->any_huge();
+        const bool wanted =
+            scope != Scope::fresh && region->any_small() &&
+            (request.backing == Backing::automatic || request.backing == region->backing);
+        if (rest && !wanted) continue;
+        region->missing = region->fresh = false;
+        const u64 began = sys::now();
+        Outcome outcome = filter(*region, request);
+        if (const long error = outcome.ok() ? pagemap_.open() : 0)
+            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+        if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
+            outcome = {Status::map_count, Call::none, 0};
+        if (!outcome.ok()) {
+            if (!rest) region->outcome = outcome;
+            continue;
+        }
+        if (!rest) region->file = {};
+        Original original;
+        const Outcome opened = original.open(*region);
+        const Sources sources = {pagemap_, stores, original, opened};
+        if (rest) {
+            if (build_region(*region, region->backing, request, sources).ok())
+                mapping_count_ += kMapsPerRegion;
+            region->elapsed_ns += sys::since(began);
+            continue;
+        }
+        if (opened.ok()) region->file = original.file();
+        choose(*region, request, sources);
+        region->elapsed_ns = sys::since(began);
+        if (region->backing != Backing::none) mapping_count_ += kMapsPerRegion;
+    }
+}
+
+}  // namespace pht

@@ -1,0 +1,98 @@
+// All objects of the process, and the two operations on them. The caller lists the objects it
+// knows and decides when; the table does the rest.
+#pragma once
+
+#include "text/build.h"
+#include "words/request.h"
+
+namespace pht {
+
+class MemoryTurn;
+
+class Table {
+public:
+    // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
+    void plan_inward(bool inward) { inward_ = inward; }
+    // Whether this aarch64 processor knows BTI (HWCAP2_BTI of the auxiliary vector): elsewhere
+    // mprotect(PROT_BTI) fails. Before the first listing.
+    void use_bti(bool known) { bti_ = known; }
+
+    // The object at this address is never swapped.
+    void keep_out(u64 address) { keep_out_[keep_out_[0] ? 1 : 0] = address; }
+
+    // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
+    // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
+    void begin_listing();
+    // `lasting`: nothing was unloaded since the last listing, so what is known is not read again.
+    bool list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main, bool lasting);
+    void end_listing();
+
+    // Whether a pass has decided about the object with these headers.
+    bool knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const;
+
+    // How much of the table an operation is about.
+    enum class Scope : u8 {
+        fresh,       // candidates no pass has decided about
+        candidates,  // all that are large enough
+        all,         // the small ones too, for statistics
+    };
+
+    // Reads /proc/self/maps, plans what is in scope and not swapped, and forgets what it knew of
+    // regions whose mappings were replaced behind its back. Returns 0 or -errno.
+    long observe(Scope scope);
+
+    // Builds new content aside for what the request wants and is not swapped yet. Ends with
+    // regions that have what is staged, for commit(). Changes nothing that the program can see.
+    void prepare(const Request &request, Scope scope);
+    // How many regions prepare() left alone because a store entry has to be built first.
+    size_t missing() const;
+
+    // Moves it in. Must run while no object can be unloaded; takes microseconds.
+    void commit();
+    void abandon();  // drops what prepare() built
+
+    // Puts the original mappings back everywhere, or only where the backing is another one.
+    void restore(Backing keep = Backing::none);
+
+    const Array<Region *> &regions() const { return regions_; }
+    u64 private_bytes() const;  // in private backings, as committed
+
+private:
+    Region *find(u64 low, u64 headers);
+    const Region *find(u64 low, u64 headers) const;
+    void remove(size_t index);
+    static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
+    Outcome filter(const Region &region, const Request &request) const;
+    Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
+    Outcome build_region(Region &region, Backing backing, const Request &request,
+                         const Sources &sources);
+    void choose(Region &region, const Request &request, const Sources &sources);
+    static void finish(Region &region, Backing backing);
+    long observe_once(Scope scope, bool *replaced);
+    long observe_fresh();
+    Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
+                       bool *replaced) const;
+
+    static bool in_scope(const Region &region, Scope scope) {
+        if (scope == Scope::all) return true;
+        return region.candidate && (scope == Scope::candidates || region.fresh);
+    }
+
+    Array<Region *> regions_;
+    u64 keep_out_[2] = {};
+    size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
+    bool inward_ = false, bti_ = false;
+    Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
+    u64 mapping_count_ = 0;
+    u64 prepared_private_ = 0;
+    u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why
+    Outcome no_room_;
+    // The device whose files the kernel refused to collapse in place: asked once, not per library.
+    u32 refusing_major_ = 0, refusing_minor_ = 0;
+    Outcome refusal_;
+};
+
+// Settings of the machine the core depends on: 0, or why it has to stay away.
+Outcome check_machine(u64 page_size);
+
+}  // namespace pht

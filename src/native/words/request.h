@@ -1,0 +1,86 @@
+// What the settings, or a caller of remap(), ask for.
+#pragma once
+
+#include "kernel/memory.h"
+#include "words/backing.h"
+
+namespace pht {
+
+struct Request {
+    Backing backing = Backing::automatic;  // one backing, or the ladder
+    Building building = Building::never;   // what the stores lack waits until it was built
+    u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
+    u64 private_limit = 0;                 // bytes of private memory, all regions together
+    u64 store_limit = 0, shm_limit = 0;    // bytes that the stores may hold
+    u64 build_limit = 0;                   // bytes that this process may copy into them
+    Str include, exclude;                  // patterns on paths, each ended by a NUL
+    Str stores, shm_stores;                // directories, each ended by a NUL; the system's first
+    bool inward = false;                   // the plan of other tools, for benchmarks; see plan()
+};
+
+// Its sizes by the names that settings and callers use.
+struct SizeField {
+    const char *name;
+    u64 Request::*member;
+};
+inline constexpr SizeField kSizeFields[] = {
+    {"min_text", &Request::minimum_text},   {"private_limit", &Request::private_limit},
+    {"store_limit", &Request::store_limit}, {"shm_limit", &Request::shm_limit},
+    {"build_limit", &Request::build_limit},
+};
+// And its lists. Those of directories come from the settings alone.
+struct ListField {
+    const char *name;
+    Str Request::*member;
+};
+inline constexpr ListField kListFields[] = {
+    {"include", &Request::include},
+    {"exclude", &Request::exclude},
+    {"stores", &Request::stores},
+    {"shm_stores", &Request::shm_stores},
+};
+
+// Calls visit() for each text of a list, until it returns false.
+template <class Visit> void each_text(Str list, Visit visit) {
+    for (size_t at = 0; at < list.size;) {
+        size_t size = 0;
+        while (list.data[at + size]) ++size;
+        if (!visit(Str{list.data + at, size})) return;
+        at += size + 1;
+    }
+}
+
+// The store that this user writes to, on disk: the second, behind the system's, which an
+// administrator fills; and in shared memory. NUL-terminated; nullptr where there is none.
+inline const char *user_store(const Request &request) {
+    const char *found = nullptr;
+    each_text(request.stores, [&](Str root) {
+        const bool own = root.data != request.stores.data;
+        if (own) found = root.data;
+        return !own;
+    });
+    return found;
+}
+inline const char *shared_store(const Request &request) {
+    return request.shm_stores.size ? request.shm_stores.data : nullptr;
+}
+
+// Moves the texts of a request into an array, which then has to last as long as it. False where
+// memory ran out.
+template <class Memory> bool keep_texts(Request *request, Array<char, Memory> *texts) {
+    Array<char, Memory> kept;
+    for (const ListField &field : kListFields) {
+        const Str &list = request->*field.member;
+        if (!kept.append(list.data, list.size)) return false;
+    }
+    *texts = static_cast<Array<char, Memory> &&>(kept);
+    const char *at = texts->data();
+    for (const ListField &field : kListFields) {
+        Str &list = request->*field.member;
+        list.data = at;
+        at += list.size;
+    }
+    return true;
+}
+
+}  // namespace pht

@@ -1,0 +1,151 @@
+// Every outcome there is, and where it came from. The core returns these and never prints.
+#pragma once
+
+#include "kernel/types.h"
+
+namespace pht {
+
+enum class Status : u8 {
+    pending,        // not looked at yet
+    ok,             // it went well; of a region: all its coverable text was swapped
+    partial,        // some of it
+    restored,       // was swapped, and put back
+    too_small,      // no 2 MiB page of its read-only run holds text
+    below_minimum,  // less text than the settings ask for
+    excluded,       // by a pattern
+    not_included,   // by a pattern
+    budget,         // the limit for private memory
+    memory_limit,   // a control group or a limit of the process leaves too little for a copy
+    own_code,       // holds the code that does the swapping, or the dynamic linker
+    modified,       // changed in memory: a breakpoint, a probe, a hook
+    refused,        // the kernel said no; the outcome names the call
+    unsupported,    // the backing cannot represent this layout
+    unreadable,     // /proc did not tell what has to be known
+    map_count,      // too near to vm.max_map_count
+    no_huge_page,   // every call succeeded, and the kernel gave small pages
+    file_gone,      // the original file was deleted or replaced
+    no_store,       // no such directory
+    untrusted,      // somebody else could have written it
+    no_entry,       // the store has nothing for this file as it is
+    stale,          // the entry was never known to be on disk, and the machine was started since
+    unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
+    damaged,        // the entry is not what was written
+    unbuildable,    // the store remembers that an entry could not be made
+    overlay,        // the store would lie in a container's own layer, and be built at every start
+    cramped,        // building would take memory that a limit of the process may want back
+    filtered,       // a seccomp filter was added since: the next call might kill
+    busy,           // another thread has the engine, and may wait for this one
+    no_memory,      // own tables could not grow
+};
+// A short name for programs, and a sentence for people: why not, and what to do.
+struct StatusText {
+    const char *name, *sentence;
+};
+inline constexpr StatusText kStatusTexts[] = {
+    {"pending", "not looked at yet: loaded since the last import; pyhugetext.remap() covers it"},
+    {"huge", ""},
+    {"partial", ""},
+    {"restored", "put back by restore()"},
+    {"too_small", "too small: no 2 MiB page of its read-only part holds text"},
+    {"below_minimum", "too small: less coverable text than PYHUGETEXT_MIN_TEXT"},
+    {"excluded", "excluded by a pattern"},
+    {"not_included", "matches none of the include patterns"},
+    {"budget", "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy"},
+    {"memory_limit",
+     "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little "
+     "for a copy of its own (pyhugetext doctor shows what); warm the store "
+     "(pyhugetext warm), which needs none"},
+    {"own_code", "own code: holds pyhugetext or the dynamic linker"},
+    {"modified", "modified in memory: a breakpoint, probe or hook is in it"},
+    {"refused", "kernel said no"},
+    {"unsupported", "the layout of this file does not fit the backing"},
+    {"unreadable", "not verifiable: /proc does not tell what has to be known"},
+    {"map_count", "the process is near vm.max_map_count"},
+    {"no_huge_page", "the kernel gave no 2 MiB page"},
+    {"file_gone", "the original file was deleted or replaced"},
+    {"no_store", "there is no store"},
+    {"untrusted", "not trusted: somebody else could have written it"},
+    {"no_entry", "the store has no entry for this file"},
+    {"stale", "the entry was never known to be on disk, and the machine was started since"},
+    {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
+    {"damaged", "the entry is not what was written"},
+    {"unbuildable", "an entry could not be made; pyhugetext store list tells why"},
+    {"overlay",
+     "on overlayfs it would be built at every start of a container; warm it in the "
+     "image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
+    {"cramped",
+     "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 16 "
+     "MiB; warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
+    {"filtered",
+     "a seccomp filter was added after the start, which may kill for any further "
+     "call: libraries loaded since are left; pyhugetext.remap() covers them where "
+     "the filter allows"},
+    {"busy",
+     "another thread has the engine and waits for the dynamic linker, whose lock "
+     "this one holds (a callback of dl_iterate_phdr): nothing was done"},
+    {"no_memory", "no memory for own tables"},
+};
+static_assert(sizeof kStatusTexts / sizeof *kStatusTexts ==
+              static_cast<int>(Status::no_memory) + 1);
+
+// The call that failed, for messages.
+enum class Call : u8 {
+    none,
+    open,
+    read,
+    pagemap,
+    mmap_reserve,
+    mmap,
+    memfd_create,
+    ftruncate,
+    pwrite,
+    copy,
+    seal,
+    collapse,
+    hugepage,
+    mprotect,
+    mremap,
+    statx,
+    access,
+    lock,
+};
+// As a person reads them in a manual page.
+inline constexpr const char *kCallNames[] = {
+    "",
+    "open",
+    "read",
+    "reading /proc/self/pagemap",
+    "mmap(PROT_NONE)",
+    "mmap",
+    "memfd_create",
+    "ftruncate",
+    "write",
+    "process_vm_readv",
+    "fcntl(F_ADD_SEALS)",
+    "madvise(MADV_COLLAPSE)",
+    "madvise(MADV_HUGEPAGE)",
+    "mprotect(PROT_EXEC)",
+    "mremap",
+    "statx",
+    "access(W_OK)",
+    "flock",
+};
+static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::lock) + 1);
+
+struct Outcome {
+    Status status = Status::pending;
+    Call call = Call::none;
+    u16 error = 0;           // errno of that call, 0 where it did not fail
+    bool buildable = false;  // of a store: writing the entry (anew) would help, and may succeed
+
+    bool ok() const { return status == Status::ok; }
+};
+
+constexpr Outcome done() {
+    return {Status::ok, Call::none, 0};
+}
+constexpr Outcome refused(Call call, long result) {
+    return {Status::refused, call, static_cast<u16>(-result)};
+}
+
+}  // namespace pht
