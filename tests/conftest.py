@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from helpers_leftovers import Leftovers
+from support.common import OWN, PREFIX, Run, clean_environment, tool
+from support.leftovers import Leftovers
 
 if TYPE_CHECKING:
-    from cli_tools import Cli
-    from helpers_host import Host
+    from support.cli import Cli
+    from support.host import Host
 
 if os.environ.get("PYHUGETEXT") != "0":
     pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
@@ -34,57 +34,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-HUGE = 2 << 20
-
-
-def tool(*names: str) -> str:
-    """The path of the first program there is, of this virtual environment first; skips the test
-    where there is none."""
-    places = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
-    for name in names:
-        path = shutil.which(name, path=places)
-        if path:
-            return path
-    pytest.skip(f"{' or '.join(names)} is not installed")
-
-
-# The names of all temporary directories of this run but pytest's own begin so.
-PREFIX = f"pyhugetext-test-{os.getpid()}-"
 _leftovers = Leftovers(PREFIX)
-
-# The user's store is not for tests: each run has one of its own, and a home, removed when it ends.
-_cache = tempfile.TemporaryDirectory(prefix=PREFIX)
-os.chmod(_cache.name, 0o755)
-CACHE = os.path.join(_cache.name, str(os.geteuid()))
-os.environ.setdefault("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip"))
-os.environ["HOME"] = os.path.join(_cache.name, "home")
-os.mkdir(os.environ["HOME"])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a run that left something: after pytest has removed what it does not keep."""
-    _cache.cleanup()
+    OWN.cleanup()
     # None where no test asked for a directory.
     base: Path | None = getattr(session.config, "_tmp_path_factory")._basetemp  # noqa: B009
     kept = base if base and base.is_dir() else None
-    found = _leftovers.found(kept, (_cache.name, str(base or _cache.name), sys.prefix))
+    found = _leftovers.found(kept, (OWN.name, str(base or OWN.name), sys.prefix))
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         for sentence in found:
             reporter.write_line(f"left behind: {sentence}", red=True)
-
-
-def clean_environment(**settings: str) -> dict[str, str]:
-    """The environment without our settings, and with those given (PYHUGETEXT_ names or others)."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT")}
-    environ.pop("PYTHONPATH", None)
-    environ["XDG_CACHE_HOME"] = CACHE
-    environ.update(settings)
-    return environ
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +122,7 @@ def compile_library(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def library(compile_library: Callable[..., Path]) -> Path:
     """A library with 5 MiB of text."""
-    from cli_tools import make_library
+    from support.cli import make_library
 
     return make_library(compile_library)
 
@@ -165,7 +130,7 @@ def library(compile_library: Callable[..., Path]) -> Path:
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """The command line, with a store of its own."""
-    from cli_tools import Cli
+    from support.cli import Cli
 
     return Cli(tmp_path / "store")
 
@@ -183,7 +148,7 @@ def disk(cli: Cli) -> Cli:
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     """Programs that import large extension modules, with a store of their own."""
-    from helpers_host import Host
+    from support.host import Host
 
     place = tmp_path / "host"
     place.mkdir()
@@ -197,29 +162,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture
 def modules(tmp_path: Path, library: Path) -> dict[str, str]:
     """PYTHONPATH with a module `sample` that loads the library."""
-    from cli_tools import make_module
+    from support.cli import make_module
 
     directory = tmp_path / "modules"
     directory.mkdir()
     make_module(directory, "sample", library)
     return {"PYTHONPATH": str(directory)}
-
-
-def big_source(functions: int = 3000, tag: str = "f", padding: int = 1024) -> str:
-    """C source of a library with `functions` functions, each padded to about `padding` bytes.
-
-    `int <tag>_<i>(int x)` returns `x * 3 + i`; `long <tag>_sum(int x)` calls them all.
-    """
-    parts = [
-        f"int {tag}_{i}(int x) {{ if (x == -12345) "
-        f'__asm__ volatile(".skip {padding}, 0x90"); return x * 3 + {i}; }}'
-        for i in range(functions)
-    ]
-    calls = "\n".join(f"  sum += {tag}_{i}(x);" for i in range(functions))
-    parts.append(f"long {tag}_sum(int x) {{ long sum = 0;\n{calls}\n return sum; }}")
-    return "\n".join(parts)
-
-
-def big_sum(x: int, functions: int = 3000) -> int:
-    """What `<tag>_sum(x)` of big_source returns."""
-    return sum(x * 3 + i for i in range(functions))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import helpers_raw_elf as raw
+from support import raw_elf as raw
 
 BIASES = 4
 MOST_BYTES = 12 << 10  # of an input

@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ["PYHUGETEXT"] = "0"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import helpers_attaching as attaching
+from support import attaching
 
 
 def main() -> int:

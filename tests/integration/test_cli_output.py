@@ -1,0 +1,195 @@
+"""What every command has in common: where its output goes, what a terminal shows, how it ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyhugetext
+from pyhugetext.cli import text
+from support.cli import Cli, assert_one_sentence, on_terminal
+
+# Of which each prints more than a line, in ways of its own.
+COMMANDS = [
+    ("store", "path"),
+    ("store", "list"),
+    ("status", str(os.getpid())),
+    ("status", str(os.getpid()), "--json"),
+    ("completion", "bash"),
+]
+# argparse prints these; unbuffered, some versions of it ignore errors.
+HELP = [("--help",), ("--version",), ("bench", "--help")]
+OUTPUTS = pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [*((one, "") for one in HELP + COMMANDS), *((one, "1") for one in COMMANDS)],
+    ids=str,
+)
+
+
+def run_into(cli: Cli, output: int | None, *arguments: str, **env: str) -> tuple[int, str]:
+    """With stdout to that descriptor, closed for None: exit status, and what is on stderr."""
+    process = subprocess.run(
+        [sys.executable, "-m", "pyhugetext", *arguments],
+        env=cli.environment(**env),
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=(lambda: os.close(1)) if output is None else None,
+    )
+    return process.returncode, process.stderr
+
+
+@OUTPUTS
+def test_output_on_a_full_disk_is_one_sentence(
+    cli: Cli, arguments: tuple[str, ...], unbuffered: str
+) -> None:
+    with open("/dev/full", "w") as full:
+        status, errors = run_into(cli, full.fileno(), *arguments, PYTHONUNBUFFERED=unbuffered)
+    assert status == 1
+    assert len(errors.splitlines()) == 1, errors
+    assert errors.startswith("pyhugetext")
+    assert errors.endswith("No space left on device\n")
+
+
+@OUTPUTS
+def test_reader_that_has_seen_enough_is_no_complaint(
+    cli: Cli, arguments: tuple[str, ...], unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert run_into(cli, writer, *arguments, PYTHONUNBUFFERED=unbuffered) == (1, "")
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("arguments", HELP + COMMANDS, ids=" ".join)
+def test_closed_output_is_one_sentence(cli: Cli, arguments: tuple[str, ...]) -> None:
+    status, errors = run_into(cli, None, *arguments)
+    assert (status, errors) == (1, "pyhugetext: the standard output is closed\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("status", "0"), 2),
+        (("status", "4194303"), 1),
+        (("store", "burn"), 2),
+        (("completion", "bash"), 0),
+    ],
+    ids=str,
+)
+def test_exit_status_is_right_where_stderr_takes_nothing(
+    cli: Cli, arguments: tuple[str, ...], expected: int
+) -> None:
+    for redirection in ("2>/dev/full", "2>&-"):
+        command = f'"$@" >/dev/null {redirection}'
+        words = ["sh", "-c", command, "sh", sys.executable, "-m", "pyhugetext", *arguments]
+        assert subprocess.run(words, env=cli.environment(), check=False).returncode == expected
+
+
+def test_interrupted_import_of_the_command_line_is_no_traceback(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt")
+    result = cli("store", "path", PYTHONPATH=str(tmp_path))
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status",), ("doctor",), ("store", "list"), ("warm",), ("bench", "1"), ("report", "x.html")],
+    ids=" ".join,
+)
+def test_without_the_native_part_the_sentence_says_so(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    package = Path(pyhugetext.__file__).parent
+    shutil.copytree(package, tmp_path / "pyhugetext", ignore=shutil.ignore_patterns("*.so"))
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "pyhugetext", *arguments],
+        cwd=tmp_path,
+        env=Cli(tmp_path / "store").environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert_one_sentence(result, f"pyhugetext {arguments[0]}: no native part: Linux on x86_64")
+
+
+# The terminal
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> str:
+    """PYTHONPATH with a module whose import takes a while."""
+    (tmp_path / "slow.py").write_text("import time; time.sleep(2.5)")
+    return str(tmp_path)
+
+
+def test_progress_is_a_line_without_rich(disk: Cli, tmp_path: Path, slow: str) -> None:
+    (tmp_path / "rich.py").write_text("raise ImportError('not here')")
+    shown = on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="xterm")
+    assert "\rimporting slow (" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_progress_is_a_bar_with_rich(disk: Cli, slow: str) -> None:
+    pytest.importorskip("rich", reason="rich is not installed")
+    shown = on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="xterm")
+    assert "importing slow" in shown
+
+
+def test_nothing_is_drawn_on_a_terminal_that_cannot(disk: Cli, slow: str) -> None:
+    assert on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="dumb") == ""
+
+
+def test_nothing_is_drawn_without_a_terminal(disk: Cli, slow: str) -> None:
+    assert disk("warm", "slow", PYTHONPATH=slow).stderr == ""
+
+
+def test_watching_on_a_terminal_that_cannot_redraw_prints_tables(cli: Cli) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyhugetext", "status", str(os.getpid()), "--watch=0.1"],
+        env=cli.environment(TERM="dumb"),
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"coverable text") < 2:
+        shown += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    os.close(ours)
+    assert b"\x1b" not in shown
+
+
+# Text
+
+
+def test_sizes_and_ages_read_well() -> None:
+    sizes = [0, 1023, 1024, 351_479_398, 5 << 30, 1 << 50]
+    assert [text.size(size) for size in sizes] == [
+        "0 B", "1023 B", "1.0 KiB", "335.2 MiB", "5.0 GiB", "1024.0 TiB",
+    ]  # fmt: skip
+    ages = [0.2, 59, 60, 7200, 3 * 86400 + 5]
+    assert [text.age(age) for age in ages] == ["now", "59 s", "1 min", "2 h", "3 d"]
+
+
+def test_tables_fit_the_terminal_and_survive_any_path() -> None:
+    rows = [("1 B", "/" + "x" * 100 + "/name.so"), ("1023.0 KiB", "/evil\n\x1b[31m\udcff")]
+    lines = text.table(("size", "object"), rows, "rp", 60)
+    assert max(map(len, lines)) <= 60
+    assert lines[1].endswith("name.so")
+    assert len(lines) == 3
+    assert "\x1b" not in "".join(lines)

@@ -1,0 +1,550 @@
+"""First, do no harm, in little memory: what a control group or a limit of the process leaves decides
+what is copied, and no program is killed that lives without the package."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_harm_limits import in_own_mounts
+
+from support.common import HUGE, clean_environment, tool
+from support.store import require_root
+
+MIB = 1 << 20
+
+# What the core reads, as JSON.
+ROOM = "import json; from pyhugetext import _native; print(json.dumps(_native.memory_room()))"
+# No store: the rungs below are to be seen.
+NO_STORE = {"PYHUGETEXT_STORE": "/proc/none", "PYHUGETEXT_BUILD": "never"}
+
+
+# --- real control groups ---
+
+
+class Group:
+    """A control group of the test's own."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, top: Path, version: int) -> None:
+        self.version = version
+        self.path = top / f"pyhugetext-{os.getpid()}-{next(self._numbers)}"
+        self.path.mkdir()
+        self.children: list[Group] = []
+
+    def child(self) -> Group:
+        if self.version == 2:
+            (self.path / "cgroup.subtree_control").write_text("+memory")
+        self.children.append(Group(self.path, self.version))
+        return self.children[-1]
+
+    def limit(self, size: int) -> None:
+        name = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+        (self.path / name).write_text(str(size))
+
+    def enter(self) -> None:
+        """For preexec_fn: puts the process in."""
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    @property
+    def used(self) -> int:
+        name = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
+        return int((self.path / name).read_text())
+
+    @property
+    def killed(self) -> int:
+        """How many processes the kernel killed for want of memory here."""
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        return self._fields(name)["oom_kill"]
+
+    @property
+    def copied(self) -> int:
+        """Bytes in shared memory and anonymous huge pages."""
+        names = ("anon_thp", "shmem") if self.version == 2 else ("total_rss_huge", "total_shmem")
+        fields = self._fields("memory.stat")
+        return sum(fields[name] for name in names)
+
+    def _fields(self, name: str) -> dict[str, int]:
+        lines = (self.path / name).read_text().splitlines()
+        return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+
+    def close(self) -> None:
+        for child in self.children:
+            child.close()
+        for _ in range(100):
+            for pid in (self.path / "cgroup.procs").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            try:
+                self.path.rmdir()
+                return
+            except OSError:
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    require_root()
+    for version, top in ((1, Path("/sys/fs/cgroup/memory")), (2, Path("/sys/fs/cgroup"))):
+        try:
+            if version == 2 and "memory" not in (top / "cgroup.subtree_control").read_text():
+                continue
+            made = Group(top, version)
+        except OSError:
+            continue
+        if (made.path / "memory.stat").exists():
+            break
+        made.path.rmdir()
+    else:
+        pytest.skip("no control group with the memory controller can be made here")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def copies(stats_of) -> int:
+    """What a private copy of the interpreter takes where nothing limits it, in bytes."""
+    size: int = stats_of(env={**NO_STORE, "PYHUGETEXT_BACKING": "memfd"})["private_bytes"]
+    if not size:
+        pytest.skip("this interpreter has no private copy here")
+    return size
+
+
+def own_causes(stats: dict[str, Any]) -> str:
+    return "\n".join(str(region) for region in stats["regions"] if region["coverable_bytes"])
+
+
+@pytest.mark.parametrize("backing", ["memfd", "thp"])
+def test_copy_that_a_group_cannot_carry_is_not_made(stats_of, group, copies, backing):
+    group.limit(8 * copies)  # a sixteenth of it does not hold one
+    stats = stats_of(env={**NO_STORE, "PYHUGETEXT_BACKING": backing}, preexec_fn=group.enter)
+    assert stats["private_bytes"] == 0
+    causes = own_causes(stats)
+    assert f"memory limit: control group /{group.path.name} may have " in causes
+    assert "pyhugetext warm" in causes
+    assert group.killed == 0
+    group.limit(64 * copies)
+    stats = stats_of(env={**NO_STORE, "PYHUGETEXT_BACKING": backing}, preexec_fn=group.enter)
+    assert stats["private_bytes"] in (0, copies)
+    if backing == "memfd":
+        assert stats["private_bytes"] == copies, own_causes(stats)
+
+
+def test_limit_of_an_upper_group_counts(python, stats_of, group, copies):
+    lowest = group.child().child()
+    group.limit(8 * copies)
+    lowest.limit(1 << 30)
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    stats = stats_of(env=env, preexec_fn=lowest.enter)
+    assert stats["private_bytes"] == 0
+    assert "memory limit" in own_causes(stats)
+    room = json.loads(python(ROOM, env={"PYHUGETEXT": "0"}, preexec_fn=lowest.enter).stdout)
+    assert (room["limit"], room["version"]) == (8 * copies, group.version)
+    assert room["group"] == f"/{group.path.name}"
+    assert 0 < room["free"] < 8 * copies
+
+
+def test_group_without_a_limit_changes_nothing(stats_of, group, copies):
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    assert stats_of(env=env, preexec_fn=group.enter)["private_bytes"] == copies
+
+
+# Waits until all are there, then becomes a python that copies.
+TOGETHER = """
+    import os, sys
+    os.write(int(sys.argv[1]), b".")
+    os.read(int(sys.argv[2]), 1)
+    os.environ.pop("PYHUGETEXT")
+    code = "import pyhugetext, sys; print(pyhugetext.stats().private_bytes, flush=True); sys.stdin.read()"
+    os.execv(sys.executable, [sys.executable, "-c", code])
+"""
+
+
+def copied_at_once(group: Group, processes: int, **env: str) -> list[int]:
+    """Starts so many at the same moment; what each copied, while all of them live."""
+    ready, go = os.pipe(), os.pipe()
+    argv = [sys.executable, "-c", textwrap.dedent(TOGETHER), str(ready[1]), str(go[0])]
+    settings = clean_environment(PYHUGETEXT="0", **NO_STORE, **env)
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(
+            argv, env=settings, stdin=pipe, stdout=pipe, text=True, preexec_fn=group.enter,
+            pass_fds=(ready[1], go[0]),
+        )
+        for _ in range(processes)
+    ]  # fmt: skip
+    try:
+        waiting = processes
+        while waiting:
+            waiting -= len(os.read(ready[0], waiting))
+        os.write(go[1], b"g" * processes)
+        return [int(p.stdout.readline()) for p in started if p.stdout]
+    finally:
+        for process in started:
+            process.communicate("")
+        for fd in (*ready, *go):
+            os.close(fd)
+
+
+@pytest.mark.parametrize("backing", ["memfd", "thp"])
+def test_processes_that_start_at_once_do_not_take_more_together(group, copies, backing):
+    # Half of them would exceed the eighth, each of them is well below its sixteenth.
+    size, processes = 32 * copies, 8
+    group.limit(size)
+    copied = copied_at_once(group, processes, PYHUGETEXT_BACKING=backing)
+    assert sum(copied) <= size // 8, copied
+    assert sum(copied) >= copies or backing == "thp", copied
+    assert group.killed == 0
+
+
+def test_who_keeps_the_turn_keeps_others_from_copying_only(stats_of, group, copies):
+    group.limit(64 * copies)
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    with open(group.path / "memory.stat") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stats = stats_of(env=env, preexec_fn=group.enter)
+        assert stats["private_bytes"] == 0
+        assert "flock failed with EAGAIN" in own_causes(stats)
+    assert stats_of(env=env, preexec_fn=group.enter)["private_bytes"] == copies
+
+
+def test_memory_that_others_have_in_huge_pages_counts(group, copies):
+    """Whose it is nobody can tell."""
+    size = 64 * copies
+    group.limit(size)
+    code = f"""
+        import mmap, sys
+        memory = mmap.mmap(-1, {size // 8 + HUGE})  # shared
+        memory.write(b"1" * len(memory))
+        print(flush=True)
+        sys.stdin.read()
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=pipe,
+        stdout=pipe,
+        preexec_fn=group.enter,
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        assert sum(copied_at_once(group, 1, PYHUGETEXT_BACKING="memfd")) == 0
+        other.communicate(b"")
+    assert sum(copied_at_once(group, 1, PYHUGETEXT_BACKING="memfd")) == copies
+
+
+def test_copies_in_shared_memory_take_an_eighth_of_the_limit(python, group):
+    code = "from pyhugetext import _boot; print(*(_boot.shared_allowance(1 << 40, n) for n in {}))"
+    present = (0, 100 * MIB)
+    run = code.format(present)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    off = {"PYHUGETEXT": "0"}
+    free = [int(n) for n in python(run, env=off, preexec_fn=group.enter).stdout.split()]
+    assert free == [pytest.approx(machine // 4, rel=0.01)] * 2
+    size = 1024 * MIB
+    group.limit(size)
+    room = json.loads(python(ROOM, env=off, preexec_fn=group.enter).stdout)
+    first, more = (int(n) for n in python(run, env=off, preexec_fn=group.enter).stdout.split())
+    assert first == pytest.approx(room["free"] // 16, rel=0.05)
+    assert more == size // 8
+
+
+SERVER = """
+    import json, os, re
+    import pyhugetext
+
+    def application(environ, start_response):
+        import numpy
+        with open("/proc/self/smaps_rollup") as file:
+            pss = int(re.search(r"^Pss: +(\\d+)", file.read(), re.M)[1])
+        stats = pyhugetext.stats()
+        body = json.dumps([os.getpid(), pss, stats.private_bytes, str(stats)]).encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+"""
+
+
+@pytest.mark.parametrize("backing", ["auto", "memfd", "thp"])
+def test_four_lazy_workers_live_in_150_mib(group, tmp_path, backing):
+    import importlib.util
+    import urllib.request
+
+    for module in ("gunicorn", "numpy"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": backing}
+    # In shared memory there is one copy of all; here it is about those that are not shared.
+    env["PYHUGETEXT_SHM_LIMIT"] = "0"
+    group.limit(150 * MIB)
+    (tmp_path / "application.py").write_text(textwrap.dedent(SERVER))
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--workers=4", "--bind=127.0.0.1:0",
+             "--no-control-socket", "application"],
+            cwd=tmp_path, env=clean_environment(**env), stdout=file, stderr=file,
+            preexec_fn=group.enter,
+        )  # fmt: skip
+    try:
+        address = ""
+        while not address:
+            assert server.poll() is None, log.read_text()
+            address = log.read_text().partition("Listening at: ")[2].partition(" ")[0]
+            time.sleep(0.05)
+        told: dict[int, list[Any]] = {}
+        for _ in range(400):
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                pid, *rest = json.loads(answer.read())
+            told[pid] = rest
+            if len(told) == 4:
+                break
+        print("PSS in KiB and private bytes of the workers:", [rest[:2] for rest in told.values()])
+        assert len(told) == 4, log.read_text()
+        assert group.killed == 0
+        assert "SIGKILL" not in log.read_text()
+        assert group.copied <= 150 * MIB // 8 + HUGE
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+# --- what the files say ---
+
+
+def room_with(
+    python: Any, tmp_path: Path, own: str, groups: dict[str, str], code: str = ROOM,
+    more: str = "true", **env: str,
+) -> Any:  # fmt: skip
+    """What `code` prints where /proc tells `own` and /sys/fs/cgroup has these files."""
+    require_root()
+    place = tmp_path / "groups"
+    for name, text in groups.items():
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    place.mkdir(exist_ok=True)
+    (tmp_path / "own").write_text(own)
+    mounts = f"mount --bind {place} /sys/fs/cgroup && mount --bind {tmp_path}/own /proc/$$/cgroup"
+    prefix = in_own_mounts(f"{mounts} && {more}")
+    return json.loads(python(code, env={"PYHUGETEXT": "0", **env}, prefix=prefix).stdout)
+
+
+def files(version: int, path: str, **values: Any) -> dict[str, str]:
+    """The files of a group. `max`, `high`, `used`, `inactive`, `huge`, `shared`; None: no file."""
+    two = version == 2
+    stat = [
+        ("anon_thp" if two else "total_rss_huge", values.get("huge", 0)),
+        ("shmem" if two else "total_shmem", values.get("shared", 0)),
+        ("inactive_file" if two else "total_inactive_file", values.get("inactive", 0)),
+    ]
+    if not two:
+        stat.append(("hierarchical_memory_limit", values.get("above", 9223372036854771712)))
+    padding = "".join(f"some_other_event_of_the_kernel_{i} {i}\n" for i in range(100))
+    found = {
+        "memory.max" if two else "memory.limit_in_bytes": values.get("max", "max"),
+        "memory.current" if two else "memory.usage_in_bytes": values.get("used", 0),
+        "memory.stat": padding + "".join(f"{name} {value}\n" for name, value in stat),
+    }
+    if two:
+        found["memory.high"] = values.get("high", "max")
+    place = path if two else f"memory/{path}"
+    return {
+        f"{place}/{name}".lstrip("/"): f"{value}\n"
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+OWN = {1: "9:name=systemd:/\n4:hugetlb,memory:{}\n0::/\n", 2: "0::{}\n"}
+NO_LIMIT_1 = 9223372036854771712
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_least_limit_on_the_way_up_counts(python, tmp_path, version):
+    none = "max" if version == 2 else NO_LIMIT_1
+    groups = {
+        **files(version, "a", max=160 * MIB, used=100 * MIB, inactive=20 * MIB, huge=4 * MIB),
+        **files(version, "a/b", max=320 * MIB, used=310 * MIB, shared=16 * MIB),
+        **files(version, "a/b/c", max=none, used=10 * MIB),
+    }
+    room = room_with(python, tmp_path, OWN[version].format("/a/b/c"), groups)
+    assert room == {
+        "version": version, "group": "/a", "limit": 160 * MIB, "used": 80 * MIB, "free": 10 * MIB,
+        "addresses": None, "data": None, "together": 16 * MIB, "known": room["known"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("own", "mounted", "name"),
+    [
+        ("/docker/123", "", "/"),  # the container's own group is what is mounted
+        ("/docker/123/task", "task", "/task"),  # a group in it
+        ("/docker/123/task", "", "/"),  # which is not to be seen
+        ("/", "", "/"),  # a namespace of control groups
+        ("/../../other", "", "/"),  # whose process came from outside
+        ("/a/b:c d", "a/b:c d", "/a/b:c d"),
+        ("/gone (deleted)", "", "/"),
+    ],
+)
+def test_limit_is_found_in_a_container(python, tmp_path, version, own, mounted, name):
+    groups = {**files(version, ""), **files(version, mounted, max=64 * MIB, used=MIB)}
+    room = room_with(python, tmp_path, OWN[version].format(own), groups)
+    assert (room["limit"], room["group"], room["free"]) == (64 * MIB, name, 63 * MIB)
+
+
+def test_memory_high_is_a_limit(python, tmp_path):
+    groups = files(2, "a", max=256 * MIB, high=128 * MIB, used=28 * MIB)
+    room = room_with(python, tmp_path, "0::/a\n", groups)
+    assert (room["limit"], room["free"], room["together"]) == (128 * MIB, 100 * MIB, 16 * MIB)
+
+
+def test_version_1_tells_the_limit_of_groups_that_are_not_mounted(python, tmp_path):
+    groups = files(1, "", max=NO_LIMIT_1, used=MIB, above=64 * MIB)
+    room = room_with(python, tmp_path, OWN[1].format("/docker/123"), groups)
+    assert (room["limit"], room["free"]) == (64 * MIB, 63 * MIB)
+
+
+def test_more_is_used_than_allowed(python, tmp_path):
+    groups = files(2, "a", max=64 * MIB, high=32 * MIB, used=80 * MIB, shared=70 * MIB)
+    room = room_with(python, tmp_path, "0::/a\n", groups)
+    assert (room["free"], room["together"]) == (0, 0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_limit_anywhere(python, tmp_path, version):
+    none = "max" if version == 2 else NO_LIMIT_1
+    groups = {**files(version, "a", max=none), **files(version, "a/b", max=none)}
+    room = room_with(python, tmp_path, OWN[version].format("/a/b"), groups)
+    assert (room["limit"], room["free"], room["version"]) == (None, None, version)
+
+
+LARGEST = 16 << 30
+BROKEN = {
+    "no number": ({"max": "much"}, "true", "EINVAL"),
+    "empty": ({"max": ""}, "true", "EINVAL"),
+    "nothing about what is used": ({"max": LARGEST, "used": None}, "true", "ENOENT"),
+    "used is no number": ({"max": LARGEST, "used": "-1"}, "true", "EINVAL"),
+    "a directory": ({"max": None}, "mkdir -p /sys/fs/cgroup/a/memory.max", "EISDIR"),
+    "a loop": ({"max": None}, "ln -sf memory.max /sys/fs/cgroup/a/memory.max", "ELOOP"),
+    "nothing counted": ({"max": LARGEST}, "rm -f /sys/fs/cgroup/a/memory.stat", "ENOENT"),
+    "no control groups to be seen": ({"max": None}, "umount /sys/fs/cgroup; mount -t tmpfs none"
+                                     " /sys/fs/cgroup", "ENOENT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_read_leaves_the_program_alone_with_one_sentence(python, tmp_path, what):
+    values, more, error = BROKEN[what]
+    code = """
+        import json, pyhugetext
+        stats = pyhugetext.remap()
+        print(json.dumps([stats.private_bytes, [r.reason for r in stats.regions if r.coverable_bytes]]))
+    """
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd"}
+    groups = files(2, "a", **values)
+    copied, reasons = room_with(python, tmp_path, "0::/a\n", groups, code, more, **env)
+    assert copied == 0
+    told = [reason for reason in reasons if "memory limit" in reason]
+    assert told
+    assert all(f"failed with {error}" in reason for reason in told), told
+
+
+@pytest.mark.parametrize(
+    "own", ["", "garbage\n", "0:\n", "\n\n", "0::/" + "x" * 9000 + "\n", "0::/a"]
+)
+def test_strange_list_of_groups(python, tmp_path, own):
+    room = room_with(python, tmp_path, own, files(2, "", max=64 * MIB))
+    assert room["limit"] in (None, 64 * MIB)
+
+
+# --- limits of the process ---
+
+
+@pytest.mark.parametrize(
+    ("which", "backing", "limited"),
+    [
+        (resource.RLIMIT_AS, "memfd", True),
+        (resource.RLIMIT_AS, "thp", True),
+        (resource.RLIMIT_DATA, "thp", True),
+        (resource.RLIMIT_DATA, "memfd", False),  # it is never writable
+    ],
+    ids=["AS-memfd", "AS-thp", "DATA-thp", "DATA-memfd"],
+)
+def test_limit_of_the_process_that_leaves_little(stats_of, copies, which, backing, limited):
+    code = """
+        import pyhugetext, re, resource, sys
+        def used(name):
+            return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+        which = int(sys.argv[1])
+        most = used("VmSize" if which == resource.RLIMIT_AS else "VmData") + int(sys.argv[2])
+        resource.setrlimit(which, (most, most))
+        pyhugetext.remap(backing=sys.argv[3])
+    """
+    off = {**NO_STORE, "PYHUGETEXT": "0"}
+    stats = stats_of(code, str(int(which)), str(8 * copies), backing, env=off)
+    assert ("memory limit" in own_causes(stats)) == limited
+    assert (stats["private_bytes"] == 0) == limited
+    stats = stats_of(code, str(int(which)), str(32 * copies), backing, env=off)
+    assert "memory limit" not in own_causes(stats)
+
+
+# --- what it costs ---
+
+
+def test_start_from_the_store_asks_no_control_group(python, stats_of, tmp_path):
+    strace = tool("strace")
+    stats = stats_of(env={"XDG_CACHE_HOME": str(tmp_path)})
+    stats = stats_of(env={"XDG_CACHE_HOME": str(tmp_path)})
+    if any(region["backing"] in ("memfd", "thp", "shm") for region in stats["regions"]):
+        pytest.skip("there is no store on disk here")
+    trace = tmp_path / "trace"
+    prefix = (strace, "-f", "-e", "trace=openat,flock,fcntl", "-o", str(trace))
+    python("", env={"XDG_CACHE_HOME": str(tmp_path)}, prefix=prefix)
+    text = trace.read_text()
+    assert "/proc/self/maps" in text
+    assert "cgroup" not in text
+    assert "flock" not in text
+    assert "F_OFD_SETLK" not in text
+
+
+def test_limit_that_is_set_is_told_by_doctor(python, group):
+    group.limit(64 * MIB)
+    code = """
+        import json
+        from pyhugetext.doctor import process
+        check = next(c for c in process.checks() if c.name == "cgroup")
+        print(json.dumps([check.state, check.text, check.facts]))
+    """
+    told = python(code, env={"PYHUGETEXT": "0"}, preexec_fn=group.enter).stdout
+    state, text, facts = json.loads(told)
+    assert state == "limit"
+    assert "memory limit 64" in text
+    assert facts["memory_limit"] == 64 * MIB
+    assert facts["path"] == f"/{group.path.name}"
+
+
+def test_process_alone_keeps_what_the_setting_says(stats_of, copies):
+    """RLIM_INFINITY, and a group without limits."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        pytest.skip("the tests run under RLIMIT_AS")
+    env = {**NO_STORE, "PYHUGETEXT_BACKING": "memfd", "PYHUGETEXT_PRIVATE_LIMIT": str(copies)}
+    assert stats_of(env=env)["private_bytes"] == copies
+    env["PYHUGETEXT_PRIVATE_LIMIT"] = str(copies - 1)
+    stats = stats_of(env=env)
+    assert stats["private_bytes"] == 0
+    assert "PYHUGETEXT_PRIVATE_LIMIT" in own_causes(stats)

@@ -1,0 +1,56 @@
+"""The scripts for whole interpreters and whole suites, in short, so that they work when needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli import own_shared_memory
+from support.common import TESTS, clean_environment
+
+SCRIPTS = TESTS / "platforms"
+
+
+def script(name: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*own_shared_memory(), sys.executable, str(SCRIPTS / name), *arguments],
+        env=clean_environment(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_checks_of_a_whole_interpreter_pass_here() -> None:
+    result = script("checks.py", "--rounds", "3")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[-1].strip() == "all right"
+    assert not any(line.startswith("FAILED") for line in lines)
+    assert any(line.startswith("ok     fork: 20 children") for line in lines)
+
+
+def test_suites_find_what_fails_with_the_hook_only(tmp_path: Path) -> None:
+    case = tmp_path / "test_hook.py"
+    case.write_text(
+        "import sys\n"
+        "def test_hook():\n    assert 'pyhugetext._boot' not in sys.modules\n"
+        "def test_always():\n    assert False\n"
+    )
+    result = script("suites.py", "numpy", "--backing", "memfd", str(case))
+    if ": skipped: " in result.stdout:
+        pytest.skip(result.stdout)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{case}::test_hook alone: failed 3 of 3 active, 0 off" in result.stdout
+    assert f"{case}::test_always alone: failed 3 of 3 active, 3 off" in result.stdout
+    assert result.stdout.endswith(f"numpy: fail with the hook: {case}::test_hook\n")
+
+
+def test_suites_run_cpythons_own_tests_or_say_why_not() -> None:
+    result = script("suites.py", "cpython", "test_int_literal")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "skipped: " in result.stdout or "cpython: no difference" in result.stdout

@@ -1,0 +1,403 @@
+"""A store that somebody tampered with, or that the disk damaged: never mapped, the reason told,
+and written anew where it is ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.record import BOOT_ID, sign
+from support.store import (
+    STRANGER,
+    Store,
+    namespace,
+    require_huge_disk,
+    require_root,
+)
+
+NOT_TRUSTED = "somebody else could have written it"
+DAMAGED = "not what was written"
+STALE = "the machine was started since"
+NO_ENTRY = "has no entry"
+
+Poison = Callable[[Path], None]
+
+
+@pytest.fixture(params=["store", "shm"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store with the interpreter's entry: on disk, and in shared memory of its own."""
+    if request.param == "store":
+        require_huge_disk(tmp_path)
+        filled = Store(tmp_path / "way" / "store")
+        filled.fill()
+        yield filled
+        return
+    with namespace() as space:
+        filled = space.shm_store()
+        filled.fill()
+        yield filled
+
+
+@pytest.fixture
+def disk_store(tmp_path: Path) -> Store:
+    require_huge_disk(tmp_path)
+    filled = Store(tmp_path / "way" / "store")
+    filled.fill()
+    return filled
+
+
+def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
+    """Changes a file's bytes in place, whatever its mode."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+def give_away(path: Path) -> None:
+    require_root()
+    os.chown(path, STRANGER, STRANGER)
+
+
+def let_group_write(path: Path) -> None:
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o020)
+
+
+def let_others_write(path: Path) -> None:
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o002)
+
+
+def replace_by_link(path: Path) -> None:
+    """A symbolic link to what was there: same content, and only the link is wrong."""
+    elsewhere = path.with_name(path.name + ".elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere.name)
+
+
+def truncate(path: Path) -> None:
+    rewrite(path, lambda data: data.__delitem__(slice(len(data) // 2, None)))
+
+
+def empty(path: Path) -> None:
+    rewrite(path, bytearray.clear)
+
+
+def extend(path: Path) -> None:
+    rewrite(path, lambda data: data.extend(b"\0"))
+
+
+def fill_with_zeros(path: Path) -> None:
+    rewrite(path, lambda data: data.__setitem__(slice(None), bytes(len(data))))
+
+
+def grow_to_a_gigabyte(path: Path) -> None:
+    path.chmod(0o600)
+    os.truncate(path, 1 << 30)
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir(0o700)
+    (path / "full").mkdir(0o700)
+
+
+def replace_by_fifo(path: Path) -> None:
+    remove(path)
+    os.mkfifo(path, 0o600)
+
+
+def replace_by_socket(path: Path) -> None:
+    remove(path)
+    # A socket's name is short: bound in its directory.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}"[:107])
+    except OSError as error:
+        pytest.skip(f"no socket can be made of that name: {error}")
+    finally:
+        os.close(directory)
+    assert stat.S_ISSOCK(path.lstat().st_mode)
+
+
+def replace_by_device(path: Path) -> None:
+    require_root()
+    remove(path)
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    except PermissionError:
+        pytest.skip("devices cannot be made here")
+
+
+def forbid_reading(path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read every file")
+    path.chmod(0)
+
+
+TAMPERED: list[tuple[Poison, str]] = [
+    (give_away, NOT_TRUSTED),
+    (let_group_write, NOT_TRUSTED),
+    (let_others_write, NOT_TRUSTED),
+    (replace_by_link, NOT_TRUSTED),
+    (replace_by_directory, NOT_TRUSTED),
+    (replace_by_fifo, NOT_TRUSTED),
+    (replace_by_socket, NOT_TRUSTED),
+    (replace_by_device, NOT_TRUSTED),
+    (forbid_reading, NOT_TRUSTED),
+    (truncate, DAMAGED),
+    (empty, DAMAGED),
+    (extend, DAMAGED),
+    (fill_with_zeros, DAMAGED),
+    (grow_to_a_gigabyte, DAMAGED),
+]
+
+
+def ids(poisons: list[tuple[Poison, str]]) -> list[str]:
+    return [poison.__name__ for poison, _ in poisons]
+
+
+@pytest.mark.parametrize(("poison", "reason"), [*TAMPERED, (remove, NO_ENTRY)],
+                         ids=[*ids(TAMPERED), "remove"])  # fmt: skip
+def test_tampered_record_is_not_believed(store: Store, poison: Poison, reason: str) -> None:
+    record = store.record
+    poison(record)
+    assert reason in store.refuses()
+    store.recovers()
+    assert record.is_file()
+    assert len(store.copies) == 1
+
+
+@pytest.mark.parametrize(("poison", "reason"), [*TAMPERED, (remove, DAMAGED)],
+                         ids=[*ids(TAMPERED), "remove"])  # fmt: skip
+def test_tampered_copy_is_not_mapped(store: Store, poison: Poison, reason: str) -> None:
+    poison(store.copy)
+    assert reason in store.refuses()
+    store.recovers()
+    assert len(store.copies) == 1, "the bad copy is left"
+
+
+def test_copy_that_a_profiler_linked_elsewhere_stays_in_use(store: Store) -> None:
+    """perf record links what it saw into its build-id cache; owner and mode are the file's own."""
+    os.link(store.copy, store.copy.parents[2] / "linked")
+    inode = store.copy.stat().st_ino
+    store.recovers()
+    assert store.copy.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("byte", [0, 8, 12, 16, 24, 48, 64, 72, 88, 96, 108, 120, 140, 200, -1])
+def test_record_with_a_flipped_bit_is_not_believed(disk_store: Store, byte: int) -> None:
+    rewrite(disk_store.record, lambda data: data.__setitem__(byte, data[byte] ^ 4))
+    assert DAMAGED in disk_store.refuses()
+    disk_store.recovers()
+
+
+@pytest.mark.parametrize("byte", [0, 4, 5, 17, 24, 32, 40, 54, 64 + 8, 64 + 56, 64 + 56 * 3 + 32])
+def test_copy_with_a_flipped_bit_in_its_headers_is_not_mapped(disk_store: Store, byte: int) -> None:
+    rewrite(disk_store.copy, lambda data: data.__setitem__(byte, data[byte] ^ 1))
+    assert DAMAGED in disk_store.refuses()
+    disk_store.recovers()
+    assert len(disk_store.copies) == 1
+
+
+def test_copy_with_another_build_id_is_not_mapped(store: Store) -> None:
+    build_id = bytes.fromhex(store.start().interpreter["build_id"])
+    if not build_id:
+        pytest.skip("this interpreter has no build-id")
+
+    def change(data: bytearray) -> None:
+        at = data.index(build_id)
+        data[at] ^= 1
+
+    rewrite(store.copy, change)
+    assert DAMAGED in store.refuses()
+    store.recovers()
+
+
+def test_entry_of_an_older_boot_is_not_mapped_and_counts_again_once_compared(store: Store) -> None:
+    """What was never known to be on disk may be anything after a power cut."""
+    rewrite(store.record, forge_boot)
+    inode = store.copy.stat().st_ino
+    assert STALE in store.refuses()
+    store.recovers()
+    assert store.copy.stat().st_ino == inode, "a good copy was written once more"
+
+
+def test_entry_of_an_older_boot_whose_copy_was_lost_is_written_anew(store: Store) -> None:
+    rewrite(store.record, forge_boot)
+    rewrite(store.copy, lambda data: data.__setitem__(slice(4096, None), bytes(len(data) - 4096)))
+    assert STALE in store.refuses()
+    store.recovers()
+    assert len(store.copies) == 1
+
+
+def forge_boot(data: bytearray) -> None:
+    assert any(data[BOOT_ID]), "the entry is tied to no boot"
+    data[BOOT_ID] = os.urandom(16)
+    sign(data)
+
+
+def test_flipped_bit_in_the_content_is_found_by_comparing(store: Store) -> None:
+    """Each start compares headers and build-id only; `store verify` compares all. The flipped
+    copy is not executed here."""
+    settings = store.environment(PYHUGETEXT="0")
+
+    def verify() -> tuple[int, str]:
+        command = [*store.prefix, sys.executable, "-m", "pyhugetext", "store", "verify"]
+        result = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+        return result.returncode, result.stderr
+
+    store.start()
+    assert verify() == (0, "")
+    at = (2 << 20) + 12345
+    rewrite(store.copy, lambda data: data.__setitem__(at, data[at] ^ 1))
+    status, errors = verify()
+    assert status == 1
+    assert f"in the 2 MiB at offset {2 << 20:#x}" in errors
+    assert store.records == store.copies == []
+    store.recovers()
+    assert verify() == (0, "")
+    assert len(store.copies) == 1
+
+
+@pytest.mark.parametrize("way", ["objects/../../..", "/tmp", "../objects/x", "objects//x"])
+def test_record_whose_path_leads_out_of_the_store_is_not_followed(
+    disk_store: Store, tmp_path: Path, way: str
+) -> None:
+    bystander = tmp_path / "way" / "precious"
+    bystander.write_text("keep")
+
+    def change(data: bytearray) -> None:
+        at = data.index(b"objects/")
+        end = data.index(b"\0", at)
+        new = way.encode() + b"/"
+        new += b"x" * (end - at - len(new))
+        data[at:end] = new
+        sign(data)
+
+    rewrite(disk_store.record, change)
+    assert DAMAGED in disk_store.refuses()
+    disk_store.recovers()
+    assert bystander.read_text() == "keep"
+
+
+@pytest.mark.parametrize("poison", [give_away, let_group_write, let_others_write, replace_by_link],
+                         ids=lambda poison: poison.__name__)  # fmt: skip
+def test_tampered_directory_of_a_copy_is_not_entered(store: Store, poison: Poison) -> None:
+    poison(store.copy.parent)
+    assert NOT_TRUSTED in store.refuses()
+    store.recovers()
+
+
+@pytest.mark.parametrize("poison", [give_away, let_group_write, let_others_write, replace_by_link,
+                                    replace_by_fifo], ids=lambda poison: poison.__name__)  # fmt: skip
+@pytest.mark.parametrize("step", ["index", "objects", "."])
+def test_tampered_directory_of_the_store_is_not_entered(
+    store: Store, step: str, poison: Poison
+) -> None:
+    """Anybody may have put anything there, so nothing of it is repaired either."""
+    path = Path(os.path.normpath(store.base / step))
+    poison(path)
+    before = listing(path.parent)
+    assert NOT_TRUSTED in store.refuses()
+    report = store.start()
+    assert report.mapped_below(store.root) == []
+    assert NOT_TRUSTED in report.reasons
+    assert not report.built, "every start would try in vain"
+    assert listing(path.parent) == before
+
+
+@pytest.mark.parametrize("poison", [give_away, let_group_write, let_others_write],
+                         ids=lambda poison: poison.__name__)  # fmt: skip
+@pytest.mark.parametrize("step", ["store", "."])
+def test_store_below_a_tampered_directory_is_not_entered(
+    disk_store: Store, tmp_path: Path, step: str, poison: Poison
+) -> None:
+    poison(Path(os.path.normpath(tmp_path / "way" / step)))
+    assert NOT_TRUSTED in disk_store.refuses()
+    report = disk_store.start()
+    assert report.mapped_below(disk_store.root) == []
+    assert not report.built
+
+
+def test_own_link_on_the_way_is_followed(disk_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("way")
+    disk_store.root = tmp_path / "link" / "store"
+    report = disk_store.start()
+    assert report.interpreter["backing"] == "store"
+
+
+def test_link_of_somebody_else_on_the_way_is_not_followed(
+    disk_store: Store, tmp_path: Path
+) -> None:
+    require_root()
+    (tmp_path / "link").symlink_to("way")
+    os.chown(tmp_path / "link", STRANGER, STRANGER, follow_symlinks=False)
+    disk_store.root = tmp_path / "link" / "store"
+    assert NOT_TRUSTED in disk_store.refuses()
+    report = disk_store.start()
+    assert report.mapped_below(tmp_path) == []
+    assert not report.built
+
+
+def test_own_link_to_where_others_write_is_not_followed(disk_store: Store, tmp_path: Path) -> None:
+    """The directories behind the link belong to the way as well."""
+    (tmp_path / "link").symlink_to("way/store")
+    (tmp_path / "way").chmod(0o777)
+    disk_store.root = tmp_path / "link"
+    assert NOT_TRUSTED in disk_store.refuses()
+    report = disk_store.start()
+    assert report.mapped_below(tmp_path) == []
+    assert not report.built
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "fifo"])
+def test_store_that_is_no_directory_is_told(tmp_path: Path, make: Poison) -> None:
+    place = tmp_path / "store"
+    make(place)
+    report = Store(place).start()
+    assert report.interpreter["backing"] == "none"
+    assert "there is no store" in report.reasons
+    assert "ENOTDIR" in report.reasons
+    assert not report.built
+
+
+@pytest.mark.parametrize(
+    "poison", [replace_by_fifo, replace_by_link, replace_by_directory, fill_with_zeros, give_away]
+)
+def test_tampered_verdict_is_given_anew(tmp_path: Path, poison: Poison) -> None:
+    """What the file system can do was found out once; a start must not wait for a FIFO's writer."""
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    store.fill()
+    verdict = store.base / "verdict"
+    good = verdict.read_bytes()
+    poison(verdict)
+    store.record.unlink()
+    store.recovers()
+    assert verdict.is_file()
+    assert verdict.read_bytes() == good
+
+
+def listing(directory: Path) -> list[tuple[str, int, int]]:
+    """Names, modes and owners below a directory."""
+    found = []
+    for place, directories, files in os.walk(directory):
+        for name in directories + files:
+            status = os.lstat(os.path.join(place, name))
+            found.append((os.path.join(place, name), status.st_mode, status.st_uid))
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""What tests share. Children import parts of it too, so this module imports nothing."""

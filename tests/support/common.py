@@ -1,0 +1,70 @@
+"""What most tests use: paths and sizes, the environment of children, tools, a large C source."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"  # in a child's sys.path, for `from support import ...`
+HUGE = 2 << 20
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# The names of all temporary directories of this run but pytest's own begin so.
+PREFIX = f"pyhugetext-test-{os.getpid()}-"
+
+# The user's store is not for tests: each run has one of its own, and a home, removed when it ends.
+OWN = tempfile.TemporaryDirectory(prefix=PREFIX)
+os.chmod(OWN.name, 0o755)
+CACHE = os.path.join(OWN.name, str(os.geteuid()))
+os.environ.setdefault("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip"))
+os.environ["HOME"] = os.path.join(OWN.name, "home")
+os.mkdir(os.environ["HOME"])
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """The environment without our settings, and with those given (PYHUGETEXT_ names or others)."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYHUGETEXT")}
+    environ.pop("PYTHONPATH", None)
+    environ["XDG_CACHE_HOME"] = CACHE
+    environ.update(settings)
+    return environ
+
+
+def tool(*names: str) -> str:
+    """The path of the first program there is, of this virtual environment first; skips the test
+    where there is none."""
+    places = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    for name in names:
+        path = shutil.which(name, path=places)
+        if path:
+            return path
+    pytest.skip(f"{' or '.join(names)} is not installed")
+
+
+def big_source(functions: int = 3000, tag: str = "f", padding: int = 1024) -> str:
+    """C source of a library with `functions` functions, each padded to about `padding` bytes.
+
+    `int <tag>_<i>(int x)` returns `x * 3 + i`; `long <tag>_sum(int x)` calls them all.
+    """
+    parts = [
+        f"int {tag}_{i}(int x) {{ if (x == -12345) "
+        f'__asm__ volatile(".skip {padding}, 0x90"); return x * 3 + {i}; }}'
+        for i in range(functions)
+    ]
+    calls = "\n".join(f"  sum += {tag}_{i}(x);" for i in range(functions))
+    parts.append(f"long {tag}_sum(int x) {{ long sum = 0;\n{calls}\n return sum; }}")
+    return "\n".join(parts)
+
+
+def big_sum(x: int, functions: int = 3000) -> int:
+    """What `<tag>_sum(x)` of big_source returns."""
+    return sum(x * 3 + i for i in range(functions))

@@ -1,0 +1,436 @@
+"""Pieces for the tests of the shared text store: children that start from one, what they map, and
+mount namespaces, which take every mount with them however a test ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.common import PREFIX, clean_environment
+
+SYSTEM_STORE = "/var/cache/pyhugetext"
+STRANGER = 54321  # a user id that owns nothing here
+
+# Ends a child: the answer of a computation that runs through the interpreter's text, what the
+# process maps, which modules it has, and where the text in memory differs from the original file.
+REPORT = """
+import json, sys
+modules = sorted(name for name in sys.modules if name.startswith("pyhugetext"))
+import struct
+
+def load_headers(path):
+    with open(path, "rb") as file:
+        data = file.read(4096)
+    at, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
+    for i in range(count):
+        kind, flags, offset, address, _, length, _, _ = struct.unpack_from(
+            "<IIQQQQQQ", data, at + i * size)
+        if kind == 1:
+            yield flags, offset, address, length
+
+def wrong_text(path, maps):
+    headers = list(load_headers(path))
+    for start, _, _, offset, name in maps:
+        base = [a - o for _, o, a, n in headers if o & -4096 <= offset < o + n]
+        if name == path and base:
+            bias = start - offset - base[0]
+            break
+    else:
+        return ["no mapping of " + path]
+    wrong = []
+    with open(path, "rb") as file, open("/proc/self/mem", "rb") as memory:
+        for flags, offset, address, length in headers:
+            if flags & 1:
+                head = 0 if offset else 4096  # the copy's own ELF headers
+                file.seek(offset + head)
+                memory.seek(bias + address + head)
+                if file.read(length - head) != memory.read(length - head):
+                    wrong.append(f"{path} at {address:#x}")
+    return wrong
+
+def read_maps():
+    with open("/proc/self/maps", errors="surrogateescape") as file:
+        for line in file:
+            span, permissions, offset, _, _, *name = line.split(None, 5)
+            start, end = (int(part, 16) for part in span.split("-"))
+            yield start, end, permissions, int(offset, 16), name[0].rstrip("\\n") if name else ""
+
+import pyhugetext
+from pyhugetext import _native
+answer = sum(map(len, sorted(str(i) for i in range(3000))))
+stats = pyhugetext.stats().as_dict()
+maps = list(read_maps())
+wrong = []
+for region in stats["regions"]:
+    if region["swapped_bytes"]:
+        wrong += wrong_text(region["path"], maps)
+print(json.dumps({"answer": answer, "modules": modules, "maps": maps, "wrong": wrong,
+                  "stats": stats, "refusals": _native.snapshot()["reasons"]}))
+"""
+ANSWER = sum(map(len, sorted(str(i) for i in range(3000))))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a child told at its end."""
+
+    stats: dict[str, Any]
+    modules: frozenset[str]  # of the package, loaded before the child asked for statistics
+    maps: list[tuple[int, int, str, int, str]]  # start, end, permissions, offset, path
+    refusals: list[str]  # why something was not built now
+    wrote: bool | None = None  # to a store; None where nobody looked
+
+    @property
+    def interpreter(self) -> dict[str, Any]:
+        """The region with the interpreter's text: of the executable or of libpython."""
+        found: dict[str, Any] = max(
+            (r for r in self.stats["regions"] if "python" in os.path.basename(r["path"])),
+            key=lambda region: region["coverable_bytes"],
+        )
+        return found
+
+    def region(self, name: str) -> dict[str, Any]:
+        """The region of the library with this basename."""
+        (found,) = (r for r in self.stats["regions"] if os.path.basename(r["path"]) == name)
+        return dict(found)
+
+    @property
+    def reasons(self) -> str:
+        """All that is told of why the interpreter's text is not on a better backing."""
+        region = self.interpreter
+        return "; ".join([region["reason"] or "", *region["fallbacks"], *self.stats["problems"]])
+
+    @property
+    def built(self) -> bool:
+        """Whether it tried to build: a warm start neither writes to a store nor says why not."""
+        assert self.wrote is not None
+        return self.wrote or bool(self.refusals)
+
+    def mapped_below(self, root: str | Path) -> list[str]:
+        return [path for *_, path in self.maps if path.startswith(f"{root}/")]
+
+
+def parse_report(output: str) -> Report:
+    """Reads what REPORT printed, and checks that the child computed and mapped what is right."""
+    told = json.loads(output.splitlines()[-1])
+    assert told["answer"] == ANSWER
+    assert told["wrong"] == []
+    maps = [tuple(mapping) for mapping in told["maps"]]
+    return Report(told["stats"], frozenset(told["modules"]), maps, told["refusals"])
+
+
+@dataclass
+class Store:
+    """A store's directory and how children are started with it."""
+
+    root: Path
+    prefix: tuple[str, ...] = ()
+    backing: str = "store"
+    seen: Path | None = None  # where this process finds the root, when it is mounted elsewhere
+    other: Path | None = None  # where it finds that of the store that follows this one
+
+    @property
+    def base(self) -> Path:
+        return (self.seen or self.root) / "v1"
+
+    @property
+    def records(self) -> list[Path]:
+        index = self.base / "index"
+        return sorted(index.iterdir()) if index.is_dir() else []
+
+    @property
+    def copies(self) -> list[Path]:
+        return sorted((self.base / "objects").glob("*/*"))
+
+    @property
+    def leftovers(self) -> list[Path]:
+        return sorted((self.base / "tmp").iterdir())
+
+    @property
+    def record(self) -> Path:
+        """The one record there is."""
+        (record,) = self.records
+        return record
+
+    @property
+    def copy(self) -> Path:
+        """The one copy there is."""
+        (copy,) = self.copies
+        return copy
+
+    def fingerprint(self) -> list[object]:
+        """What differs once somebody has written to the store: whatever is put there is made in a
+        directory and renamed into another. Of a file in use the times change."""
+        out: list[object] = []
+        for base in (self.base, *([self.other / "v1"] if self.other else [])):
+            for directory in (base, *(base / name for name in ("index", "objects", "tmp"))):
+                try:
+                    status, names = directory.stat(), os.listdir(directory)
+                    inodes = [directory.joinpath(name).lstat().st_ino for name in names]
+                except OSError as error:
+                    out.append(error.errno)
+                else:
+                    out.append((status.st_ino, status.st_mtime_ns, sorted(inodes)))
+        return out
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        environ = clean_environment(
+            HOME="/nonexistent", PYHUGETEXT_STORE=str(self.root), PYHUGETEXT_BACKING=self.backing
+        )
+        environ.pop("XDG_CACHE_HOME", None)
+        environ.update(settings)
+        return {name: value for name, value in environ.items() if value != UNSET}
+
+    def run(
+        self,
+        code: str,
+        *arguments: str,
+        prefix: tuple[str, ...] | None = None,
+        executable: str = sys.executable,
+        **settings: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs code in a child; `prefix` (a command in front) goes behind the store's own."""
+        return subprocess.run(
+            [*self.prefix, *(prefix or ()), executable, "-c", textwrap.dedent(code), *arguments],
+            env=self.environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def start(
+        self,
+        code: str = "",
+        *arguments: str,
+        prefix: tuple[str, ...] | None = None,
+        executable: str = sys.executable,
+        **settings: str,
+    ) -> Report:
+        """Runs code in a child that must succeed and say nothing, and returns its report."""
+        before = self.fingerprint()
+        result = self.run(
+            textwrap.dedent(code) + REPORT,
+            *arguments,
+            prefix=prefix,
+            executable=executable,
+            **settings,
+        )
+        assert (result.returncode, result.stderr) == (0, ""), (
+            f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
+        )
+        return replace(parse_report(result.stdout), wrote=self.fingerprint() != before)
+
+    def fill(self, **settings: str) -> None:
+        """Builds the interpreter's entry, and makes sure that the next start maps it."""
+        self.start(**settings)
+        report = self.start(**settings)
+        if report.interpreter["backing"] != self.backing:
+            # The kernel may be out of 2 MiB pages for a moment; that is noted for a minute.
+            notes = [self.forget(note) for note in self.records]
+            self.start(**settings)
+            report = self.start(**settings)
+            assert report.interpreter["backing"] == self.backing, (report.reasons, notes)
+        assert report.mapped_below(self.root)
+        assert not report.built
+
+    def forget(self, record: Path) -> bytes:
+        """Removes a record or a note; returns what was in it."""
+        content = record.read_bytes()
+        record.unlink()
+        return content
+
+    def refuses(self, **settings: str) -> str:
+        """Starts a child that may not build: it must map nothing of this store. Returns why."""
+        report = self.start(PYHUGETEXT_BUILD="never", **settings)
+        assert report.mapped_below(self.root) == []
+        assert report.interpreter["backing"] != self.backing
+        return report.reasons
+
+    def recovers(self, **settings: str) -> None:
+        """Two starts that may build: the second maps a good entry again, without building."""
+        first = self.start(**settings)
+        assert first.interpreter["backing"] == self.backing, first.reasons
+        self.is_good(**settings)
+
+    def is_good(self, **settings: str) -> None:
+        report = self.start(**settings)
+        assert report.interpreter["backing"] == self.backing, report.reasons
+        assert not report.built, ("an entry is there, and was built again", self.records)
+        assert self.leftovers == []
+
+
+UNSET = "\0unset"
+
+
+@contextlib.contextmanager
+def lock_held(root: Path) -> Iterator[None]:
+    """Holds the writer's lock of a store, as a builder does."""
+    fd = os.open(root / "v1" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
+        yield
+    finally:
+        os.close(fd)
+
+
+def waits_for_lock(process: subprocess.Popen[str], root: Path) -> bool:
+    """Whether a process has opened the lock of a store, which somebody else holds."""
+    wanted = os.stat(root / "v1" / "lock")
+    for fd in Path(f"/proc/{process.pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(fd.stat(), wanted):
+                return True
+    return False
+
+
+def require_no_system_store() -> None:
+    if os.path.exists(SYSTEM_STORE):
+        pytest.skip(f"{SYSTEM_STORE} exists, and would be looked at first")
+
+
+@functools.cache
+def _disk_problem(directory: str) -> str:
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        report = Store(Path(place) / "probe").start()
+        return "" if report.interpreter["backing"] == "store" else report.reasons
+
+
+def require_huge_disk(directory: Path) -> None:
+    """Skips where files below `directory` get no huge pages."""
+    require_no_system_store()
+    problem = _disk_problem(str(directory.parent))
+    if problem:
+        pytest.skip(f"no store on disk below {directory.parent}: {problem}")
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: files of other users, mounts")
+
+
+def as_user(uid: int) -> tuple[str, ...]:
+    """The command in front that makes a child another user's. Skips where that user could not
+    even read the interpreter."""
+    require_root()
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv (util-linux) is not installed")
+    prefix = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    # Through env: setpriv itself still has root's capabilities when it starts a program.
+    probe = [*prefix, "env", sys.executable, "-c", "import json, pyhugetext._boot"]
+    environ = clean_environment(PYHUGETEXT="0", HOME="/nonexistent")
+    if subprocess.run(probe, env=environ, capture_output=True, check=False).returncode:
+        pytest.skip("another user cannot read the interpreter of these tests")
+    return prefix
+
+
+@contextlib.contextmanager
+def home_of(uid: int) -> Iterator[Path]:
+    """A home of that user's that the user can reach, unlike pytest's temporary directories."""
+    require_root()
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+    try:
+        os.chown(place, uid, uid)
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+class Namespace:
+    """A mount namespace with /dev/shm of its own. All that is mounted in it, loop devices too,
+    is gone when it ends; it ends with this process, even when that is killed."""
+
+    def __init__(self, setup: str = "", shm: str = "size=1G") -> None:
+        require_root()
+        require_no_system_store()
+        if not (shutil.which("unshare") and shutil.which("nsenter")):
+            pytest.skip("unshare and nsenter (util-linux) are not installed")
+        shell = f"mount -t tmpfs -o {shm} tmpfs /dev/shm\n" if shm else ""
+        shell += f"{setup}\necho ready; read line"
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", shell]
+        pipe = subprocess.PIPE
+        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline() != "ready\n":
+            _, errors = self._holder.communicate()
+            pytest.skip(f"mounting is not possible here: {errors.strip()}")
+
+    def close(self) -> None:
+        self._holder.communicate("done\n")
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return ("nsenter", f"--target={self._holder.pid}", "--mount")
+
+    def sees(self, path: str | Path) -> Path:
+        """Where this process finds a path of the namespace."""
+        return Path(f"/proc/{self._holder.pid}/root{path}")
+
+    def run(self, *command: str) -> None:
+        subprocess.run([*self.prefix, *command], check=True, capture_output=True)
+
+    def store(self, root: str | Path, backing: str = "auto") -> Store:
+        shm = self.sees("/dev/shm/pyhugetext-0")
+        return Store(Path(root), self.prefix, backing, self.sees(root), shm)
+
+    def shm_store(self) -> Store:
+        """The store in the namespace's shared memory, for root."""
+        root = Path("/dev/shm/pyhugetext-0")
+        return Store(root, self.prefix, "shm", self.sees(root))
+
+
+@contextlib.contextmanager
+def namespace(setup: str = "", shm: str = "size=1G") -> Iterator[Namespace]:
+    space = Namespace(setup, shm)
+    try:
+        yield space
+    finally:
+        space.close()
+
+
+# A library of about 6 MiB of text, most of it never executed.
+SOURCE = """
+#define F(n) int f##n(int x) {{ if (x == -1) __asm__ volatile(".skip 131072, 0x90"); \\
+                               return x * {factor} + n; }}
+F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14) F(15) F(16) F(17)
+F(18) F(19) F(20) F(21) F(22) F(23) F(24) F(25) F(26) F(27) F(28) F(29) F(30) F(31) F(32) F(33)
+F(34) F(35) F(36) F(37) F(38) F(39) F(40) F(41) F(42) F(43) F(44) F(45) F(46) F(47) F(48) F(49)
+long all(int x) {{ return f0(x) + f20(x) + f49(x); }}
+"""
+# Opens the library at sys.argv[1] and lets it compute. remap(), since no import follows.
+USE_LIBRARY = """
+import ctypes, sys, pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+pyhugetext.remap()
+factor = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+assert getattr(library, "all")(7) == 3 * 7 * factor + 69, "another library's code"
+"""
+
+
+def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more: str = "") -> Path:
+    """Compiles the library; `factor` changes what it computes and nothing else. `more` is C source
+    to put behind."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) on the path")
+    target, source = directory / "libvictim.so", directory / "victim.c"
+    source.write_text(SOURCE.format(factor=factor) + more)
+    flags = ["-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}"]
+    subprocess.run([compiler, *flags, "-o", target, source], check=True)
+    return target
