@@ -95,7 +95,7 @@ def test_import_of_a_large_library_makes_no_call_beyond_those_listed(
 
 
 def test_no_call_of_the_native_code_is_missing_in_the_list() -> None:
-    header = (README.parent / "src/native/core/syscall_numbers.h").read_text()
+    header = (README.parent / "src/native/kernel/syscall_numbers.h").read_text()
     names = set(re.findall(r"__NR_(\w+)", header))
     known = {name for part in (*BEYOND.values(), PLAIN) for name in part.split()}
     assert names - known == set()

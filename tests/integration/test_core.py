@@ -15,11 +15,14 @@ from support.common import HUGE, ROOT, big_source, tool
 from support.store import require_huge_disk
 
 # What makes no C library call.
-ROOMS = ("core", "builder")
+ROOMS = ("builder", "elf", "kernel", "limits", "process", "store", "text")
+
+
+NATIVE = ROOT / "src/native"
 
 
 def core_sources() -> list[Path]:
-    return sorted(path for room in ROOMS for path in (ROOT / "src/native" / room).glob("*.cpp"))
+    return sorted(path for room in ROOMS for path in (NATIVE / room).glob("*.cpp"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
         "-fno-stack-protector",
         "-fno-threadsafe-statics",
         "-fno-tree-loop-distribute-patterns",
-        *(f"-I{ROOT / 'src/native' / room}" for room in ROOMS),
+        f"-I{NATIVE}",
     ]
     # As distributions build: text that wants BTI, which not every processor knows.
     flags += ["-mbranch-protection=standard", "-mno-outline-atomics"]
@@ -151,13 +154,13 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         compiler = c_compiler = tool("musl-gcc")
     freestanding = ["-ffreestanding", "-fno-builtin", "-fno-stack-protector"]
     freestanding += ["-fno-tree-loop-distribute-patterns"]
-    options += [f"-I{ROOT / 'src/native' / directory}" for directory in (*ROOMS, "boot")]
+    options.append(f"-I{NATIVE}")
     objects = []
-    boot = ROOT / "src/native/boot"
-    hosted = [boot / "engine.cpp", boot / "lock.cpp", boot / "complete.cpp", boot / "report.cpp"]
+    engine = NATIVE / "engine"
+    hosted = [engine / f"{name}.cpp" for name in ("engine", "lock", "complete", "report")]
     hosted.append(ROOT / "tests/native/hosted.cpp")
     for source in (*core_sources(), *hosted):
-        objects.append(place / f"{source.stem}.o")
+        objects.append(place / f"{source.parent.name}-{source.stem}.o")
         command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
         subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)
     subprocess.run([compiler, "-o", place / "hosted", *objects, "-ldl"], check=True)
