@@ -55,11 +55,11 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
     parts = []
     if name == "pending" and off:
         return _OFF
-    if name not in ("huge", "partial"):
+    if name != "ok" and not swapped:
         parts.append(_words.sentence(raw["outcome"]))
     left: dict[str, list[int]] = {}
     for start, _end, page_swapped, outcome in raw["pages"]:
-        if page_swapped and _words.status_name(outcome) == "huge":
+        if page_swapped and _words.status_name(outcome) == "ok":
             continue
         text = _words.sentence(outcome)
         if swapped and text:
@@ -79,7 +79,7 @@ def _fallbacks(raw: RawRegion) -> tuple[str, ...]:
         if name == backing:
             break
         outcome = raw["tried"][_native.BACKINGS.index(name)]
-        if _words.status_name(outcome) not in ("pending", "huge"):
+        if _words.status_name(outcome) not in ("pending", "ok"):
             out.append(f"{name}: {_words.sentence(outcome)}")
     return tuple(out)
 
@@ -100,7 +100,7 @@ def region_of(
         private = sum(m.anonymous for m in ours)
     # Pages of shared backings come at their first use: what is not resident is not small.
     resident = min(sum(m.resident for m in ours), swapped)
-    whole = _words.status_name(raw["outcome"]) == "huge" and huge >= resident
+    whole = _words.status_name(raw["outcome"]) == "ok" and huge >= resident
     return Region(
         path=raw["path"],
         build_id=raw["build_id"],
@@ -190,9 +190,9 @@ def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
             "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "
             "site looks); pyhugetext.remap() starts it"
         )
-    if _words.status_name(raw["machine"]) != "huge":
+    if _words.status_name(raw["machine"]) != "ok":
         return "this machine's page size is not 4 KiB, or its huge page not 2 MiB"
-    if _words.status_name(raw["last"]) != "huge":
+    if _words.status_name(raw["last"]) != "ok":
         return _words.sentence(raw["last"])
     if not raw["enabled"]:
         return "put back by restore()"
@@ -232,7 +232,7 @@ def collect(
     why = ""
     if not any(region.huge_bytes for region in regions):
         why = _OFF if off else _why_inactive(raw, regions)
-    elif _words.status_name(raw["last"]) != "huge":
+    elif _words.status_name(raw["last"]) != "ok":
         found.append(f"the last look at this process failed: {_words.sentence(raw['last'])}")
     return total(regions, why, raw["elapsed_ns"], found)
 

@@ -103,7 +103,7 @@ def read_head(fd: int) -> Head | None:
     outcome, _, _, headers = _native.read_head(
         fd, os.major(device), os.minor(device), status.st_ino
     )
-    if _words.status_name(outcome) != "huge":
+    if _words.status_name(outcome) != "ok":
         return None
     loads = [
         Load(start, start + size, offset, align, bool(flags & _PF_X) and not flags & _PF_W)
