@@ -76,7 +76,7 @@ import pyhugetext
 if TYPE_CHECKING:
     from typing import Literal
 
-    from pyhugetext._stats import Stats
+    from pyhugetext._stats.model import Stats
 
     Mode = Literal["livemax", "livesum"]
     Series = tuple["_Gauge", tuple[str, ...]]

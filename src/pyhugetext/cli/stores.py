@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pyhugetext import _settings
+from pyhugetext import _settings, _words
 from pyhugetext._settings import Settings
-from pyhugetext.cli.outcome import USAGE, Failure, reason_of
+from pyhugetext.cli.outcome import USAGE, Failure
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
 
@@ -65,8 +65,8 @@ def addressed(use_system: bool) -> list[Place]:
     found = settings()
     if use_system:
         return [system(found.store_limit)]
-    own = user(found) if found.backing != _settings.BACKINGS["shm"] else None
-    shm = shared_memory(found) if found.backing != _settings.BACKINGS["store"] else None
+    own = user(found) if found.backing != "shm" else None
+    shm = shared_memory(found) if found.backing != "store" else None
     return [place for place in (own, shm) if place is not None]
 
 
@@ -105,5 +105,5 @@ def told(store: Store) -> Iterator[None]:
 
 
 def _failure(store: Store, error: OSError) -> Failure:
-    reason = reason_of(error)
+    reason = _words.sentence(error)
     return Failure(f"store {reason}" if store.root in reason else f"store {store.root}: {reason}")

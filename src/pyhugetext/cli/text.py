@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from pyhugetext._sizes import size as size
+from pyhugetext._words import size as size
 
 _NARROWEST = 20  # a shortened column keeps at least this
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pyhugetext._settings import BUILDING, Settings
+from pyhugetext._settings import Settings
 from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
 from pyhugetext.doctor.rungs import Ladder
 from pyhugetext.doctor.start import Start
@@ -99,10 +99,10 @@ def _about_store(
     if verdict == places.EVICTED:
         text = "this file system gives huge pages to files it reads back: fill the store ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
-    if user.file_system == "overlayfs" and settings.building == BUILDING["auto"]:
+    if user.file_system == "overlayfs" and settings.building == "auto":
         text = "on overlayfs nothing is built at a start: warm the store in the image"
         return [Advice(text, "RUN pyhugetext warm --system --all-installed")]
-    if settings.building == BUILDING["never"]:
+    if settings.building == "never":
         text = "PYHUGETEXT_BUILD=never leaves the store as it is: fill it ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
     if backing == "shm":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from pyhugetext import _boot
+from pyhugetext import _boot, _words
 from pyhugetext._settings import SYSTEM_STORE, Settings
-from pyhugetext.doctor.check import why
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
 
@@ -77,14 +76,14 @@ def _look(kind: str, store: Store) -> Storage:
             entries = sum(not name.startswith("image-") for name in os.listdir(store.records))
             used = places.used_bytes(store)
         except OSError as error:
-            reason = reason or why(error)
+            reason = reason or _words.sentence(error, coded=True)
     free = _free(store, here)
     if writable and free is not None and free < 0:
         reason = "too little free space"
     remembered = places.UNKNOWN if store.shared_memory else places.remembered_verdict(store)
     return Storage(
         kind, store.root, exists, trusted, writable, reason, entries, used, store.limit,
-        free, _file_system(here), None if remembered == places.UNKNOWN else remembered,
+        free, file_system(here), None if remembered == places.UNKNOWN else remembered,
     )  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def _why_not_written(store: Store, here: str) -> str | None:
         return f"{store.root} is no directory"
     if _flags(here) & os.ST_NOEXEC:
         return f"{here} is mounted noexec"
-    if store.shared_memory and _file_system(os.path.dirname(store.root)) != "tmpfs":
+    if store.shared_memory and file_system(os.path.dirname(store.root)) != "tmpfs":
         return f"{os.path.dirname(store.root)} is no tmpfs"
     return None
 
@@ -131,7 +130,8 @@ def _free(store: Store, here: str) -> int | None:
         return None
 
 
-def _file_system(path: str) -> str | None:
+def file_system(path: str) -> str | None:
+    """The kind of the file system of a directory; None where it cannot be told."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -21,9 +21,7 @@ class Sides:
     """
 
     def __init__(self, backing: str | None = None, *, inward: bool = False) -> None:
-        settings = _settings.current()
-        number = settings.backing if backing is None else _settings.BACKINGS[backing]
-        request = settings.request(number)
+        request = _settings.current().request(backing)
         self._request = (*request[:2], _settings.NO_LIMIT, *request[3:])
         self._inward = inward
 
@@ -53,11 +51,6 @@ class Sides:
         """What is on huge pages now, sizes in bytes; to be called after a run on the huge side,
         because pages of files come at their first use."""
         stats = pyhugetext.stats()
-        return {
-            "backing": stats.backing,
-            "text_bytes": stats.text_bytes,
-            "coverable_bytes": stats.coverable_bytes,
-            "mapped_bytes": stats.mapped_bytes,
-            "huge_bytes": stats.huge_bytes,
-            "private_bytes": stats.private_bytes,
-        }
+        names = ("text", "coverable", "mapped", "huge", "private")
+        sizes = {f"{name}_bytes": getattr(stats, f"{name}_bytes") for name in names}
+        return {"backing": stats.backing, **sizes}

@@ -6,7 +6,7 @@ import os
 import time
 from typing import NamedTuple
 
-from pyhugetext import _native
+from pyhugetext import _native, _words
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
 
@@ -61,7 +61,7 @@ class Warmer:
         try:
             os.stat(path)
         except OSError as error:
-            return refused(path, bias, error.strerror or str(error), root)
+            return refused(path, bias, _words.reason(error), root)
 
         def call() -> tuple[places.Problem | None, _native.RawMade]:
             made = _native.store_warm(self._store.spec, os.fsencode(path), bias, bytes(self._kept))
@@ -71,7 +71,7 @@ class Warmer:
             made = places.patiently(call)
         except places.Trouble as error:
             failed = error.kind not in (places.REFUSED, places.CHANGED)
-            return refused(path, bias, error.strerror or str(error), root, failed)
+            return refused(path, bias, _words.reason(error), root, failed)
         if made["name"]:
             self._kept += made["name"] + b"\0"
         return Made(

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pyhugetext import _words
 from pyhugetext.cli import text
-from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure, reason_of
+from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure
 from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class _Call:
     """One call: the options, checked, and the progress."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from pyhugetext import _settings
+        from pyhugetext import _backing
         from pyhugetext.measure.switcher import SLOT
 
         self.options = options
@@ -174,9 +175,8 @@ class _Call:
                 what = "COMMAND" if self.command else "STMT"
                 raise Failure(f"{flag} does not go with a {what}", USAGE)
         self.backing: str | None = options.backing
-        if self.backing is not None and self.backing not in _settings.BACKINGS:
-            allowed = ", ".join(_settings.BACKINGS)
-            raise Failure(f"--backing {self.backing!r} is unknown; allowed: {allowed}", USAGE)
+        if self.backing is not None and self.backing not in _backing.ALLOWED:
+            raise Failure(_backing.unknown("--backing", self.backing), USAGE)
         if options.pyperf is not None:
             folder = os.path.dirname(options.pyperf) or "."
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -232,7 +232,7 @@ def _signals() -> Iterator[None]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pyhugetext.measure.endings import MeasuringFailed
+    from pyhugetext.measure.measurement import MeasuringFailed
 
     call = _Call(options)
     with _signals():
@@ -324,7 +324,7 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
             try:
                 comparison.log = stack.enter_context(open(call.options.log, "ab"))
             except OSError as error:
-                raise Failure(reason_of(error)) from None
+                raise Failure(_words.sentence(error)) from None
         try:
             comparison.run()
         except KeyboardInterrupt:
@@ -371,4 +371,4 @@ def _write_pyperf(call: _Call, found: Measurement) -> None:
             with open(path, "w") as file:
                 json.dump(document, file)
         except OSError as error:
-            raise Failure(reason_of(error)) from None
+            raise Failure(_words.sentence(error)) from None

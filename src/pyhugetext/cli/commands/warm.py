@@ -141,13 +141,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _choose(call: _Run) -> stores.Place:
     """The store to fill. Failure where there is none."""
-    from pyhugetext import _settings
     from pyhugetext.store import places
 
     found = stores.settings()
-    only_disk = call.options.system or found.backing == _settings.BACKINGS["store"]
+    only_disk = call.options.system or found.backing == "store"
     disk = stores.system(found.store_limit) if call.options.system else stores.user(found)
-    if found.backing == _settings.BACKINGS["shm"] and not call.options.system:
+    if found.backing == "shm" and not call.options.system:
         disk = None
     elif disk is None:
         sentence = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
@@ -173,8 +172,8 @@ def _choose(call: _Run) -> stores.Place:
 
 def _find(call: _Run) -> None:
     """What is wanted: from the interpreter, the modules, what is installed, the command."""
+    from pyhugetext.children.endings import ending
     from pyhugetext.cli import recording
-    from pyhugetext.measure.endings import ending
 
     with recording.recorder() as recorder:
         # A module's process holds the interpreter too.

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 
-from pyhugetext._stats import Region
+from pyhugetext._stats.model import Region
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting import chart, drawing, words
 from pyhugetext.cli.reporting.benchfile import Bench

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext._files import Files, Head, Key, NoObject, Unreadable, key_of
-from pyhugetext._smaps import DELETED, Mapping
-
-HUGE = 2 << 20
+from pyhugetext._stats.smaps import DELETED, Mapping
+from pyhugetext._units import HUGE, down, up
+from pyhugetext.process.elf import Head, NoObject, Unreadable
+from pyhugetext.process.files import Files, Key, key_of
 
 _STORED = re.compile(r"/v1/objects/[^/]+/[^/]+\Z")
 _SHM = re.compile(r"/dev/shm/pyhugetext-[0-9]+/v1/objects/")
@@ -243,8 +243,8 @@ def _object(
 
 def _count(mappings: list[Mapping], low: int, high: int) -> int:
     """How many mappings planning such an object looks at."""
-    first = bisect.bisect_left(mappings, (low // HUGE * HUGE,))
-    return bisect.bisect_left(mappings, (-(-high // HUGE) * HUGE,)) - first
+    first = bisect.bisect_left(mappings, (down(low, HUGE),))
+    return bisect.bisect_left(mappings, (up(high, HUGE),)) - first
 
 
 def _between(mappings: list[Mapping], low: int, high: int) -> list[Mapping]:
