@@ -148,6 +148,7 @@ def setting(path: Path, value: str) -> Iterator[None]:
         ("shmem_enabled", "deny", "auto"),
     ],
 )
+@pytest.mark.alone
 def test_huge_pages_switched_off_on_the_machine(python, tmp_path, name, value, backing):
     with setting(THP / name, value):
         stats = same_as_plain(python, tmp_path, env={"PYHUGETEXT_BACKING": backing})
