@@ -428,7 +428,7 @@ def test_limited_descriptors(python):
 def test_no_descriptor_left(python, left):
     code = """
         import os, sys
-        import pyhugetext, pyhugetext._boot, pyhugetext._collect
+        import pyhugetext, pyhugetext._boot, pyhugetext._stats.collecting
         remap, restore = pyhugetext.remap, pyhugetext.restore
         taken = []
         try:
@@ -499,7 +499,7 @@ def test_locked_memory(python, backing, flags):
 def test_limited_locked_memory(python):
     code = """
         import ctypes, re, resource, struct
-        import pyhugetext, pyhugetext._collect
+        import pyhugetext, pyhugetext._stats.collecting
         libc = ctypes.CDLL(None, use_errno=True)
         # Without CAP_IPC_LOCK the limit counts for root too.
         libc.capset(struct.pack("=Ii", 0x20080522, 0), bytes(24))

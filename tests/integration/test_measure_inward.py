@@ -15,7 +15,7 @@ CODE = """
     from pyhugetext import _native, _settings
     path, huge = sys.argv[1], 2 << 20
     library = ctypes.CDLL(path)
-    request = _settings.current().request(_settings.BACKINGS["memfd"], (path,), ())
+    request = _settings.current().request("memfd", (path,), ())
 
     def pages():
         [region] = [r for r in _native.snapshot()["regions"] if r["path"] == path]

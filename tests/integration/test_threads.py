@@ -107,7 +107,7 @@ def regions():
 def remap_rounds(wanted):
     done = covered = 0
     until = time.monotonic() + {SECONDS}
-    request = _settings.current().request(_settings.BACKINGS[backing], (path,), ())
+    request = _settings.current().request(backing, (path,), ())
     while done < wanted and time.monotonic() < until:
         if done % 50:
             _native.remap(*request)

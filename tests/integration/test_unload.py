@@ -257,7 +257,7 @@ def test_unloading_while_others_remap_and_restore(
 import pyhugetext
 from pyhugetext import _native, _settings
 pyhugetext.stats()
-requests = [_settings.current().request(_settings.BACKINGS[name], (path,), ())
+requests = [_settings.current().request(name, (path,), ())
             for name in ("memfd", "thp")]
 churn, loops = ctypes.CDLL(sys.argv[3]), 500
 churn.progress.restype = churn.finish.restype = ctypes.c_long
