@@ -97,9 +97,7 @@ struct Region {
         return n;
     }
     u64 address_of(size_t page) const { return base + page * kHugeSize; }
-    int text_protection() const {
-        return sys::kProtRead | sys::kProtExec | (object.bti ? sys::kProtBti : 0);
-    }
+    int text_protection() const { return PROT_READ | PROT_EXEC | (object.bti ? PROT_BTI : 0); }
 };
 
 // Calls visit(start, end, offset in the file) for what of [target, target + length) comes from the
