@@ -76,7 +76,7 @@ bool knows_bti(const long *stack) {
     const long *at = stack + 1 + stack[0] + 1;
     while (*at) ++at;
     for (++at; at[0]; at += 2)
-        if (at[0] == 26) return at[1] & 1 << 17;
+        if (at[0] == AT_HWCAP2) return at[1] & HWCAP2_BTI;
     return false;
 }
 

@@ -11,9 +11,9 @@ using sys::failed;
 
 // Whether nothing was ever written there. 0 or 1, or -errno.
 long is_hole(int fd, u64 offset, u64 length) {
-    const long data = sys::seek(fd, offset, sys::kSeekData);
+    const long data = sys::seek(fd, offset, SEEK_DATA);
     if (!failed(data)) return static_cast<u64>(data) >= offset + length;
-    if (data != -sys::kEnxio) return 0;  // a file system that cannot tell
+    if (data != -ENXIO) return 0;  // a file system that cannot tell
     // No data up to the end; or the file ends earlier by now, which reading will tell.
     sys::FileIdentity file;
     const long result = sys::identify(fd, &file);
@@ -24,7 +24,7 @@ long read_all(int fd, u8 *to, size_t size, u64 offset) {
     while (size > 0) {
         const long got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
         if (failed(got)) return got;
-        if (got == 0) return -sys::kEio;  // the file ended early
+        if (got == 0) return -EIO;  // the file ended early
         const auto n = static_cast<size_t>(got);
         to += n, offset += n, size -= n;
     }
@@ -73,7 +73,7 @@ long fill(const Layout &layout, int source, u64 start, size_t size, u8 *to, bool
 
 Trouble write_copy(const Layout &layout, int source, int target) {
     CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", -sys::kEnomem);
+    if (!buffer.data()) return failed_call("mmap", -ENOMEM);
     for (u64 start = 0; start < layout.size; start += kHugeSize) {
         const u64 size = min(kHugeSize, layout.size - start);
         bool hole;
@@ -85,7 +85,7 @@ Trouble write_copy(const Layout &layout, int source, int target) {
                 return sys::pwrite(target, reinterpret_cast<u64>(buffer.data()) + done, size - done,
                                    start + done);
             });
-            if (failed(got) || got == 0) return failed_call("write", got ? got : -sys::kEio);
+            if (failed(got) || got == 0) return failed_call("write", got ? got : -EIO);
             done += static_cast<u64>(got);
         }
     }
@@ -100,7 +100,7 @@ Trouble compare_copy(const Layout &layout, int source, int target, u64 *differs)
     if (failed(result)) return failed_call("statx", result);
     if (file.size != layout.size) return {};
     CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", -sys::kEnomem);
+    if (!buffer.data()) return failed_call("mmap", -ENOMEM);
     CopyWindow window(target);
     for (u64 start = 0; start < layout.size; start += kHugeSize) {
         const u64 size = min(kHugeSize, layout.size - start);

@@ -12,7 +12,7 @@ class CopyBuffer {
 public:
     CopyBuffer() : data_(static_cast<u8 *>(map_memory(kHugeSize))) {
         // One fault in place of 512, where the kernel aligned it.
-        if (data_) sys::madvise(reinterpret_cast<u64>(data_), kHugeSize, sys::kMadvHugepage);
+        if (data_) sys::madvise(reinterpret_cast<u64>(data_), kHugeSize, MADV_HUGEPAGE);
     }
     ~CopyBuffer() {
         if (data_) unmap_memory(data_, kHugeSize);

@@ -11,11 +11,8 @@ using sys::failed;
 // Nothing of a store is deeper than three steps; what somebody put there by hand may be.
 constexpr int kDeepest = 16;
 
-constexpr u32 kTypeMask = 0170000, kDirectoryType = 0040000;
-
 long identify_name(int parent, const char *name, sys::FileIdentity *file) {
-    constexpr int kNoFollow = 0x100;
-    return sys::identify_at(parent, name, kNoFollow, file);
+    return sys::identify_at(parent, name, AT_SYMLINK_NOFOLLOW, file);
 }
 
 // A directory on the way down.
@@ -36,7 +33,7 @@ template <class Take, class Leave> long walk(int parent, const char *name, Take 
         result = take(parent, name);
         if (failed(result)) break;
         if (result == 1) {
-            result = depth == kDeepest ? -sys::kEloop : open_plain_directory(parent, name);
+            result = depth == kDeepest ? -ELOOP : open_plain_directory(parent, name);
             if (failed(result)) break;
             Level &level = levels[depth++];
             level.fd = static_cast<int>(result);
@@ -72,7 +69,7 @@ long Names::read(int directory) {
     constexpr size_t kNameAt = 19, kLengthAt = 16;
     text_.clear();
     at_ = 0;
-    if (const long result = sys::seek(directory, 0, sys::kSeekSet); failed(result)) return result;
+    if (const long result = sys::seek(directory, 0, SEEK_SET); failed(result)) return result;
     alignas(u64) char entries[2048];
     for (;;) {
         const long got = sys::read_directory(directory, entries, sizeof entries);
@@ -82,7 +79,7 @@ long Names::read(int directory) {
             u16 step;
             copy(&step, entries + at + kLengthAt, sizeof step);
             const char *name = entries + at + kNameAt;
-            if (is_plain(str(name)) && !text_.append(name, length(name) + 1)) return -sys::kEnomem;
+            if (is_plain(str(name)) && !text_.append(name, length(name) + 1)) return -ENOMEM;
             at += step;
         }
     }
@@ -94,8 +91,7 @@ long make_plain_directory(int parent, const char *name, u32 mode) {
 }
 
 long open_plain_directory(int parent, const char *name) {
-    return sys::open_at(parent, name,
-                        sys::kOpenReadOnly | sys::kOpenDirectory | sys::kOpenNoFollow);
+    return sys::open_at(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
 u64 disk_bytes(int parent, const char *name) {
@@ -105,7 +101,7 @@ u64 disk_bytes(int parent, const char *name) {
         [&](int at, const char *target) -> long {
             sys::FileIdentity file;
             if (failed(identify_name(at, target, &file))) return 0;
-            if ((file.mode & kTypeMask) == kDirectoryType) return 1;
+            if ((file.mode & S_IFMT) == S_IFDIR) return 1;
             bytes += file.disk_bytes;
             return 0;
         },
@@ -118,16 +114,16 @@ long remove_tree(int parent, const char *name) {
         parent, name,
         [](int at, const char *target) -> long {
             const long result = sys::unlink_at(at, target);
-            if (result == -sys::kEnoent) return 0;
-            if (result != -sys::kEisdir && result != -sys::kEperm) return result;
+            if (result == -ENOENT) return 0;
+            if (result != -EISDIR && result != -EPERM) return result;
             // Linux answers EISDIR for a directory; POSIX would have EPERM.
             sys::FileIdentity file;
             const bool known = !failed(identify_name(at, target, &file));
-            return known && (file.mode & kTypeMask) == kDirectoryType ? 1 : result;
+            return known && (file.mode & S_IFMT) == S_IFDIR ? 1 : result;
         },
         [](int at, const char *target) -> long {
             const long result = sys::remove_directory_at(at, target);
-            return result == -sys::kEnoent ? 0 : result;
+            return result == -ENOENT ? 0 : result;
         });
 }
 

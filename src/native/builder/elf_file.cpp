@@ -35,7 +35,7 @@ LaidOut ElfFile::read_head() {
     if (head_.e_phentsize != sizeof(Elf64_Phdr) || count == 0 || count > kMostSegments ||
         length > size_ || head_.e_phoff > size_ - length)
         return refuse("has no usable program headers");
-    if (!headers_.resize(count)) return fail(-sys::kEnomem);
+    if (!headers_.resize(count)) return fail(-ENOMEM);
     got = read(headers_.data(), length, head_.e_phoff);
     if (sys::failed(got)) return fail(got);
     if (static_cast<size_t>(got) != length) return refuse("is truncated in its program headers");
@@ -62,7 +62,7 @@ LaidOut ElfFile::read_loads() {
                            header.p_offset,
                            header.p_flags,
                            static_cast<u32>(i)};
-        if (!loads_.push(load)) return fail(-sys::kEnomem);
+        if (!loads_.push(load)) return fail(-ENOMEM);
         end = round_up(load.end, kPageSize);
     }
     if (loads_.empty()) return refuse("has nothing to load");
@@ -92,10 +92,10 @@ LaidOut ElfFile::read_loaded(const Elf64_Phdr &header, MappedArray<u8> *out) con
     out->clear();
     const Load *load = find_loaded(header.p_vaddr, header.p_memsz);
     if (!load || header.p_memsz == 0 || header.p_memsz > kMostNotes) return {};
-    if (!out->resize(header.p_memsz)) return fail(-sys::kEnomem);
+    if (!out->resize(header.p_memsz)) return fail(-ENOMEM);
     const long got = read(out->data(), out->size(), load->offset + (header.p_vaddr - load->start));
     if (sys::failed(got)) return fail(got);
-    return out->resize(static_cast<size_t>(got)) ? LaidOut{} : fail(-sys::kEnomem);
+    return out->resize(static_cast<size_t>(got)) ? LaidOut{} : fail(-ENOMEM);
 }
 
 LaidOut ElfFile::find_program(bool *program) const {

@@ -10,7 +10,6 @@ namespace {
 
 using sys::failed;
 
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
 constexpr int kMostNumbers = 16;  // copies of different content under one name
 constexpr size_t kMostBiases = 4;
 
@@ -51,7 +50,6 @@ Buffer<128> object_name(const Layout &layout, const sys::FileIdentity &file, u64
 
 // Whether others may read an open file, and pass all that leads to it.
 bool everyone_can_read(int file) {
-    constexpr u32 kOthersRead = 0004, kOthersPass = 0001;
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(file));
     MappedArray<char> path;
@@ -59,12 +57,11 @@ bool everyone_can_read(int file) {
     const long size = sys::read_link(link.data, path.data(), kPathLimit - 1);
     if (failed(size) || path[0] != '/') return false;
     sys::FileIdentity step;
-    if (failed(sys::identify(file, &step)) || !(step.mode & kOthersRead)) return false;
+    if (failed(sys::identify(file, &step)) || !(step.mode & S_IROTH)) return false;
     for (auto at = static_cast<size_t>(size); at > 0; --at) {
         if (path[at - 1] != '/') continue;
         path[at > 1 ? at - 1 : 1] = 0;
-        if (failed(sys::identify_path(path.data(), &step)) || !(step.mode & kOthersPass))
-            return false;
+        if (failed(sys::identify_path(path.data(), &step)) || !(step.mode & S_IXOTH)) return false;
     }
     return true;
 }
@@ -166,8 +163,7 @@ Trouble Making::prove(int target, const sys::FileIdentity &copied, const char *o
 Trouble Making::write_into(int directory) {
     Buffer<256> own;
     own.add(base());
-    const long fd =
-        sys::create_at(directory, own.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+    const long fd = sys::create_at(directory, own.data, O_RDWR | O_EXCL, 0600);
     if (failed(fd)) return failed_call("open", base(), fd);
     const Written target(fd);
     const Trouble problem = write_copy(layout, source, target);
@@ -194,10 +190,10 @@ Trouble Making::write_object() {
             directory < 0 ? failed_call("open", str("v1/tmp"), opened) : write_into(directory);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
-        constexpr int kNoFollow = 0x100;
         sys::FileIdentity there;
         const Buffer<160> object = numbered(number);
-        if (!failed(sys::identify_at(writer.objects(), object.data, kNoFollow, &there))) continue;
+        if (!failed(sys::identify_at(writer.objects(), object.data, AT_SYMLINK_NOFOLLOW, &there)))
+            continue;
         result = sys::rename_at(writer.tmp(), temporary.data, writer.objects(), object.data);
         if (!failed(result) && durable) result = sys::sync(writer.objects());
         if (failed(result)) {
@@ -240,7 +236,7 @@ Trouble Making::finish() {
     parts.origin = str(wanted.path);
     MappedArray<u8> header;
     bool hole;
-    if (!header.resize(layout.header_size)) return failed_call("mmap", -sys::kEnomem);
+    if (!header.resize(layout.header_size)) return failed_call("mmap", -ENOMEM);
     if (const long error = fill(layout, source, 0, header.size(), header.data(), &hole))
         return failed_call("read", error);
     parts.header = header.data();
@@ -261,13 +257,12 @@ Trouble Making::finish() {
 
 Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file) {
     // What has that name now may be a FIFO without a writer.
-    const long opened =
-        sys::open_at(sys::kAtFdcwd, wanted.path, sys::kOpenReadOnly | sys::kOpenNonBlock);
+    const long opened = sys::open_at(AT_FDCWD, wanted.path, O_RDONLY | O_NONBLOCK);
     *fd = static_cast<int>(opened);
     if (failed(opened)) return failed_call("open", str(wanted.path), opened);
     const long result = sys::identify(*fd, file);
     if (failed(result)) return failed_call("statx", str(wanted.path), result);
-    if ((file->mode & kTypeMask) != kRegular)
+    if ((file->mode & S_IFMT) != S_IFREG)
         return trouble(Trouble::Kind::refused, "is no plain file");
     const sys::FileIdentity &mapped = wanted.file;
     if (mapped.inode) {
@@ -328,10 +323,10 @@ long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity
         *problem =
             trouble(Trouble::Kind::untrusted, "its copy could have been written by somebody else");
     else if (outcome.status == Status::no_entry || outcome.status == Status::no_store)
-        *problem = failed_call("its copy cannot be read: open", -sys::kEnoent);
+        *problem = failed_call("its copy cannot be read: open", -ENOENT);
     else
         *problem = failed_call("its copy cannot be read: open", -long{outcome.error});
-    return -sys::kEnoent;
+    return -ENOENT;
 }
 
 Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored) {

@@ -103,20 +103,19 @@ long Index::read(const StoreWriter &writer, Boot &boot) {
     Names names;
     if (const long error = names.read(writer.index())) return error;
     StoredFile stored;
-    if (!stored.data()) return -sys::kEnomem;
+    if (!stored.data()) return -ENOMEM;
     for (const char *name; names.next(&name);)
-        if (!add(writer, name, stored, boot)) return -sys::kEnomem;
+        if (!add(writer, name, stored, boot)) return -ENOMEM;
     return 0;
 }
 
 long Index::read_one(const StoreWriter &writer, const char *name, Boot &boot) {
     clear();
     sys::FileIdentity there;
-    constexpr int kNoFollow = 0x100;
-    const long result = sys::identify_at(writer.index(), name, kNoFollow, &there);
+    const long result = sys::identify_at(writer.index(), name, AT_SYMLINK_NOFOLLOW, &there);
     if (failed(result)) return result;
     StoredFile stored;
-    return stored.data() && add(writer, name, stored, boot) ? 0 : -sys::kEnomem;
+    return stored.data() && add(writer, name, stored, boot) ? 0 : -ENOMEM;
 }
 
 bool Index::add(const StoreWriter &writer, const char *name, StoredFile &stored, Boot &boot) {
@@ -198,7 +197,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
                   add(parts.path.data, parts.path.size) && add(&nul, 1);
     if (with_origin) memory = memory && add(parts.origin.data, parts.origin.size) && add(&nul, 1);
     memory = memory && add(parts.header, layout.header_size);
-    if (!memory) return failed_call("mmap", -sys::kEnomem);
+    if (!memory) return failed_call("mmap", -ENOMEM);
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
     seal_record(out.data(), out.size());

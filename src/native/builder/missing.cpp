@@ -23,7 +23,7 @@ unsigned patience = 25;
 
 // Who has no descriptor left has none for another store, and others have.
 bool lacks_descriptors(const Trouble &problem) {
-    return problem.error == sys::kEmfile || problem.error == sys::kEnfile;
+    return problem.error == EMFILE || problem.error == ENFILE;
 }
 
 enum class End : u8 { done, next_store, stopped };
@@ -100,8 +100,7 @@ constexpr const char *kHugeWhenRead =
 // Whether what is built into this store would run from huge pages, as far as is known.
 bool Builder::fits_here() {
     sys::FileSystem system;
-    if (!failed(sys::file_system_of(writer_.version(), &system)) &&
-        (system.flags & sys::kMountedNoExec)) {
+    if (!failed(sys::file_system_of(writer_.version(), &system)) && (system.flags & ST_NOEXEC)) {
         unfit("this file system is mounted noexec");
         return false;
     }
@@ -166,9 +165,8 @@ bool Builder::collapse(const Wanted &wanted, const Added &added) {
     if (!result) return true;
     drop_record(writer_, added.key.data, boot_);
     const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
-    constexpr long kBusy = -16;
-    const bool passes = result == -sys::kEagain || result == kBusy || result == -sys::kEnomem ||
-                        result == -sys::kEintr;
+    const bool passes =
+        result == -EAGAIN || result == -EBUSY || result == -ENOMEM || result == -EINTR;
     tell(wanted.path, problem.text.data);
     note(wanted, problem.text.data, passes || is_restricted());
     return false;
@@ -186,7 +184,7 @@ bool Builder::is_forbidden(const Wanted &wanted) {
     const bool lasting = size > request_.build_limit;
     if (spent + size > request_.build_limit)
         return forbid("PYHUGETEXT_BUILD_LIMIT leaves no room to build its entry", lasting);
-    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
     if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
@@ -217,8 +215,7 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     }
     tell(wanted.path, problem.text.data);
     // Of this process and this moment.
-    if (problem.error == sys::kEintr || problem.error == sys::kEnomem || lacks_descriptors(problem))
-        return;
+    if (problem.error == EINTR || problem.error == ENOMEM || lacks_descriptors(problem)) return;
     note(wanted, problem.text.data, problem.kind == Kind::full && writer_.spec().limit_is_own);
 }
 
@@ -288,9 +285,8 @@ bool has_home(const char *root, const BuildHost &host) {
     if (!home.append(path.data, size) || (size == 0 && !home.push('/')) || !home.push('\0'))
         return false;
     sys::FileIdentity file;
-    constexpr u32 kTypeMask = 0170000, kDirectory = 0040000;
-    if (!failed(sys::identify_at(sys::kAtFdcwd, home.data(), 0, &file)) &&
-        (file.mode & kTypeMask) == kDirectory)
+    if (!failed(sys::identify_at(AT_FDCWD, home.data(), 0, &file)) &&
+        (file.mode & S_IFMT) == S_IFDIR)
         return true;
     Buffer<1024> text;
     text.add("store ").add(root).add(": there is no ").add(home.data());
@@ -307,7 +303,7 @@ bool has_shared_memory(const char *root, const BuildHost &host) {
         !parent.push('\0'))
         return false;
     u64 type = 0;
-    if (!failed(sys::file_system(parent.data(), &type)) && type == sys::kTmpfs) return true;
+    if (!failed(sys::file_system(parent.data(), &type)) && type == TMPFS_MAGIC) return true;
     Buffer<1024> text;
     text.add("store ").add(root).add(": ").add(parent.data()).add(" is no tmpfs");
     host.tell(host.context, {text.data, text.size});
@@ -341,7 +337,7 @@ bool WantedList::all_done() const {
 
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
-    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
     if (ceiling < kSmallFiles) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for a store");

@@ -18,8 +18,8 @@ bool is_lost(const Index &index, const IndexItem &item) {
     const char *origin = index.text(item.origin);
     if (!*origin || item.image) return false;
     sys::FileIdentity file;
-    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
-    if (failed(result)) return result == -sys::kEnoent || result == -sys::kEnotdir;
+    const long result = sys::identify_at(AT_FDCWD, origin, 0, &file);
+    if (failed(result)) return result == -ENOENT || result == -ENOTDIR;
     const KeyText key = record_key(file, item.bias);
     return !equal({key.data, key.size}, str(index.name(item)));
 }
@@ -52,9 +52,8 @@ struct ObjectName {
 sys::FileIdentity identify_copy(const StoreWriter &writer, const char *path) {
     const ObjectName object(path);
     const Descriptor directory(open_plain_directory(writer.objects(), object.name.data));
-    constexpr int kNoFollow = 0x100;
     sys::FileIdentity file;
-    if (directory >= 0) sys::identify_at(directory, object.base.data, kNoFollow, &file);
+    if (directory >= 0) sys::identify_at(directory, object.base.data, AT_SYMLINK_NOFOLLOW, &file);
     return file;
 }
 
@@ -97,7 +96,7 @@ long find_victims(const StoreWriter &writer, const Index &index, const Keep &kee
         if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
         Victim victim = {index.path(item), false, 0, 0};
         if (!may_go(writer, index, keep, now, &victim)) continue;
-        if (!out->push(victim)) return -sys::kEnomem;
+        if (!out->push(victim)) return -ENOMEM;
         for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
             const Victim other = (*out)[at - 1];
             (*out)[at - 1] = (*out)[at];
@@ -212,10 +211,10 @@ u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
             const ObjectName object(index.path(item));
             if (!equal({object.name.data, object.name.size}, str(name))) continue;
             const Descriptor directory(open_plain_directory(writer.objects(), name));
-            constexpr int kNoFollow = 0x100;
             sys::FileIdentity file;
-            used = used || (directory >= 0 && !failed(sys::identify_at(directory, object.base.data,
-                                                                       kNoFollow, &file)));
+            used =
+                used || (directory >= 0 && !failed(sys::identify_at(directory, object.base.data,
+                                                                    AT_SYMLINK_NOFOLLOW, &file)));
         }
         if (used) continue;
         const u64 bytes = disk_bytes(writer.objects(), name);

@@ -68,7 +68,7 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     const LaidOut counted = count_sections(file, &count);
     if (!counted.ok() || count == 0) return counted;
     const size_t from = bytes.size(), length = count * sizeof(Elf64_Shdr);
-    if (!bytes.resize(from + length)) return fail(-sys::kEnomem);
+    if (!bytes.resize(from + length)) return fail(-ENOMEM);
     const long got = file.read(bytes.data() + from, length, file.head().e_shoff);
     if (sys::failed(got)) return fail(got);
     auto *sections = reinterpret_cast<Elf64_Shdr *>(bytes.data() + from);
@@ -76,7 +76,7 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     bool memory = true;
     if (static_cast<size_t>(got) != length ||
         !place_sections(draft, sections, count, &trailing, &memory)) {
-        if (!memory || !bytes.resize(from)) return fail(-sys::kEnomem);
+        if (!memory || !bytes.resize(from)) return fail(-ENOMEM);
         return {};
     }
 
@@ -87,13 +87,13 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     for (const Trailing &entry : trailing) {
         Elf64_Shdr &section = sections[entry.index];
         if (!draft.append_piece(section.sh_offset, section.sh_size, power(section.sh_addralign)))
-            return fail(-sys::kEnomem);
+            return fail(-ENOMEM);
         section.sh_offset = draft.end - section.sh_size;
         if (draft.end > limit) return refuse("has sections that overlap");
     }
     *at = round_up(draft.end, 8);
     draft.end = *at + length;
-    return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(-sys::kEnomem);
+    return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(-ENOMEM);
 }
 
 }  // namespace pht

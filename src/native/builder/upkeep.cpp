@@ -17,8 +17,8 @@ State state_of_original(const char *name, const IndexItem &item, const char *ori
         return State::ready;
     }
     sys::FileIdentity file;
-    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
-    if (result == -sys::kEacces || result == -sys::kEperm) {
+    const long result = sys::identify_at(AT_FDCWD, origin, 0, &file);
+    if (result == -EACCES || result == -EPERM) {
         reason->add("its original cannot be looked at");
         return State::ready;
     }
@@ -196,8 +196,7 @@ Trouble verify_entry(StoreWriter &writer, const char *name,
         Boot boot;
         drop_record(writer, name, boot);
         sys::FileIdentity there;
-        constexpr int kNoFollow = 0x100;
-        *removed = failed(sys::identify_at(writer.index(), name, kNoFollow, &there));
+        *removed = failed(sys::identify_at(writer.index(), name, AT_SYMLINK_NOFOLLOW, &there));
         if (!*removed) entry.reason.add("; it cannot be removed");
     }
     visit(context, entry);

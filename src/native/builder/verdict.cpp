@@ -59,8 +59,7 @@ Trouble remember(const StoreWriter &writer, Verdict verdict) {
 }
 
 bool has_huge_pages_disabled() {
-    constexpr long kGetThpDisable = 42;
-    return sys::raw(sys::nr::prctl, kGetThpDisable, 0, 0, 0, 0) > 0;
+    return sys::raw(sys::nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
 }
 
 Verdict judge_copy(int copy, u64 offset) {
@@ -71,13 +70,13 @@ Verdict judge_copy(int copy, u64 offset) {
 
 Trouble try_file(int fd, Verdict *verdict) {
     CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", -sys::kEnomem);
+    if (!buffer.data()) return failed_call("mmap", -ENOMEM);
     for (size_t at = 0; at < kHugeSize; at += kPageSize) buffer.data()[at] = 0x90;
     for (u64 at = 0; at < 2 * kHugeSize;) {
         const u64 done = at % kHugeSize;
         const long got =
             sys::pwrite(fd, reinterpret_cast<u64>(buffer.data()) + done, kHugeSize - done, at);
-        if (failed(got) || got == 0) return failed_call("write", got ? got : -sys::kEio);
+        if (failed(got) || got == 0) return failed_call("write", got ? got : -EIO);
         at += static_cast<u64>(got);
     }
     u64 bytes = 0;
@@ -99,8 +98,7 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
         return trouble(Trouble::Kind::io, "huge pages are disabled for this process (prctl)");
     Buffer<48> name;
     name.add_decimal(sys::process_id()).add("-probe");
-    const long fd =
-        sys::create_at(writer.tmp(), name.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+    const long fd = sys::create_at(writer.tmp(), name.data, O_RDWR | O_EXCL, 0600);
     if (failed(fd)) return failed_call("open", str("v1/tmp"), fd);
     const Descriptor file(fd);
     sys::unlink_at(writer.tmp(), name.data);

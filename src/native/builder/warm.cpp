@@ -63,7 +63,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     const KeyText key = record_key(file, wanted.bias);
     StoredFile stored;
     if (!stored.data()) {
-        made->problem = failed_call("mmap", -sys::kEnomem);
+        made->problem = failed_call("mmap", -ENOMEM);
         return;
     }
     stored.read(writer.index(), key.data);
@@ -114,20 +114,19 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
 // Errors of MADV_COLLAPSE that tell of this moment: a page was busy, no 2 MiB were free.
 long collapse_copy(const StoreWriter &writer, const char *path) {
     constexpr u64 kPauses[] = {0, 1'000'000, 4'000'000, 16'000'000};  // nanoseconds
-    constexpr long kBusy = -16;
     sys::FileIdentity file;
     Trouble problem;
     const long fd = open_copy_at(writer, path, &file, &problem);
     if (failed(fd)) return fd;
     const Descriptor copy(fd);
-    long result = -sys::kEinval;
+    long result = -EINVAL;
     for (const u64 pause : kPauses) {
-        if (pause && sys::pause(pause) == -sys::kEintr) return -sys::kEintr;
+        if (pause && sys::pause(pause) == -EINTR) return -EINTR;
         u64 huge = 0;
         result = probe_huge(copy, 0, round_down(file.size, kHugeSize), true, &huge);
         if (huge) return 0;
-        if (!result) return -sys::kEinval;
-        if (result != -sys::kEagain && result != kBusy && result != -sys::kEnomem) break;
+        if (!result) return -EINVAL;
+        if (result != -EAGAIN && result != -EBUSY && result != -ENOMEM) break;
     }
     return result;
 }

@@ -12,8 +12,6 @@ using sys::failed;
 
 constexpr u64 kPause = 4'000'000;  // nanoseconds between two tries of the lock
 constexpr int kReopenings = 3;     // of a store that others remove meanwhile
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
-
 // The descriptors that a forked child has to close, and how often this process was forked from
 // another: what a builder holds is its own only while that number stays.
 constexpr size_t kMostHeld = 64;
@@ -45,28 +43,28 @@ void let_go(int *fd) {
 
 Trouble told(const Outcome &outcome, const char *root) {
     if (outcome.status == Status::untrusted) return explain(root);
-    if (outcome.status == Status::no_store && outcome.error == sys::kEnotdir) {
+    if (outcome.status == Status::no_store && outcome.error == ENOTDIR) {
         Trouble out = explain(root);
         out.kind = Trouble::Kind::io;
-        out.error = sys::kEnotdir;
+        out.error = ENOTDIR;
         return out;
     }
-    if (outcome.status == Status::no_store && (outcome.buildable || outcome.error == sys::kEnoent))
+    if (outcome.status == Status::no_store && (outcome.buildable || outcome.error == ENOENT))
         return trouble(Trouble::Kind::gone, str(root), " is not there");
-    const long error = outcome.error ? outcome.error : long{sys::kEacces};
+    const long error = outcome.error ? outcome.error : EACCES;
     return failed_call(outcome.call == Call::access ? "access" : "open", str(root), -error);
 }
 
 // Opens a directory below a trusted one, or makes it; it must be ours. The descriptor, or -1.
 int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     long fd = open_plain_directory(parent, name);
-    if (fd == -sys::kEnoent) {
+    if (fd == -ENOENT) {
         if (!make) {
             *out = trouble(Trouble::Kind::gone, str(name), " is not there");
             return -1;
         }
         const long made = make_plain_directory(parent, name, mode);
-        if (failed(made) && made != -sys::kEexist) {
+        if (failed(made) && made != -EEXIST) {
             *out = failed_call("mkdir", str(name), made);
             return -1;
         }
@@ -74,8 +72,7 @@ int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
     }
     if (failed(fd)) {
         *out = failed_call("open", str(name), fd);
-        if (fd == -sys::kEnotdir || fd == -sys::kEloop)
-            out->text.add(": it is a file or a symbolic link");
+        if (fd == -ENOTDIR || fd == -ELOOP) out->text.add(": it is a file or a symbolic link");
         return -1;
     }
     const auto directory = static_cast<int>(fd);
@@ -99,12 +96,12 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {
         *out = spec.root[0] == '/' && length(spec.root) < kPathLimit
-                   ? failed_call("mmap", -sys::kEnomem)
+                   ? failed_call("mmap", -ENOMEM)
                    : trouble(Trouble::Kind::untrusted, str(spec.root), " is no absolute path");
         return -1;
     }
     sys::FileIdentity file;
-    while (there.size() > 1 && sys::identify_path(there.text(), &file) == -sys::kEnoent)
+    while (there.size() > 1 && sys::identify_path(there.text(), &file) == -ENOENT)
         there.cut(there.parent());
     const size_t whole = length(spec.root);
     const bool above = there.size() < whole;
@@ -132,7 +129,7 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         Path step(spec.root + at - 1);  // with a slash in front
         step.cut(end - at + 1);
         if (!step.ok()) {
-            *out = failed_call("mmap", -sys::kEnomem);
+            *out = failed_call("mmap", -ENOMEM);
             sys::close(fd);
             return -1;
         }
@@ -193,8 +190,7 @@ Trouble StoreWriter::open(bool make) {
 // The file is of this store's owner and for nobody else: who may not open it cannot keep others
 // waiting.
 Trouble StoreWriter::open_lock(int *out) const {
-    const long fd =
-        sys::create_at(version_, "lock", sys::kOpenReadWrite | int(sys::kOpenNonBlock), 0600);
+    const long fd = sys::create_at(version_, "lock", O_RDWR | O_NONBLOCK, 0600);
     if (failed(fd)) return failed_call("open", str("v1/lock"), fd);
     *out = static_cast<int>(fd);
     sys::FileIdentity file;
@@ -203,7 +199,7 @@ Trouble StoreWriter::open_lock(int *out) const {
     Trouble problem;
     if (failed(result))
         problem = failed_call("fchmod", str("v1/lock"), result);
-    else if ((file.mode & kTypeMask) != kRegular)
+    else if ((file.mode & S_IFMT) != S_IFREG)
         problem = trouble(Trouble::Kind::untrusted, "v1/lock is no plain file");
     if (problem.ok()) return problem;
     sys::close(*out);
@@ -214,21 +210,20 @@ Trouble StoreWriter::open_lock(int *out) const {
 // Whether what is locked is still what has the name: the store may have been removed and made anew
 // while this process waited.
 bool StoreWriter::is_still_there() const {
-    constexpr int kNoFollow = 0x100;
     sys::FileIdentity ours, named;
     const auto same = [&] {
         return ours.inode == named.inode && ours.dev_major == named.dev_major &&
                ours.dev_minor == named.dev_minor;
     };
     if (failed(sys::identify(lock_, &ours)) ||
-        failed(sys::identify_at(version_, "lock", kNoFollow, &named)) || !same())
+        failed(sys::identify_at(version_, "lock", AT_SYMLINK_NOFOLLOW, &named)) || !same())
         return false;
     if (failed(sys::identify(version_, &ours)) ||
-        failed(sys::identify_at(root_, "v1", kNoFollow, &named)) || !same())
+        failed(sys::identify_at(root_, "v1", AT_SYMLINK_NOFOLLOW, &named)) || !same())
         return false;
     // Through the links on the way to it, if there are any.
     return !failed(sys::identify(root_, &ours)) &&
-           !failed(sys::identify_at(sys::kAtFdcwd, spec_.root, 0, &named)) && same();
+           !failed(sys::identify_at(AT_FDCWD, spec_.root, 0, &named)) && same();
 }
 
 Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
@@ -239,10 +234,9 @@ Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
         if (!problem.ok()) return problem;
         lock_ = hold(fd);
         long result = sys::try_lock(lock_);
-        for (unsigned n = 0; (result == -sys::kEagain || result == -sys::kEacces) && n < tries;
-             ++n) {
+        for (unsigned n = 0; (result == -EAGAIN || result == -EACCES) && n < tries; ++n) {
             *waited = true;
-            if (sys::pause(kPause) == -sys::kEintr) {
+            if (sys::pause(kPause) == -EINTR) {
                 let_go(&lock_);
                 return trouble(Trouble::Kind::interrupted, str(spec_.root),
                                ": a signal came while another process was writing to it");
@@ -251,7 +245,7 @@ Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
         }
         if (failed(result)) {
             let_go(&lock_);
-            if (result == -sys::kEagain || result == -sys::kEacces)
+            if (result == -EAGAIN || result == -EACCES)
                 return trouble(Trouble::Kind::busy, str(spec_.root),
                                " is being written by another process");
             return failed_call("fcntl(F_OFD_SETLK)", str("v1/lock"), result);
@@ -287,8 +281,7 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
                                 u32 mode, bool durable, u64 time) const {
     Buffer<48> temporary;
     temporary.add_decimal(sys::process_id()).add("-file");
-    long result =
-        sys::create_at(tmp_, temporary.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
+    long result = sys::create_at(tmp_, temporary.data, O_RDWR | O_EXCL, 0600);
     if (failed(result)) return failed_call("open", str("v1/tmp"), result);
     const char *call = "write";
     {
@@ -300,7 +293,7 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
             at += result;
             size -= static_cast<size_t>(result);
         }
-        if (size > 0 && result == 0) result = -sys::kEio;
+        if (size > 0 && result == 0) result = -EIO;
         const auto then = [&](const char *next, auto step) {
             if (failed(result)) return;
             call = next;
@@ -313,7 +306,7 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
     if (!failed(result)) {
         call = "rename";
         result = sys::rename_at(tmp_, temporary.data, directory, name);
-        if (result == -sys::kEisdir) {
+        if (result == -EISDIR) {
             remove_tree(directory, name);
             result = sys::rename_at(tmp_, temporary.data, directory, name);
         }

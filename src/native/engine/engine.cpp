@@ -94,8 +94,7 @@ constexpr int kTries = 3;
 }  // namespace
 
 Engine::Engine() {
-    constexpr unsigned long kBti = 1 << 17;  // HWCAP2_BTI; elsewhere nothing asks
-    table_.use_bti(getauxval(AT_HWCAP2) & kBti);
+    table_.use_bti(getauxval(AT_HWCAP2) & HWCAP2_BTI);
     // What would stand in the way of the swapping, in the middle of it.
     table_.keep_out(reinterpret_cast<u64>(&storage));
     table_.keep_out(getauxval(AT_BASE));
@@ -177,7 +176,7 @@ long Engine::remap(const Request &request, Table::Scope scope) {
 
 long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
     const Locked locked;
-    return !locked.ok() ? -sys::kEagain : probe_huge(fd, offset, size, collapse, bytes);
+    return !locked.ok() ? -EAGAIN : probe_huge(fd, offset, size, collapse, bytes);
 }
 
 size_t Engine::retry(bool fall_back) {

@@ -51,7 +51,7 @@ void warm(const StoreSpec &spec, const Wanted &wanted, Str keep, Made *made) {
     Keep kept;
     for (size_t at = 0; at < keep.size; at += length(keep.data + at) + 1) {
         if (kept.add(str(keep.data + at))) continue;
-        made->problem = failed_call("mmap", -sys::kEnomem);
+        made->problem = failed_call("mmap", -ENOMEM);
         return;
     }
     warm_entry(store.writer(), wanted, kept, made);

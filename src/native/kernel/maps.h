@@ -20,7 +20,7 @@ public:
     explicit LineReader(const char *file)
         : fd_(sys::open(file)),
           window_(room_.take(kWindow)),
-          error_(window_ ? min<long>(fd_, 0) : -sys::kEnomem) {}
+          error_(window_ ? min<long>(fd_, 0) : -ENOMEM) {}
 
     bool next(Str *line);
     long error() const { return error_; }  // 0, or -errno of what ended the reading early
@@ -49,7 +49,7 @@ template <class Visit> long each_mapping(Visit visit) {
     Str line;
     while (reader.next(&line)) {
         Mapping mapping;
-        if (!parse_mapping(line, &mapping)) return -sys::kEinval;
+        if (!parse_mapping(line, &mapping)) return -EINVAL;
         if (!visit(mapping)) return 0;
     }
     return reader.error();
@@ -72,7 +72,7 @@ public:
         while (start < end) {
             Mapping mapping;
             const long result = next(start, &mapping);
-            if (result == -sys::kEnoent) return 0;
+            if (result == -ENOENT) return 0;
             if (sys::failed(result)) return result;
             if (mapping.start >= end) return 0;
             if (!visit(mapping)) return 0;

@@ -4,18 +4,6 @@ namespace pht {
 
 namespace {
 
-// PAGEMAP_SCAN of Linux 6.7, include/uapi/linux/fs.h.
-struct ScanRange {
-    u64 start, end, categories;
-};
-struct ScanArguments {
-    u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    u64 category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-static_assert(sizeof(ScanArguments) == 96);
-constexpr unsigned long kPagemapScan = 0xc0606610;
-enum : u64 { kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsHuge = 1 << 6 };
-
 constexpr size_t kRanges = 16;
 
 // Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
@@ -23,9 +11,9 @@ constexpr size_t kRanges = 16;
 template <class Visit>
 long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
     // Initialised for valgrind, which does not know what the call fills in.
-    ScanRange ranges[kRanges] = {};
+    page_region ranges[kRanges] = {};
     while (start < end) {
-        ScanArguments arguments = {};
+        pm_scan_arg arguments = {};
         arguments.size = sizeof arguments;
         arguments.start = start;
         arguments.end = end;
@@ -36,10 +24,10 @@ long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visi
         arguments.category_anyof_mask = any;
         arguments.return_mask = any ? any : all;
         const long got =
-            sys::uninterrupted([&] { return sys::ioctl(fd, kPagemapScan, &arguments); });
+            sys::uninterrupted([&] { return sys::ioctl(fd, PAGEMAP_SCAN, &arguments); });
         if (sys::failed(got)) return got;
         for (long i = 0; i < got; ++i) visit(ranges[i].start, ranges[i].end);
-        if (arguments.walk_end <= start) return -sys::kEio;
+        if (arguments.walk_end <= start) return -EIO;
         start = arguments.walk_end;
     }
     return 0;
@@ -85,12 +73,13 @@ long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
         for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     };
-    long result = scan(fd_, start, end, kIsFile, kIsFile, kIsPresent | kIsSwapped, mark);
+    long result =
+        scan(fd_, start, end, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, mark);
     if (!sys::failed(result)) return 0;
 
     constexpr size_t kBatch = kHugeSize / kPageSize;
     auto *entries = static_cast<u64 *>(allocate(kBatch * sizeof(u64)));
-    if (!entries) return -sys::kEnomem;
+    if (!entries) return -ENOMEM;
     result = 0;
     for (u64 at = start; at < end && !result; at += kHugeSize) {
         size_t have = 0;
@@ -100,7 +89,7 @@ long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
                                   kBatch * sizeof(u64) - have, at / kPageSize * sizeof(u64) + have);
             });
             if (got <= 0) {
-                result = got ? got : -sys::kEio;
+                result = got ? got : -EIO;
                 break;
             }
             have += static_cast<size_t>(got);
@@ -116,7 +105,7 @@ long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
 
 long Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
-    const long result = scan(fd_, start, end, 0, kIsHuge, 0, [&](u64 from, u64 to) {
+    const long result = scan(fd_, start, end, 0, PAGE_IS_HUGE, 0, [&](u64 from, u64 to) {
         for (u64 at = round_up(from, kHugeSize); at + kHugeSize <= to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     });
@@ -135,8 +124,8 @@ long find_entries(int fd, u64 start, size_t count, u8 *marks) {
                 marks[(at - start) / kHugeSize] = what;
         };
     };
-    const long result = scan(fd, start, end, 0, kIsPresent, 0, mark(kSmallEntries));
-    return sys::failed(result) ? result : scan(fd, start, end, 0, kIsHuge, 0, mark(kOneEntry));
+    const long result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, mark(kSmallEntries));
+    return sys::failed(result) ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, mark(kOneEntry));
 }
 
 bool Pagemap::all_huge(u64 start, u64 length) const {

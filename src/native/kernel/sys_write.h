@@ -6,21 +6,10 @@
 
 namespace pht::sys {
 
-enum : int {
-    kEexist = 17,
-    kEisdir = 21,
-    kEnfile = 23,
-    kEmfile = 24,
-    kEnospc = 28,
-    kEdquot = 122,
-};
-inline constexpr int kOpenReadWrite = 2, kOpenCreate = 0100, kOpenExclusive = 0200;
-
 __attribute__((always_inline)) inline long create_at(int directory, const char *name, int flags,
                                                      u32 mode) {
     return raw(nr::openat, directory, reinterpret_cast<long>(name),
-               flags | kOpenCreate | int(kOpenNoFollow) | int(kOpenCloexec),
-               static_cast<long>(mode));
+               flags | O_CREAT | O_NOFOLLOW | O_CLOEXEC, static_cast<long>(mode));
 }
 __attribute__((always_inline)) inline long make_directory_at(int directory, const char *name,
                                                              u32 mode) {
@@ -35,8 +24,7 @@ __attribute__((always_inline)) inline long unlink_at(int directory, const char *
     return raw(nr::unlinkat, directory, reinterpret_cast<long>(name), 0);
 }
 __attribute__((always_inline)) inline long remove_directory_at(int directory, const char *name) {
-    constexpr long kRemoveDirectory = 0x200;
-    return raw(nr::unlinkat, directory, reinterpret_cast<long>(name), kRemoveDirectory);
+    return raw(nr::unlinkat, directory, reinterpret_cast<long>(name), AT_REMOVEDIR);
 }
 // Replaces what has the new name, as rename(2) does.
 __attribute__((always_inline)) inline long rename_at(int from, const char *name, int to,
@@ -57,7 +45,6 @@ __attribute__((always_inline)) inline long sync_data(int fd) {
 __attribute__((always_inline)) inline long read_directory(int fd, void *to, size_t size) {
     return raw(nr::getdents64, fd, reinterpret_cast<long>(to), static_cast<long>(size));
 }
-enum : int { kSeekSet = 0, kSeekData = 3 };
 __attribute__((always_inline)) inline long seek(int fd, u64 offset, int whence) {
     return raw(nr::lseek, fd, static_cast<long>(offset), whence);
 }
@@ -75,15 +62,14 @@ inline long set_lock(int fd, u16 type) {
         u64 start, length;
         int pid;
     } lock = {type, 0, 0, 0, 0};
-    constexpr long kSetLock = 37;
-    return raw(nr::fcntl, fd, kSetLock, reinterpret_cast<long>(&lock));
+    return raw(nr::fcntl, fd, F_OFD_SETLK, reinterpret_cast<long>(&lock));
 }
 inline long try_lock(int fd) {
-    return set_lock(fd, 1);
+    return set_lock(fd, F_WRLCK);
 }
 // Gives it back, even where a forked child has the descriptor too.
 inline long unlock(int fd) {
-    return set_lock(fd, 2);
+    return set_lock(fd, F_UNLCK);
 }
 
 inline u64 process_id() {

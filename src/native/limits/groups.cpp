@@ -75,7 +75,7 @@ public:
         const Descriptor fd(sys::open("/proc/self/cgroup"));
         // Without /proc, or without control groups in the kernel.
         if (fd < 0) {
-            if (fd != -sys::kEnoent) fail(Call::open, fd);
+            if (fd != -ENOENT) fail(Call::open, fd);
             return;
         }
         Str groups[2];
@@ -98,7 +98,7 @@ public:
                                           walk(kVersion2, "/sys/fs/cgroup/unified", second));
         // A group that has a name and cannot be seen may have any limit.
         const Str &own = first.data ? first : second;
-        if ((first.data || !seen) && own.size > 1) fail(Call::open, -sys::kEnoent);
+        if ((first.data || !seen) && own.size > 1) fail(Call::open, -ENOENT);
     }
 
 private:
@@ -153,8 +153,8 @@ private:
             const size_t end = step(group, 0);
             const bool outside = equal({group.data, end}, str("/.."));
             if (!outside) {
-                const Descriptor fd(sys::open_at(sys::kAtFdcwd, path(top, {group.data, end}, ""),
-                                                 sys::kOpenPath | sys::kOpenDirectory));
+                const Descriptor fd(
+                    sys::open_at(AT_FDCWD, path(top, {group.data, end}, ""), O_PATH | O_DIRECTORY));
                 if (fd >= 0) break;
             }
             group = {group.data + end, group.size - end};
@@ -169,9 +169,9 @@ private:
     }
 
     static bool is_cgroup(const char *top) {
-        constexpr u64 kCgroup1 = 0x27e0eb, kCgroup2 = 0x63677270;
         u64 type = 0;
-        return sys::file_system(top, &type) == 0 && (type == kCgroup1 || type == kCgroup2);
+        return sys::file_system(top, &type) == 0 &&
+               (type == CGROUP_SUPER_MAGIC || type == CGROUP2_SUPER_MAGIC);
     }
 
     // A file with one number, or `max`: kNone. Whether it is there.
@@ -180,20 +180,20 @@ private:
         *value = kNone;
         if (fd < 0) {
             // ENODEV: the group was removed this moment.
-            const bool absent = fd == -sys::kEnoent || fd == -sys::kEnodev || fd == -sys::kEnotdir;
+            const bool absent = fd == -ENOENT || fd == -ENODEV || fd == -ENOTDIR;
             if (!absent) fail(Call::open, fd);
             return false;
         }
         const long got = sys::read(fd, work_->window, sizeof work_->window);
         if (sys::failed(got)) {
-            if (got != -sys::kEnodev) fail(Call::read, got);
+            if (got != -ENODEV) fail(Call::read, got);
             return false;
         }
         const Str text = {work_->window, static_cast<size_t>(got)};
         if (starts_with(text, str("max"))) return true;
         Cursor cursor{text.data, text.data + text.size};
         const u64 found = cursor.number(10);
-        if (!cursor.ok) fail(Call::read, -sys::kEinval);
+        if (!cursor.ok) fail(Call::read, -EINVAL);
         if (cursor.ok && found < kNoLimit) *value = found;
         return true;
     }
@@ -240,7 +240,7 @@ private:
         if (error) fail(Call::read, error);
         if (limit != kNone) {
             u64 used = kNone;
-            if (!number(path(top, group, kind.used), &used)) fail(Call::open, -sys::kEnoent);
+            if (!number(path(top, group, kind.used), &used)) fail(Call::open, -ENOENT);
             used = less(used, reclaimable);
             fold(kind, group, limit, used, huge + shared);
         }
@@ -271,7 +271,7 @@ private:
 void read_groups(MemoryRoom *out, int *stat) {
     auto *work = static_cast<Work *>(map_memory(sizeof(Work)));
     if (!work) {
-        out->known = {Status::memory_limit, Call::mmap, sys::kEnomem};
+        out->known = {Status::memory_limit, Call::mmap, ENOMEM};
         return;
     }
     Reader(out, stat, work).read();

@@ -10,12 +10,12 @@ namespace {
 constexpr u64 kNone = sys::kUnlimited;
 constexpr u64 kForOne = 16, kOfMachine = 4;
 void read_own_limits(MemoryRoom *out) {
-    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, kNone);
-    const u64 data = sys::resource_limit(sys::kLimitData, kNone);
+    const u64 addresses = sys::resource_limit(RLIMIT_AS, kNone);
+    const u64 data = sys::resource_limit(RLIMIT_DATA, kNone);
     if (addresses == kNone && data == kNone) return;
     u64 used[2];
     if (!used_addresses(&used[0], &used[1]))
-        out->known = {Status::memory_limit, Call::read, sys::kEio};
+        out->known = {Status::memory_limit, Call::read, EIO};
     else if (addresses != kNone)
         out->addresses = less(addresses, used[0]);
     if (data != kNone) out->data = less(data, used[1]);
@@ -91,12 +91,11 @@ Outcome MemoryTurn::wait() {
         const long result = sys::try_lock_file(stat_);
         locked_ = result == 0;
         if (locked_) return done();
-        if (result != -sys::kEagain || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
+        if (result != -EAGAIN || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
             return {Status::memory_limit, Call::lock, static_cast<u16>(-result)};
         const u64 began = sys::now();
         // A signal is the program's: it does not wait for others' memory.
-        if (sys::pause(kPause) == -sys::kEintr)
-            return {Status::memory_limit, Call::lock, sys::kEintr};
+        if (sys::pause(kPause) == -EINTR) return {Status::memory_limit, Call::lock, EINTR};
         const u64 waited = max(sys::since(began), kPause);
         const u64 left = __atomic_load_n(&patience, __ATOMIC_RELAXED);
         __atomic_store_n(&patience, less(left, waited), __ATOMIC_RELAXED);

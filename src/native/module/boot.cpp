@@ -54,7 +54,7 @@ void api_free_layout(const pht::Layout *layout) {
 // Needs no lock, and so no memory of the engine's.
 pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
     void *memory = pht::map_memory(sizeof(pht::Layout));
-    if (!memory) return {nullptr, -pht::sys::kEnomem};
+    if (!memory) return {nullptr, -ENOMEM};
     auto *layout = new (memory) pht::Layout;
     const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
     if (done.ok())

@@ -17,7 +17,7 @@ Outcome CopyWindow::reach(u64 at, size_t size, u64 *where) {
     // Answers with an error where touching would raise SIGBUS.
     const u64 end = round_up(*where + size, kPageSize);
     const long result =
-        end <= address_ + present_ ? 0 : sys::madvise(page, end - page, sys::kMadvPopulateRead);
+        end <= address_ + present_ ? 0 : sys::madvise(page, end - page, MADV_POPULATE_READ);
     return failed(result) ? refused(Call::read, result) : done();
 }
 
@@ -44,13 +44,13 @@ Outcome CopyWindow::move_to(u64 at, size_t size) {
     length_ = round_up(at + size, kHugeSize) - offset_;
     if (const long error = reserve_scratch(length_, &address_))
         return refused(Call::mmap_reserve, error);
-    const long result = sys::mmap(address_, length_, sys::kProtRead,
-                                  sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+    const long result =
+        sys::mmap(address_, length_, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd_, offset_);
     // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is
     // unmapped.
     if (failed(result)) return refused(Call::mmap, result);
     ours_ = true;
-    sys::madvise(address_, length_, sys::kMadvHugepage);
+    sys::madvise(address_, length_, MADV_HUGEPAGE);
     return done();
 }
 

@@ -19,7 +19,7 @@ template <class Visit> Outcome each_step(int fd, u64 offset, u64 size, Visit vis
         const long got = sys::uninterrupted(
             [&] { return sys::pread(fd, bytes, min(kStep, size - seen), offset + seen); });
         if (got <= 0) {
-            outcome = refused(Call::read, got ? got : -sys::kEfault);
+            outcome = refused(Call::read, got ? got : -EFAULT);
             continue;
         }
         outcome = visit(seen, static_cast<const u8 *>(bytes), static_cast<size_t>(got));

@@ -214,7 +214,7 @@ bool is_image_record_of(const Record &head, int original, const sys::FileIdentit
     if (head.dev_major == file.dev_major && head.dev_minor == file.dev_minor) {
         sys::FileSystem system;
         const bool overlay =
-            !failed(sys::file_system_of(original, &system)) && system.type == sys::kOverlayFs;
+            !failed(sys::file_system_of(original, &system)) && system.type == OVERLAYFS_SUPER_MAGIC;
         if (!overlay || !boot.read().ok() || compare(head.made_in, boot.id, sizeof boot.id) == 0)
             return false;
     }

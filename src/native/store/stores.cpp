@@ -15,12 +15,12 @@ bool is_on_overlay(const char *directory) {
     if (!path) return false;
     copy(path, directory, size + 1);
     u64 type = 0;
-    while (sys::file_system(path, &type) == -sys::kEnoent && size > 1) {
+    while (sys::file_system(path, &type) == -ENOENT && size > 1) {
         while (size > 1 && path[size - 1] != '/') --size;
         if (size > 1) --size;
         path[size] = 0;
     }
-    return type == sys::kOverlayFs;
+    return type == OVERLAYFS_SUPER_MAGIC;
 }
 
 bool says_little(const Outcome &outcome) {
@@ -31,8 +31,8 @@ constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at 
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
 bool is_cramped() {
-    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
-    const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);
+    const u64 addresses = sys::resource_limit(RLIMIT_AS, sys::kUnlimited);
+    const u64 data = sys::resource_limit(RLIMIT_DATA, sys::kUnlimited);
     if (addresses == sys::kUnlimited && data == sys::kUnlimited) return false;
     u64 used[2];
     if (!used_addresses(&used[0], &used[1])) return true;

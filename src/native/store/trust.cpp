@@ -9,8 +9,7 @@ namespace {
 
 using sys::failed;
 
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000, kDirectory = 0040000, kLink = 0120000;
-constexpr u32 kOthersWrite = 0022, kSticky = 01000;
+constexpr u32 kOthersWrite = S_IWGRP | S_IWOTH;
 
 constexpr Outcome untrusted = {Status::untrusted, Call::none, 0};
 
@@ -32,7 +31,7 @@ bool owned_by_us(const sys::FileIdentity &file) {
 
 // What a missing directory comes to: it can be made where its parent may be written.
 Outcome missing_directory(int parent, const char *path, long error) {
-    if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
+    if (error != -ENOENT) return {Status::no_store, Call::open, static_cast<u16>(-error)};
     const long refusal = sys::may_write(parent, path);
     if (failed(refusal)) return {Status::no_store, Call::access, static_cast<u16>(-refusal)};
     return {Status::no_store, Call::none, 0, user() != kNobody};
@@ -59,14 +58,14 @@ Outcome check_way(const char *path, bool above, bool *links) {
         const long result = sys::identify_path(prefix, &file);
         if (failed(result)) {
             prefix[parent] = 0;
-            return missing_directory(sys::kAtFdcwd, prefix, result);
+            return missing_directory(AT_FDCWD, prefix, result);
         }
-        const u32 type = file.mode & kTypeMask;
-        if (type == kLink) {
+        const u32 type = file.mode & S_IFMT;
+        if (type == S_IFLNK) {
             if (!owned_by_us(file)) return untrusted;
             *links = true;
-        } else if (type != kDirectory) {
-            return {Status::no_store, Call::open, sys::kEnotdir};
+        } else if (type != S_IFDIR) {
+            return {Status::no_store, Call::open, ENOTDIR};
         } else if (!trusted_directory(file, above || i < size)) {
             return untrusted;
         }
@@ -94,9 +93,9 @@ Outcome check_real_way(int directory, bool above) {
 }  // namespace
 
 bool trusted_directory(const sys::FileIdentity &file, bool above) {
-    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
+    if ((file.mode & S_IFMT) != S_IFDIR || !owned_by_us(file)) return false;
     if (!(file.mode & kOthersWrite)) return true;
-    return above && (file.mode & kSticky) && file.owner == 0;
+    return above && (file.mode & S_ISVTX) && file.owner == 0;
 }
 
 bool is_somebody() {
@@ -107,7 +106,7 @@ int open_root(const char *root, Outcome *outcome, bool above) {
     bool links;
     *outcome = check_way(root, above, &links);
     if (!outcome->ok()) return -1;
-    const long fd = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
+    const long fd = sys::open_at(AT_FDCWD, root, O_PATH | O_DIRECTORY);
     if (failed(fd)) {
         *outcome = {Status::no_store, Call::open, static_cast<u16>(-fd)};
         return -1;
@@ -120,12 +119,11 @@ int open_root(const char *root, Outcome *outcome, bool above) {
 }
 
 int open_directory(int parent, const char *name, Outcome *outcome) {
-    const long fd =
-        sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory | sys::kOpenNoFollow);
+    const long fd = sys::open_at(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (failed(fd)) {
         *outcome = missing_directory(parent, ".", fd);
         // A link, or no directory at all: nothing of ours.
-        if (fd == -sys::kEnotdir || fd == -sys::kEloop) *outcome = untrusted;
+        if (fd == -ENOTDIR || fd == -ELOOP) *outcome = untrusted;
         return -1;
     }
     sys::FileIdentity file;
@@ -141,23 +139,21 @@ int open_directory(int parent, const char *name, Outcome *outcome) {
 int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome,
               bool quietly) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
-    constexpr int kFlags = int(sys::kOpenReadOnly) | int(sys::kOpenNoFollow) |
-                           int(sys::kOpenNonBlock) | int(sys::kOpenCloexec);
-    long fd = -sys::kEperm;
-    if (quietly) fd = sys::open_at(parent, name, kFlags | int(sys::kOpenNoAtime));
+    constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    long fd = -EPERM;
+    if (quietly) fd = sys::open_at(parent, name, kFlags | O_NOATIME);
     // Of another user's file nobody but root may keep the access time.
-    if (fd == -sys::kEperm) fd = sys::open_at(parent, name, kFlags);
+    if (fd == -EPERM) fd = sys::open_at(parent, name, kFlags);
     if (failed(fd)) {
         *outcome = refused(Call::open, fd);
-        if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);
+        if (fd == -ENOENT || fd == -ENOTDIR) *outcome = bad_entry(Status::no_entry);
         // A link, a socket, a device, a file that its owner may not read: nothing that we wrote.
-        if (fd == -sys::kEloop || fd == -sys::kEnxio || fd == -sys::kEnodev ||
-            fd == -sys::kEacces || fd == -sys::kEperm)
+        if (fd == -ELOOP || fd == -ENXIO || fd == -ENODEV || fd == -EACCES || fd == -EPERM)
             *outcome = bad_entry(Status::untrusted);
         return -1;
     }
     const long result = sys::identify(static_cast<int>(fd), file);
-    if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
+    if (!failed(result) && (file->mode & S_IFMT) == S_IFREG && owned_by_us(*file) &&
         !(file->mode & kOthersWrite))
         return static_cast<int>(fd);
     *outcome = failed(result) ? refused(Call::statx, result) : bad_entry(Status::untrusted);

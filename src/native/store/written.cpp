@@ -19,8 +19,7 @@ constexpr u64 kBlocksBeside = 64ul * 1024;
 // Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
 // and where there is no such call.
 bool tells_nothing(long result) {
-    constexpr long kRefusals[] = {-sys::kEperm, -sys::kEacces, -sys::kEintr, -sys::kEinval,
-                                  -sys::kEnosys};
+    constexpr long kRefusals[] = {-EPERM, -EACCES, -EINTR, -EINVAL, -ENOSYS};
     for (const long refusal : kRefusals)
         if (result == refusal) return true;
     return false;
@@ -29,7 +28,7 @@ bool tells_nothing(long result) {
 // Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
 bool is_stacked(int fd) {
     sys::FileSystem system;
-    return failed(sys::file_system_of(fd, &system)) || system.type == sys::kOverlayFs;
+    return failed(sys::file_system_of(fd, &system)) || system.type == OVERLAYFS_SUPER_MAGIC;
 }
 
 }  // namespace

@@ -7,12 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::kMapAnonymous;
-using sys::kMapFixed;
-using sys::kMapPrivate;
-using sys::kProtRead;
-using sys::kProtWrite;
-
 Buffer<80> memory_name(const Region &region) {
     Buffer<80> name;
     name.add("pyhugetext:");
@@ -32,7 +26,7 @@ Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
     while (size > 0) {
         const long got = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
         if (sys::failed(got)) return refused(Call::pwrite, got);
-        if (got == 0) return refused(Call::pwrite, -sys::kEio);
+        if (got == 0) return refused(Call::pwrite, -EIO);
         const auto n = static_cast<u64>(got);
         from += n, offset += n, size -= n;
     }
@@ -43,7 +37,7 @@ Outcome copy_all(u64 to, u64 from, u64 size) {
     while (size > 0) {
         const long got = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
         if (sys::failed(got)) return refused(Call::copy, got);
-        if (got == 0) return refused(Call::copy, -sys::kEfault);
+        if (got == 0) return refused(Call::copy, -EFAULT);
         const auto n = static_cast<u64>(got);
         from += n, to += n, size -= n;
     }
@@ -53,9 +47,9 @@ Outcome copy_all(u64 to, u64 from, u64 size) {
 int create_memfd(const char *name) {
     // Ask for an executable one explicitly where the kernel knows the flag (6.3); vm.memfd_noexec
     // may forbid it.
-    const unsigned flags = sys::kMfdCloexec | sys::kMfdAllowSealing;
-    long fd = sys::memfd_create(name, flags | sys::kMfdExec);
-    if (fd == -sys::kEinval) fd = sys::memfd_create(name, flags);
+    const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    long fd = sys::memfd_create(name, flags | MFD_EXEC);
+    if (fd == -EINVAL) fd = sys::memfd_create(name, flags);
     return static_cast<int>(fd);
 }
 
@@ -72,14 +66,14 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged
     const Descriptor fd(create_memfd(memory_name(region).data));
     if (fd < 0) return refused(Call::memfd_create, fd);
     // The limit counts for memory files too.
-    if (length > sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited))
-        return refused(Call::ftruncate, -sys::kEfbig);
+    if (length > sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited))
+        return refused(Call::ftruncate, -EFBIG);
     long result = sys::ftruncate(fd, length);
     if (sys::failed(result)) return refused(Call::ftruncate, result);
     Scratch scratch(length);
     if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
     // Private, so that a debugger can still plant a breakpoint (copy on write).
-    result = sys::mmap(scratch.address(), length, region.text_protection(), kMapPrivate | kMapFixed,
+    result = sys::mmap(scratch.address(), length, region.text_protection(), MAP_PRIVATE | MAP_FIXED,
                        fd, 0);
     if (sys::failed(result)) {
         scratch.hand_on();
@@ -91,18 +85,17 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged
         outcome = write_all(fd, reinterpret_cast<u64>(&zero), 1, at);
         if (!outcome.ok()) return outcome;
     }
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     result = collapse(scratch.address(), length);
     if (sys::failed(result)) return refused(Call::collapse, result);
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return write_all(fd, start, end - start, start - target);
     });
     if (!outcome.ok()) return outcome;
-    result =
-        sys::add_seals(fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
+    result = sys::add_seals(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
     if (sys::failed(result)) return refused(Call::seal, result);
     sys::sync_instructions(scratch.address(), length);
-    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
     return stage(&scratch, target, length, staged);
 }
 
@@ -111,16 +104,16 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
                         bool hugetlb, Staged *staged) {
     Scratch scratch(length);
     Outcome outcome = done();
-    int flags = kMapPrivate | kMapAnonymous;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     if (hugetlb) {
         // Not over a reservation: MAP_FIXED leaves a hole when the pool is empty, which another
         // thread may fill before it is given back. The kernel aligns these by itself.
-        flags |= sys::kMapHugetlb | sys::kMapHuge2M;
+        flags |= MAP_HUGETLB | MAP_HUGE_2MB;
     } else {
         if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
-        flags |= kMapFixed;
+        flags |= MAP_FIXED;
     }
-    long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
+    long result = sys::mmap(scratch.address(), length, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (sys::failed(result)) {
         scratch.hand_on();
         return refused(Call::mmap, result);
@@ -128,7 +121,7 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
     scratch.adopt(static_cast<u64>(result));
     Outcome small = {Status::no_huge_page, Call::none, 0};
     if (!hugetlb) {
-        result = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+        result = sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
         if (sys::failed(result))
             small = {Status::no_huge_page, Call::hugepage, static_cast<u16>(-result)};
         sys::name_memory(scratch.address(), length, memory_name(region).data);
@@ -173,24 +166,24 @@ Outcome build_file(const Region &region, const Sources &sources, u64 target, u64
     Scratch scratch(length);
     if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
     long result = sys::mmap(scratch.address(), length, region.text_protection(),
-                            kMapPrivate | kMapFixed, sources.original.fd(), offset);
+                            MAP_PRIVATE | MAP_FIXED, sources.original.fd(), offset);
     if (sys::failed(result)) {
         scratch.hand_on();
         return refused(Call::mmap, result);
     }
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     // Another process may have collapsed it already: one touch tells, and spares this one a
     // collapse, which waits for every CPU.
-    sys::madvise(scratch.address(), kPageSize, sys::kMadvPopulateRead);
+    sys::madvise(scratch.address(), kPageSize, MADV_POPULATE_READ);
     bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
     if (huge) {
-        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
         huge = pagemap.all_huge(scratch.address(), length);
     }
     if (!huge) {
         result = collapse(scratch.address(), length);
         if (sys::failed(result)) return refused(Call::collapse, result);
-        result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        result = sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
         if (sys::failed(result)) return refused(Call::read, result);
     }
     return stage(&scratch, target, length, staged);
@@ -208,7 +201,7 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (!outcome.ok()) return outcome;
     scratch.adopt(address);
     if (backing == Backing::shm) {
-        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {
             // The huge pages would be charged to this process's group.
             MemoryTurn turn;
@@ -233,8 +226,7 @@ Original::~Original() {
 
 Outcome Original::open(const Region &region) {
     // What has that name now may be a FIFO without a writer.
-    const long fd =
-        sys::open_at(sys::kAtFdcwd, region.path.data(), sys::kOpenReadOnly | sys::kOpenNonBlock);
+    const long fd = sys::open_at(AT_FDCWD, region.path.data(), O_RDONLY | O_NONBLOCK);
     if (sys::failed(fd)) return {Status::file_gone, Call::open, static_cast<u16>(-fd)};
     fd_ = static_cast<int>(fd);
     const long result = sys::identify(fd_, &file_);

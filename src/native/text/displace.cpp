@@ -14,13 +14,13 @@ constexpr u64 kWorthwhile = 16 << 20;
 constexpr u64 kWitness = ~0ull;
 
 bool unlimited_addresses() {
-    return sys::resource_limit(sys::kLimitAddresses, 0) == sys::kUnlimited;
+    return sys::resource_limit(RLIMIT_AS, 0) == sys::kUnlimited;
 }
 
 // Of locked memory (mlock(2)) the kernel would lock what was moved away, too. MADV_COLD says so,
 // and only ages a page otherwise.
 bool is_locked(u64 address) {
-    return sys::failed(sys::madvise(address, kPageSize, sys::kMadvCold));
+    return sys::failed(sys::madvise(address, kPageSize, MADV_COLD));
 }
 
 // Once it failed it is not tried again. Linux 5.7 to 5.12 unmap the place first and refuse the file
@@ -36,7 +36,7 @@ bool move_away(Displaced *one) {
         return false;
     }
     // A core dump needs it as little; and this tells the status command what it is.
-    sys::madvise(one->address, one->length, sys::kMadvDontDump);
+    sys::madvise(one->address, one->length, MADV_DONTDUMP);
     return true;
 }
 
@@ -77,15 +77,14 @@ void leave_witness(Region &region, int fd) {
         if (extent.kind == Extent::Kind::text && !extent.filler) last = &extent;
     if (!last) return;
     const u64 offset = last->offset + (round_down(last->end - 1, kPageSize) - last->start);
-    const long got =
-        sys::mmap(0, kPageSize, region.text_protection(), sys::kMapPrivate, fd, offset);
+    const long got = sys::mmap(0, kPageSize, region.text_protection(), MAP_PRIVATE, fd, offset);
     if (sys::failed(got)) return;
     const Displaced one = {static_cast<u64>(got), kWitness, kPageSize};
     // Tools take the first mapping under a library's name for where it begins.
     if (one.address < region.object.low || !region.displaced.push(one))
         discard(one.address, one.length);
     else
-        sys::madvise(one.address, one.length, sys::kMadvDontDump);
+        sys::madvise(one.address, one.length, MADV_DONTDUMP);
 }
 
 void bring_back(Region &region, u64 from, u64 to) {

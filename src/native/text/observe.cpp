@@ -126,7 +126,7 @@ long Table::observe_fresh() {
                                       });
         if (error) return error;
         bool replaced;
-        if (!memory || !plan_again(*region, around, &replaced).ok()) return -sys::kEnomem;
+        if (!memory || !plan_again(*region, around, &replaced).ok()) return -ENOMEM;
     }
     return 0;
 }
@@ -149,11 +149,10 @@ long Table::observe_once(Scope scope, bool *replaced) {
         }
         return memory;
     });
-    if (!memory) return -sys::kEnomem;
+    if (!memory) return -ENOMEM;
     if (error) return error;
     for (Region *region : regions_)
-        if (in_scope(*region, scope) && !plan_again(*region, kept, replaced).ok())
-            return -sys::kEnomem;
+        if (in_scope(*region, scope) && !plan_again(*region, kept, replaced).ok()) return -ENOMEM;
     return 0;
 }
 

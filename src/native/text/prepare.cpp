@@ -120,8 +120,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             }
         });
     if (outcome.ok() && ready == 0) outcome = small;
-    if (backing == Backing::file && outcome.call == Call::collapse &&
-        outcome.error == sys::kEinval) {
+    if (backing == Backing::file && outcome.call == Call::collapse && outcome.error == EINVAL) {
         refusal_ = outcome;
         refusing_major_ = region.dev_major;
         refusing_minor_ = region.dev_minor;

@@ -38,15 +38,14 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
     u64 reserved_to = from;
     each_hole(region, from, to, [&](u64 start, u64 end) {
         if (!outcome.ok()) return;
-        const long got = sys::mmap(
-            start, end - start, sys::kProtNone,
-            sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve | sys::kMapFixedNoReplace,
-            -1, 0);
+        const long got =
+            sys::mmap(start, end - start, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
         if (sys::failed(got)) {
             outcome = refused(Call::mmap_reserve, got);
         } else if (static_cast<u64>(got) != start) {
             sys::munmap(static_cast<u64>(got), end - start);
-            outcome = refused(Call::mmap_reserve, -17);  // EEXIST
+            outcome = refused(Call::mmap_reserve, -EEXIST);
         } else {
             reserved_to = end;
         }
@@ -59,7 +58,7 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
 
 bool is_mapped(u64 start, u64 length) {
     // MADV_NORMAL changes nothing here and answers ENOMEM where any page is not mapped.
-    return sys::madvise(start, length, sys::kMadvNormal) != -sys::kEnomem;
+    return sys::madvise(start, length, MADV_NORMAL) != -ENOMEM;
 }
 
 class StagedOriginals {
@@ -76,15 +75,15 @@ public:
         for (const Extent &extent : region.extents) {
             const u64 start = max(extent.start, from), end = min(extent.end, to);
             if (start >= end || extent.kind == Extent::Kind::hole) continue;
-            int protection = sys::kProtNone;
+            int protection = PROT_NONE;
             if (extent.kind == Extent::Kind::text) protection = region.text_protection();
-            if (extent.kind == Extent::Kind::readonly) protection = sys::kProtRead;
+            if (extent.kind == Extent::Kind::readonly) protection = PROT_READ;
             const bool anonymous = extent.kind == Extent::Kind::guard;
             const u64 offset = extent.offset + (start - extent.start);
             const long got =
-                anonymous ? sys::mmap(0, end - start, protection,
-                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
-                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd, offset);
+                anonymous
+                    ? sys::mmap(0, end - start, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                    : sys::mmap(0, end - start, protection, MAP_PRIVATE, fd, offset);
             if (sys::failed(got)) return refused(Call::mmap, got);
             const Extent::Kind kind = extent.filler ? Extent::Kind::padding : extent.kind;
             if (!list_.push({static_cast<u64>(got), start, end, kind, offset})) {
@@ -188,7 +187,7 @@ void commit_run(Region &region, MapsQuery &query, u64 address, size_t first, siz
     displace(region, target, target + length);
     const bool planned =
         region.displaced.size() == displaced || is_still_planned(region, query, target, count);
-    const long result = planned ? sys::mremap_onto(address, length, target) : -sys::kEagain;
+    const long result = planned ? sys::mremap_onto(address, length, target) : -EAGAIN;
     if (!sys::failed(result)) {
         set_outcome(region, first, count, HugePage::State::huge, done());
         return;

@@ -48,7 +48,7 @@ long find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t co
         return true;
     };
     long error = query.each(start, end, look);
-    if (error == -sys::kEnotty) {
+    if (error == -ENOTTY) {
         at = start;
         error = each_mapping(look);
     }
