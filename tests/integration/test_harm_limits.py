@@ -249,7 +249,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     code = (
         MANY_MAPPINGS
         + """
-    from pyhugetext import _native, _settings
+    from pyhugetext import _native
     maximum, results = int(sys.argv[3]), (work(), library.f_sum(7))
     base, size = add(maximum - count() - 40)
     near = count()
@@ -259,7 +259,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     results_near = work(), library.f_sum(7)
     more, more_size = add(200)  # now there is not one left, not even for malloc
     try:
-        _native.remap(*_settings.current().request())
+        _native.remap()
         _native.restore()
     except MemoryError:
         pass

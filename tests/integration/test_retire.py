@@ -260,8 +260,8 @@ h.report([status, len(retired()[0]), library.f_sum(7) == expected])
 def test_running_threads_do_not_notice(python: Run, libraries: dict[int, str]) -> None:
     code = """
 import threading, time
-from pyhugetext import _native, _settings
-request = _settings.current().request(backing, (path,), ())
+from pyhugetext import _native
+request = h.request(backing, path)
 stop, wrong, calls = False, 0, 0
 
 def work():
@@ -275,7 +275,7 @@ for thread in threads:
     thread.start()
 rounds, most, until = 0, 0, time.monotonic() + 60
 while rounds < 60 and time.monotonic() < until:
-    _native.remap(*request)
+    _native.remap(**request)
     most = max(most, len(retired()[0]))
     _native.restore()
     rounds += 1

@@ -80,7 +80,6 @@ def test_any_other_text_is_no_size(text):
 def test_no_value_of_any_variable_raises(environ):
     found = Settings(environ)
     assert all(isinstance(problem, str) for problem in found.problems)
-    assert len(found.request()) == 11
 
 
 # --- every variable, good and malformed ---
@@ -244,9 +243,10 @@ def test_default_stores_are_in_the_cache_or_the_home(python):
                 store = place.rstrip("/") + "/" + below if place else None
                 assert found.store == store, (home, cache)
         assert found.shm_store == f"/dev/shm/pyhugetext-{os.geteuid()}"
-        request = _settings.Settings({}).request()
-        assert request[:4] == (7, 256 << 10, 64 << 20, _settings.BUILDING.index("auto"))
-        assert request[-3:] == (4 << 30, 512 << 20, 512 << 20)
+        found = _settings.Settings({})
+        assert (found.backing, found.building) == ("auto", "auto")
+        assert (found.min_text, found.private_limit) == (256 << 10, 64 << 20)
+        assert (found.store_limit, found.shm_limit, found.build_limit) == (4 << 30, 512 << 20, 512 << 20)
     """
     python(code, *PLACES, env={"PYHUGETEXT": "0"})
 
