@@ -11,8 +11,8 @@ import gc
 import os
 import sys
 
-import pyhugetext._stats.collecting  # stats() would import it late
-from pyhugetext import _api  # noqa: F401
+from pyhugetext import _api  # noqa: F401  (stats() would import it late)
+from pyhugetext._stats import collecting  # noqa: F401
 from pyhugetext.children.channel import Channel
 from pyhugetext.measure import sides, switcher
 from pyhugetext.measure.counters import Meters, tlb_events

@@ -18,7 +18,7 @@ from pyhugetext.cli.progress import Progress
 from pyhugetext.cli.stores import Place
 
 if TYPE_CHECKING:
-    from pyhugetext.store.upkeep import Entry, Note, Removed
+    from pyhugetext.store.upkeep import Entry, Removed
 
 SUMMARY = "list, verify, prune, clear the store, or tell where it is"
 
@@ -79,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return _ACTIONS[options.action](options)
+    documents: list[dict[str, Any]] = []
+    status = _ACTIONS[options.action](options, documents)
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return status
 
 
 def _each(options: argparse.Namespace, write: bool = False) -> list[tuple[Place, bool]]:
@@ -89,38 +93,33 @@ def _each(options: argparse.Namespace, write: bool = False) -> list[tuple[Place,
     return [(place, stores.exists(place.store)) for place in stores.addressed(options.system)]
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
     for place, exists in _each(options):
         entries: list[Entry] = []
-        notes: list[Note] = []
+        notes: list[Entry] = []
         if exists:
             with stores.told(place.store):
                 entries, notes = upkeep.contents(place.store)
         documents.append(_document(place, exists, entries, notes))
         if not options.json:
             _print_store(place, exists, entries, notes)
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
     return OK
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
     damaged = 0
     for place, exists in _each(options):
         checked: list[tuple[Entry, bool]] = []
-        notes: list[Note] = []
+        notes: list[Entry] = []
         if exists:
             with stores.told(place.store):
                 entries, notes = upkeep.contents(place.store)
-            progress = Progress()
-            progress.begin("", sum(entry.size for entry in entries))
-            try:
+            with Progress() as progress:
+                progress.begin("", sum(entry.size for entry in entries))
                 for entry in entries:
                     progress.label(os.path.basename(entry.copy))
                     with stores.told(place.store):
@@ -128,10 +127,6 @@ def _verify(options: argparse.Namespace) -> int:
                     if found is not None:
                         checked.append((found, removed))
                     progress.advance(entry.size)
-            finally:
-                progress.stop()
-        bad = [entry for entry, _ in checked if entry.state == upkeep.DAMAGED]
-        damaged += len(bad)
         document = _document(place, exists, [entry for entry, _ in checked], notes)
         for described, (_, gone) in zip(document["entries"], checked):
             described["removed"] = gone
@@ -140,17 +135,15 @@ def _verify(options: argparse.Namespace) -> int:
             _print_store(place, exists, [entry for entry, _ in checked], [])
         for entry, gone in checked:
             if entry.state == upkeep.DAMAGED:
+                damaged += 1
                 what = "damaged and was removed" if gone else "damaged"
                 text.say(f"{entry.original or entry.name} is {what}: {entry.reason}", "store")
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
     return FAILED if damaged else OK
 
 
-def _prune(options: argparse.Namespace) -> int:
+def _prune(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
     for place, exists in _each(options, write=True):
         removed: list[Removed] = []
         try:
@@ -159,39 +152,27 @@ def _prune(options: argparse.Namespace) -> int:
                     removed.extend(upkeep.prune(place.store))
         finally:
             documents.append(_tell_removed(options, place, removed))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
     return OK
 
 
-def _clear(options: argparse.Namespace) -> int:
+def _clear(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
-    for place, there in _stores_to_clear(options):
+    for place, exists in _each(options, write=True):
         removed = []
-        if there:
+        # One of which parts are missing is there, too.
+        if exists or os.path.isdir(place.store.base):
             with stores.told(place.store):
                 freed = upkeep.clear(place.store)
             removed.append(upkeep.Removed(place.store.root, "the whole store", freed))
         documents.append(_tell_removed(options, place, removed))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
     return OK
 
 
-def _stores_to_clear(options: argparse.Namespace) -> list[tuple[Place, bool]]:
-    """As _each(), but a store of which parts are missing is there, too."""
-    return [
-        (place, exists or os.path.isdir(place.store.base))
-        for place, exists in _each(options, write=True)
-    ]
-
-
-def _path(options: argparse.Namespace) -> int:
+def _path(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     found = stores.settings()
     places = [stores.system(found.store_limit), *stores.addressed(False)]
-    rows, documents = [], []
+    rows = []
     for place in places:
         if options.system and place.kind != "system":
             continue
@@ -203,14 +184,13 @@ def _path(options: argparse.Namespace) -> int:
             exists, state = False, str(failure)
         documents.append({"path": place.store.root, "kind": place.kind, "exists": exists})
         rows.append((place.kind, place.store.root, state))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
-    else:
+    if not options.json:
         print("\n".join(text.table(("store", "path", "state"), rows, "lll")))
     return OK
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+# Each adds a document for each store, and prints what people read.
+_ACTIONS: dict[str, Callable[[argparse.Namespace, list[dict[str, Any]]], int]] = {
     "list": _list,
     "verify": _verify,
     "prune": _prune,
@@ -220,7 +200,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _document(
-    place: Place, exists: bool, entries: list[Entry], notes: list[Note]
+    place: Place, exists: bool, entries: list[Entry], notes: list[Entry]
 ) -> dict[str, Any]:
     now = time.time()
     return {
@@ -242,7 +222,7 @@ def _document(
                 "durable": entry.durable,
                 "image": entry.image,
                 "state": entry.state,
-                "reason": entry.reason,
+                "reason": entry.reason or None,
             }
             for entry in entries
         ],
@@ -252,7 +232,7 @@ def _document(
                 "original": note.original or None,
                 "reason": note.reason,
                 "kernel": note.kernel,
-                "age_seconds": max(int(now - note.noted), 0),
+                "age_seconds": max(int(now - note.used), 0),
                 "state": note.state,
             }
             for note in notes
@@ -274,7 +254,7 @@ def _kept(entry: Entry, image: set[str]) -> str:
     return f"{kept}+image" if entry.state == "ready" and entry.copy in image else kept
 
 
-def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[Note]) -> None:
+def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[Entry]) -> None:
     if not exists:
         print(f"{place.kind} store {text.printable(place.store.root)}: not there")
         return
@@ -298,7 +278,7 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
             _kept(entry, image),
             entry.state,
             entry.original or entry.copy or entry.name,
-            entry.reason or "",
+            entry.reason,
         )
         for entry in shown
     ]
@@ -309,7 +289,7 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
     if notes:
         print("no entry:")
         lines = [
-            (text.age(now - note.noted), note.original or note.name, note.reason) for note in notes
+            (text.age(now - note.used), note.original or note.name, note.reason) for note in notes
         ]
         print("\n".join(text.table(("noted", "original", "reason"), lines, "rpp", width)))
 
