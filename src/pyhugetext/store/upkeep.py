@@ -52,8 +52,7 @@ class Removed(NamedTuple):
 def contents(store: Store) -> tuple[list[Entry], list[Entry]]:
     """All entries and all notes, sorted by name, without comparing content. Trouble where they
     cannot be read."""
-    problem, told = _native.store_entries(store.spec)
-    places.check(problem)
+    told = places.result_of(_native.store_entries(store.spec))
     found = sorted((_entry(store, raw) for raw in told), key=lambda entry: entry.name)
     return [one for one in found if not one.note], [one for one in found if one.note]
 
