@@ -139,16 +139,7 @@ def not_loaded(mapping: smaps.Mapping) -> Region:
         start=mapping.start,
         end=mapping.end,
         text_bytes=mapping.end - mapping.start,
-        coverable_bytes=0,
-        mapped_bytes=0,
-        swapped_bytes=0,
-        huge_bytes=0,
-        private_bytes=0,
-        backing="none",
-        status="small",
         reason=NOT_LOADED,
-        fallbacks=(),
-        elapsed_ns=0,
     )
 
 

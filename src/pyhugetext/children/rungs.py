@@ -9,6 +9,8 @@ import pyhugetext
 from pyhugetext import _api, _backing, _native, _settings
 from pyhugetext.children.channel import answer
 
+_TOLD = ("backing", "huge_bytes", "private_bytes", "fallbacks")
+
 
 def _take(rung: str, stores: dict[str, bytes]) -> dict[str, Any]:
     """Moves to a rung, `` for what the environment asks for, and back; what it came to."""
@@ -21,12 +23,8 @@ def _take(rung: str, stores: dict[str, bytes]) -> dict[str, Any]:
     region = max(stats.regions, key=lambda r: r.coverable_bytes)
     told = {
         "active": bool(region.huge_bytes) if rung else stats.active,
-        "backing": region.backing,
-        "path": region.path,
-        "huge_bytes": region.huge_bytes,
-        "private_bytes": region.private_bytes,
+        **{name: getattr(region, name) for name in _TOLD},
         "reason": region.reason or stats.reason,
-        "fallbacks": list(region.fallbacks),
         "build": _native.snapshot()["reasons"],
     }
     pyhugetext.restore()

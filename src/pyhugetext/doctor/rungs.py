@@ -38,7 +38,6 @@ class Ladder(NamedTuple):
 
     rungs: list[Rung]
     auto: str  # the backing, "none" where there is none
-    auto_reason: str | None
     wanted: str
     wanted_active: bool
     wanted_reason: str | None
@@ -143,7 +142,6 @@ def _conclude(
     return Ladder(
         rungs,
         taken,
-        None if taken != "none" else error or auto.get("reason"),
         wanted,
         bool(asked.get("active")),
         None if asked.get("active") else error or _reason(wanted, asked, unfit),
