@@ -86,10 +86,21 @@ TEST := .venv-test/$(TAG)
 $(TEST)/installed: $(SOURCES)
 	$(call install,$(TEST),. --group test)
 
+# In two processes all but what changes settings of the machine, which follows by itself. Pytest's 1
+# means that a test failed, 5 that there was none: which may be so in one of the phases.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --alone without
+define phases
+	@status=5; for phase in "$(PARALLEL)" "-n 0 --alone only"; do \
+	    set -- $(1) $$phase $(PYTEST_ARGS); echo "$$*"; \
+	    "$$@"; code=$$?; \
+	    case $$code$$status in 05) status=0;; 1?) status=1;; 0?|5?) ;; *) exit $$code;; esac; \
+	done; exit $$status
+endef
+
 # Tests call tools that pip has put there.
 test: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
 test: $(TEST)/installed
-	$(TEST)/bin/python -m pytest -m "not heavy" $(PYTEST_ARGS)
+	$(call phases,$(TEST)/bin/python -m pytest -m "not heavy")
 
 # pip tells beforehand what it would install: no CUDA, which is gigabytes, and no build of torch.
 HEAVY := .venv-heavy/$(TAG)

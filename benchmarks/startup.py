@@ -83,9 +83,9 @@ def probe(variant: Variant, times: int) -> list[tuple[bool, str | None, str, int
 
 def backings() -> list[str]:
     """The backings a user may name, the best first."""
-    from pyhugetext._settings import BACKINGS
+    from pyhugetext._backing import LADDER
 
-    return sorted(BACKINGS.keys() - {"auto"}, key=lambda name: BACKINGS[name])
+    return list(LADDER)
 
 
 def make_environment(folder: Path, bare: bool) -> tuple[str, Path]:

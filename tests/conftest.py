@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from support.common import OWN, PREFIX, Run, clean_environment, tool
+from support import apart
+from support.common import OWN, PREFIX, USER_CACHE, WORKER, Run, clean_environment, tool
 from support.leftovers import Leftovers
 
 if TYPE_CHECKING:
@@ -34,17 +36,70 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-_leftovers = Leftovers(PREFIX)
+# Two of these processes take turns at what the tests wait for; what they measure is CPU time.
+WORKERS = 2
+# Files of many seconds, the longest first.
+LONGEST = ("test_packaging", "test_core", "test_harm_calls", "test_store_races", "test_threads")
+LEFTOVERS = pytest.StashKey[Leftovers]()
+FOUND = pytest.StashKey["list[str]"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone",
+        choices=("with", "without", "only"),
+        default="with",
+        help="tests that change what is the whole machine's: with the others, left out, or only these",
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`."""
+    return WORKERS if apart.possible() else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if WORKER:
+        try:
+            apart.enter()
+        except OSError as error:
+            pytest.exit(f"{error}: the tests share /dev/shm here, and need -n 0", 3)
+    config.stash[LEFTOVERS] = Leftovers(PREFIX, USER_CACHE)
+    config.stash[FOUND] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what --alone says, and begins with what takes longest: with several processes, the
+    last file is one's alone."""
+    wanted = config.getoption("--alone")
+    if wanted != "with":
+        left = [i for i in items if (i.get_closest_marker("alone") is None) == (wanted == "only")]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
+    if config.getoption("numprocesses", None) or WORKER:
+        items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[FOUND] += getattr(node, "workeroutput", {}).get("found", [])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a run that left something: after pytest has removed what it does not keep."""
     OWN.cleanup()
+    leftovers = session.config.stash[LEFTOVERS]
+    if WORKER:
+        getattr(session.config, "workeroutput")["found"] = leftovers.in_shared_memory()  # noqa: B009
+        return
     # None where no test asked for a directory.
     base: Path | None = getattr(session.config, "_tmp_path_factory")._basetemp  # noqa: B009
     kept = base if base and base.is_dir() else None
-    found = _leftovers.found(kept, (OWN.name, str(base or OWN.name), sys.prefix))
+    ours = (os.path.join(tempfile.gettempdir(), PREFIX), str(base or OWN.name), sys.prefix)
+    found = session.config.stash[FOUND] + leftovers.found(kept, ours)
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -8,14 +8,14 @@ it is needed.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyhugetext._api import remap, restore, stats
-    from pyhugetext._kernel import Kernel
-    from pyhugetext._stats import Region, Stats
+    from pyhugetext._stats.kernel import Kernel
+    from pyhugetext._stats.model import Region, Stats
 
 __version__ = "0.1.0"
 
 __all__ = ["Kernel", "Region", "Stats", "__version__", "remap", "restore", "stats"]
 
-# What went wrong in the hook, for stats().
+# What went wrong in the hook, for _api.
 _failure = None  # type: BaseException | None
 
 
@@ -44,8 +44,10 @@ def _start() -> None:
 def __getattr__(name: str) -> object:
     if name in ("remap", "restore", "stats"):
         from pyhugetext import _api as module
+
+        module.start_failure = _failure
     elif name in ("Kernel", "Region", "Stats"):
-        from pyhugetext import _stats as module  # type: ignore[no-redef]
+        from pyhugetext._stats import model as module  # type: ignore[no-redef]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(module, name)

@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Iterable
 
-import pyhugetext
-from pyhugetext import _kernel, _settings
-from pyhugetext._stats import Stats
+from pyhugetext import _backing, _settings
+from pyhugetext._stats.model import Stats, total
 
 _BUSY = (
     "another thread has the engine and waits for the dynamic linker, whose lock this one holds (it "
@@ -16,12 +15,14 @@ _BUSY = (
 )
 _SUBINTERPRETER = "the main interpreter of this process tells; others can from Python 3.12 on"
 
+_in_subinterpreter = False
 try:
     from pyhugetext import _boot
 
+    _in_subinterpreter = not _boot.is_main_interpreter()
     # pybind11 takes the GIL by PyGILState_Ensure, which waits for ever in a sub-interpreter of
     # these versions.
-    if sys.version_info < (3, 12) and not _boot.is_main_interpreter():
+    if sys.version_info < (3, 12) and _in_subinterpreter:
         raise ImportError(_SUBINTERPRETER)
     from pyhugetext import _native
 except ImportError as error:
@@ -30,19 +31,13 @@ except ImportError as error:
 else:
     _native_error = None
 
+start_failure: BaseException | None = None  # what went wrong in the start-up hook
+
 # What the last remap() asked for, where it said so; else the environment's.
 _include: tuple[str, ...] | None = None
 _exclude: tuple[str, ...] | None = None
 _called = False
 _problems: list[str] = []
-
-
-def _in_subinterpreter() -> bool:
-    try:
-        from pyhugetext import _boot
-    except ImportError:
-        return False
-    return not _boot.is_main_interpreter()
 
 
 def _record(problem: str) -> None:
@@ -66,12 +61,11 @@ def _stats_with(*now: str) -> Stats:
     problems = (*settings.problems, *_problems, *now)
     if _native is None:
         return _without_native(problems)
-    from pyhugetext import _collect
+    from pyhugetext._stats import collecting
 
-    failure = pyhugetext._failure
-    if failure is not None:
-        problems = (*problems, f"the start-up hook failed: {failure!r}")
-    return _collect.collect(
+    if start_failure is not None:
+        problems = (*problems, f"the start-up hook failed: {start_failure!r}")
+    return collecting.collect(
         off=settings.off and not _called,
         include=settings.include if _include is None else _include,
         exclude=settings.exclude if _exclude is None else _exclude,
@@ -80,22 +74,8 @@ def _stats_with(*now: str) -> Stats:
 
 
 def _without_native(problems: tuple[str, ...]) -> Stats:
-    return Stats(
-        active=False,
-        reason=_SUBINTERPRETER
-        if _in_subinterpreter()
-        else f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})",
-        backing="none",
-        regions=(),
-        text_bytes=0,
-        coverable_bytes=0,
-        mapped_bytes=0,
-        huge_bytes=0,
-        private_bytes=0,
-        elapsed_ns=0,
-        kernel=_kernel.read(),
-        problems=problems,
-    )
+    reason = f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})"
+    return total([], _SUBINTERPRETER if _in_subinterpreter else reason, 0, problems)
 
 
 def _patterns(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
@@ -131,23 +111,29 @@ def remap(
     Documentation/admin-guide/mm/transhuge.rst). ValueError for an unknown backing or a bad pattern,
     with nothing changed. In a sub-interpreter nothing is done and `problems` says so.
     """
-    global _include, _exclude, _called
-    settings = _settings.current()
-    number = settings.backing
-    if backing is not None:
-        if backing not in _settings.BACKINGS:
-            allowed = ", ".join(_settings.BACKINGS)
-            raise ValueError(f"backing: {backing!r} is unknown; allowed: {allowed}")
-        number = _settings.BACKINGS[backing]
-    wanted = settings.include if include is None else _patterns("include", include)
-    unwanted = settings.exclude if exclude is None else _patterns("exclude", exclude)
-    if _in_subinterpreter():
+    global _include, _exclude
+    if backing is not None and backing not in _backing.ALLOWED:
+        raise ValueError(_backing.unknown("backing:", backing))
+    wanted = None if include is None else _patterns("include", include)
+    unwanted = None if exclude is None else _patterns("exclude", exclude)
+    if _in_subinterpreter:
         _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
         return stats()
     if _native is None:
         return stats()
-    _include, _exclude, _called = wanted, unwanted, True
-    missing = _native.remap(*settings.request(number, wanted, unwanted))
+    _include, _exclude = wanted, unwanted
+    return remap_with(
+        **({} if backing is None else {"backing": _backing.NUMBERS[backing]}),
+        **({} if wanted is None else {"include": _settings.encoded(wanted)}),
+        **({} if unwanted is None else {"exclude": _settings.encoded(unwanted)}),
+    )
+
+
+def remap_with(**given: int | bytes) -> Stats:
+    """The same with any part of the request in place of the settings', as the binding takes it."""
+    global _called
+    _called = True
+    missing = _native.remap(**given)  # type: ignore[arg-type]
     if missing == _native.BUSY:
         return _stats_with(f"remap() did nothing: {_BUSY}")
     if missing:
@@ -164,7 +150,7 @@ def restore() -> Stats:
     afterwards, as stats() does, and raises nothing: what the kernel refuses (mmap(2), mremap(2)),
     and a call in a sub-interpreter, where nothing is done, are told there.
     """
-    if _in_subinterpreter():
+    if _in_subinterpreter:
         _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")
         return stats()
     if _native is None:

@@ -21,7 +21,7 @@ class RawSettings(TypedDict):
     build_limit: int
     problems: tuple[str, ...]
 
-engine: object  # a capsule with the table of functions in src/native/boot/engine_api.h
+engine: object  # a capsule with the table of functions in src/native/engine/engine_api.h
 
 def begin() -> None: ...
 def settings(environment: list[bytes] = ..., /) -> RawSettings: ...

@@ -4,7 +4,7 @@ from typing import TypedDict, type_check_only
 
 from typing_extensions import TypeAlias
 
-# Status, call, errno; see src/native/core/status.h.
+# Status, call, errno; see src/native/words/status.h.
 _Outcome: TypeAlias = tuple[int, int, int]
 
 @type_check_only
@@ -108,18 +108,20 @@ SENTENCES: tuple[str, ...]  # by status, for people
 CALLS: tuple[str, ...]
 BUSY: int  # what remap() returns where another thread had the engine
 
+# What is left out is as the settings say. Patterns and directories each ended by a NUL.
 def remap(
-    backing: int,
-    minimum_text: int,
-    private_limit: int,
-    building: int,
-    include: bytes,
-    exclude: bytes,
-    stores: bytes,
-    shm_stores: bytes,
-    store_limit: int,
-    shm_limit: int,
-    build_limit: int,
+    *,
+    backing: int = ...,
+    building: int = ...,
+    min_text: int = ...,
+    private_limit: int = ...,
+    store_limit: int = ...,
+    shm_limit: int = ...,
+    build_limit: int = ...,
+    include: bytes = ...,
+    exclude: bytes = ...,
+    stores: bytes = ...,
+    shm_stores: bytes = ...,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
 def complete() -> None: ...
@@ -148,7 +150,7 @@ def memory_room() -> MemoryRoom: ...
 # A copy of an ELF file; see src/native/builder/layout.h. OSError where it cannot be read.
 def lay_out(fd: int, size: int, bias: int) -> RawLayout: ...
 
-# Stores; see src/native/boot/store_api.h.
+# Stores; see src/native/engine/store_api.h.
 def store_open(spec: _Spec, make: bool) -> _Problem | None: ...
 def store_entries(spec: _Spec) -> tuple[_Problem | None, list[RawEntry]]: ...
 def store_verify(spec: _Spec, name: bytes) -> tuple[_Problem | None, RawEntry | None, bool]: ...

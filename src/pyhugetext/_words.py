@@ -1,52 +1,45 @@
-"""Outcomes of the core in words: what failed, on what, with which errno, and what to do."""
+"""Sizes and errors in words."""
 
 from __future__ import annotations
 
 import errno
+import os
 
-from pyhugetext import _native
-from pyhugetext._sizes import size
-
-Outcome = tuple[int, int, int]  # status, call, errno; see core/status.h
-
-SENTENCES = dict(zip(_native.STATUSES, _native.SENTENCES))
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def status_name(outcome: Outcome) -> str:
-    """The short name of an outcome, as in the keys of SENTENCES."""
-    return _native.STATUSES[outcome[0]]
+def size(number: int) -> str:
+    """Bytes in the unit that leaves one to four digits before the point: `335.2 MiB`."""
+    if abs(number) < 1024:
+        return f"{number} B"
+    value = float(number)
+    for unit in _UNITS:
+        value /= 1024
+        if abs(value) < 1024 or unit == _UNITS[-1]:
+            break
+    return f"{value:.1f} {unit}"
 
 
-def sentence(outcome: Outcome) -> str:
-    """An outcome as a sentence, with the call and the errno where a call failed."""
-    status, call, number = outcome
-    # A region that is covered in part carries the reason of what is not.
-    name = _native.STATUSES[status]
-    text = SENTENCES[name] or ("kernel said no" if call else "")
-    if name == "memory_limit" and not call:
-        text = f"memory limit: {_room()}"
-    return f"{text}: {failed_call(call, number)}" if call else text
+def symbol(number: int) -> str:
+    """An errno as manual pages list it: `ENOENT`; the number itself where it has no name."""
+    return errno.errorcode.get(number, str(number))
 
 
-def failed_call(call: int, number: int) -> str:
-    """What failed, and with which errno where it is known."""
-    text = f"{_native.CALLS[call]} failed"
-    return f"{text} with {errno.errorcode.get(number, number)}" if number else text
+def reason(error: BaseException) -> str:
+    """What failed, without the name of the file: `No such file or directory`."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error) or type(error).__name__
 
 
-def _room() -> str:
-    """What is left too little of for a private copy, as it is now, and what to do."""
-    room = _native.memory_room()
-    said = []
-    if room["limit"] is not None:
-        said.append(
-            f"control group {room['group']} may have {size(room['limit'])} and has "
-            f"{size(room['used'])}"
-        )
-    for left, name in ((room["addresses"], "RLIMIT_AS"), (room["data"], "RLIMIT_DATA")):
-        if left is not None:
-            said.append(f"{name} leaves {size(left)}")
-    return (
-        f"{', '.join(said) or 'there was one'}: too little for a copy of its own; a warm store "
-        "(pyhugetext warm) needs none"
-    )
+def sentence(error: BaseException, coded: bool = False) -> str:
+    """The same with the file in front where one is known: `/x: No such file or directory`; `coded`
+    adds the errno's symbol."""
+    words = reason(error)
+    if not isinstance(error, OSError):
+        return words
+    code = symbol(error.errno) if coded and error.errno else ""
+    if code and code not in words:  # a store's sentence names it already
+        words += f" ({code})"
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    # Where there are no words, Python's own text has the name.
+    return f"{name}: {words}" if name and error.strerror else words

@@ -16,12 +16,14 @@ import pyhugetext
 from pyhugetext.cli import text
 from support.cli import Cli, assert_one_sentence, on_terminal
 
+# Tests have the same names in every process that runs some of them, so this stands for its PID.
+OURS = "OURS"
 # Of which each prints more than a line, in ways of its own.
 COMMANDS = [
     ("store", "path"),
     ("store", "list"),
-    ("status", str(os.getpid())),
-    ("status", str(os.getpid()), "--json"),
+    ("status", OURS),
+    ("status", OURS, "--json"),
     ("completion", "bash"),
 ]
 # argparse prints these; unbuffered, some versions of it ignore errors.
@@ -35,8 +37,9 @@ OUTPUTS = pytest.mark.parametrize(
 
 def run_into(cli: Cli, output: int | None, *arguments: str, **env: str) -> tuple[int, str]:
     """With stdout to that descriptor, closed for None: exit status, and what is on stderr."""
+    words = [str(os.getpid()) if word == OURS else word for word in arguments]
     process = subprocess.run(
-        [sys.executable, "-m", "pyhugetext", *arguments],
+        [sys.executable, "-m", "pyhugetext", *words],
         env=cli.environment(**env),
         stdout=output,
         stderr=subprocess.PIPE,

@@ -99,6 +99,7 @@ def test_library_with_large_pages_is_covered_head_and_tail(
         assert step["region"]["mapped_bytes"] == step["region"]["text_bytes"]
 
 
+@pytest.mark.alone
 def test_library_from_the_hugetlb_pool(exercise, sample, tmp_path):
     library = link(tmp_path / "libsample.so", [sample], None, "-shared")
     with hugetlb_pool(8):

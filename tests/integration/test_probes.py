@@ -18,6 +18,7 @@ from test_debuggers import BACKINGS, LIBRARY, check_left_small, library  # noqa:
 from support.common import clean_environment
 from support.layouts import PRELUDE, last_record, skip_unless_huge
 
+pytestmark = pytest.mark.alone  # who sets or removes a probe stops all processors
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="uprobes need root")
 
 

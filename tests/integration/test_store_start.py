@@ -115,7 +115,7 @@ def drop_from_cache(path: Path) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize("way", ["fadvise", "drop_caches"])
+@pytest.mark.parametrize("way", ["fadvise", pytest.param("drop_caches", marks=pytest.mark.alone)])
 def test_pages_are_huge_again_after_eviction(
     store: Store, default: dict[str, str], way: str
 ) -> None:
@@ -180,6 +180,7 @@ def thp_never() -> Iterator[None]:
             file.write(before)
 
 
+@pytest.mark.alone
 def test_huge_pages_come_without_transparent_huge_pages(
     store: Store, default: dict[str, str], thp_never: None
 ) -> None:

@@ -18,10 +18,14 @@ HUGE = 2 << 20
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+# A run may have several processes, which pytest-xdist's first one starts.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # The names of all temporary directories of this run but pytest's own begin so.
-PREFIX = f"pyhugetext-test-{os.getpid()}-"
+PREFIX = f"pyhugetext-test-{os.getppid() if WORKER else os.getpid()}-"
+# Where the user who runs the tests has stores.
+USER_CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 
-# The user's store is not for tests: each run has one of its own, and a home, removed when it ends.
+# The user's store is not for tests: each process has one of its own, and a home, removed at its end.
 OWN = tempfile.TemporaryDirectory(prefix=PREFIX)
 os.chmod(OWN.name, 0o755)
 CACHE = os.path.join(OWN.name, str(os.geteuid()))

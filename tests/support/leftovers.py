@@ -33,9 +33,9 @@ def _names(directory: Path) -> set[str]:
 class Leftovers:
     """Compares the machine after a run with what it was before."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix  # of this run's temporary directories
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    def __init__(self, prefix: str, cache: str) -> None:
+        """`prefix` is that of this run's temporary directories, `cache` where the user's store is."""
+        self._prefix = prefix
         self._stores = [Path(cache, "pyhugetext"), *self._shared_memory()]
         self._records = {store: self._index(store) for store in self._stores}
 
@@ -49,14 +49,17 @@ class Leftovers:
     def _index(store: Path) -> set[Path]:
         return {store / "v1/index" / name for name in _names(store / "v1/index")}
 
-    def found(self, base: Path | None, ours: Iterable[str]) -> list[str]:
-        """Sentences. `base` is what pytest keeps, `ours` are paths that no other program runs from:
-        other processes of this user may fill the user's stores meanwhile."""
-        out = [
+    def in_shared_memory(self) -> list[str]:
+        return [
             f"{path} was not there before"
             for path in self._shared_memory()
             if path not in self._stores
         ]
+
+    def found(self, base: Path | None, ours: Iterable[str]) -> list[str]:
+        """Sentences. `base` is what pytest keeps, `ours` are beginnings of paths that no other program
+        runs from: other processes of this user may fill the user's stores meanwhile."""
+        out = self.in_shared_memory()
         for store in self._stores:
             for record in sorted(self._index(store) - self._records[store]):
                 try:

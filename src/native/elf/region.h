@@ -51,6 +51,9 @@ struct Displaced {
 };
 
 struct Region {
+    // As a whole; why what is small is so, its outcome says.
+    enum class State : u8 { small, partly_huge, huge, restored };
+
     Object object;
     bool seen = true;            // the dynamic linker still lists it
     bool candidate = true;       // large enough to be worth planning
@@ -69,7 +72,7 @@ struct Region {
     u64 text_bytes = 0;       // executable file text
     u64 coverable_bytes = 0;  // of it, inside planned pages
     Backing backing = Backing::none;
-    Outcome outcome;
+    Outcome outcome;           // why pages are small; done() where none is
     Outcome tried[kBackings];  // by backing: why that one was not taken
     u64 elapsed_ns = 0;
     u32 told = 0;  // checksum of what was told of it last; see Engine::report()
@@ -85,6 +88,10 @@ struct Region {
             if (page.state == HugePage::State::small) return true;
         return false;
     }
+    State state() const {
+        if (any_huge()) return any_small() ? State::partly_huge : State::huge;
+        return outcome.status == Status::restored ? State::restored : State::small;
+    }
     u64 swapped_bytes() const {
         u64 n = 0;
         for (const HugePage &page : pages) n += page.state == HugePage::State::huge;
@@ -99,6 +106,8 @@ struct Region {
     u64 address_of(size_t page) const { return base + page * kHugeSize; }
     int text_protection() const { return PROT_READ | PROT_EXEC | (object.bti ? PROT_BTI : 0); }
 };
+
+inline constexpr const char *kRegionStateNames[] = {"small", "partly huge", "huge", "restored"};
 
 // Calls visit(start, end, offset in the file) for what of [target, target + length) comes from the
 // file, until one fails.

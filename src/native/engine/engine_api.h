@@ -10,6 +10,8 @@
 namespace pht {
 
 struct EngineApi {
+    // What the environment of this process asks for.
+    const Request &(*settings)();
     // How many regions wait for a store entry; -1 when memory ran out, kBusy when another thread
     // had the engine, and nothing was done.
     long (*remap)(const Request &request);

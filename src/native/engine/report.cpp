@@ -9,9 +9,6 @@ namespace pht {
 
 namespace {
 
-constexpr Backing kOrder[] = {Backing::file,  Backing::store, Backing::shm,
-                              Backing::memfd, Backing::thp,   Backing::hugetlb};
-
 using Line = Buffer<3500>;
 
 // "kernel said no: mremap failed with errno 12"
@@ -30,8 +27,8 @@ void describe(const Region &region, Line *out) {
     const bool huge = region.any_huge();
     out->add(region.path_text()).add(": ");
     if (huge) {
-        out->add(kStatusTexts[static_cast<int>(region.outcome.status)].name).add(", ");
-        out->add(kBackingNames[static_cast<int>(region.backing)]).add(", ");
+        out->add(kRegionStateNames[static_cast<int>(region.state())]).add(", ");
+        out->add(name_of(region.backing)).add(", ");
         out->add_decimal(region.swapped_bytes() / 1024).add(" KiB");
     } else {
         out->add("small");
@@ -41,16 +38,17 @@ void describe(const Region &region, Line *out) {
         out->add(any ? "; " : " (");
         any = true;
     };
-    if (!huge || region.outcome.status == Status::partial) {
+    if (!region.outcome.ok()) {
         next();
         add_sentence(region.outcome, out);
     }
-    for (const Backing backing : kOrder) {
+    for (int i = 1; i < kBackings; ++i) {
+        const auto backing = static_cast<Backing>(i);
         if (huge && backing == region.backing) break;
-        const Outcome &tried = region.tried[static_cast<int>(backing)];
+        const Outcome &tried = region.tried[i];
         if (tried.status == Status::pending || tried.ok()) continue;
         next();
-        out->add(kBackingNames[static_cast<int>(backing)]).add(": ");
+        out->add(name_of(backing)).add(": ");
         add_sentence(tried, out);
     }
     if (any) out->add(")");

@@ -17,6 +17,10 @@ namespace {
 
 using pht::Engine;
 
+const pht::Request &api_settings() {
+    return pht::Settings::of_process().request();
+}
+
 long api_remap(const pht::Request &request) {
     return Engine::get().remap(request, pht::Table::Scope::candidates);
 }
@@ -65,9 +69,9 @@ pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout
 }
 
 const pht::EngineApi api = {
-    api_remap,           api_complete,    api_restore,        api_take_snapshot, api_free_snapshot,
-    pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries, api_memory_room,
-    api_lay_out,         api_free_layout, &pht::store_api};
+    api_settings,      api_remap,           api_complete,    api_restore,        api_take_snapshot,
+    api_free_snapshot, pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries,
+    api_memory_room,   api_lay_out,         api_free_layout, &pht::store_api};
 
 // Which file stderr was when the engine was started. What has its number later may be another, and
 // nobody's to write to.

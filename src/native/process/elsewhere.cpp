@@ -141,8 +141,7 @@ bool plan_elsewhere(const ProcessObject &object, Region *out) {
     mark_swapped(object, out);
     if (out->any_huge()) {
         out->backing = object.backing;
-        out->outcome = done();
-        if (out->any_small()) out->outcome.status = Status::partial;
+        out->outcome = out->any_small() ? Outcome{} : done();
     }
     return true;
 }

@@ -92,9 +92,7 @@ Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, boo
     const Outcome before = region.outcome;
     if (!plan(region, around, inward_)) return {Status::no_memory, Call::none, 0};
     // What was decided before stays said until it is decided anew.
-    if (region.outcome.status == Status::pending && before.status != Status::ok &&
-        before.status != Status::partial)
-        region.outcome = before;
+    if (region.outcome.status == Status::pending && !before.ok()) region.outcome = before;
     return done();
 }
 

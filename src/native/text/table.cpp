@@ -115,20 +115,11 @@ void Table::remove(size_t index) {
     [[maybe_unused]] const bool shrunk = regions_.resize(regions_.size() - 1);
 }
 
-void Table::finish(Region &region, Backing backing) {
-    size_t huge = 0, planned = 0;
-    Outcome worst = done();
-    for (const HugePage &page : region.pages) {
-        if (page.state == HugePage::State::unusable) continue;
-        ++planned;
-        if (page.state == HugePage::State::huge)
-            ++huge;
-        else
-            worst = page.outcome;
-    }
-    region.backing = huge ? backing : Backing::none;
-    region.outcome = worst;
-    if (huge && huge < planned) region.outcome.status = Status::partial;
+void Table::finish(Region &region) {
+    region.outcome = done();
+    for (const HugePage &page : region.pages)
+        if (page.state == HugePage::State::small) region.outcome = page.outcome;
+    if (!region.any_huge()) region.backing = Backing::none;
 }
 
 void Table::commit() {
@@ -137,7 +128,7 @@ void Table::commit() {
         if (region->staged.empty()) continue;
         const u64 began = sys::now();
         pht::commit(*region, pagemap_, query);
-        finish(*region, region->backing);
+        finish(*region);
         region->elapsed_ns += sys::since(began);
     }
     pagemap_.close();

@@ -67,7 +67,7 @@ private:
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
-    static void finish(Region &region, Backing backing);
+    static void finish(Region &region);
     ErrorOr<void> observe_once(Scope scope, bool *replaced);
     ErrorOr<void> observe_fresh();
     Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,

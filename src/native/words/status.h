@@ -7,8 +7,7 @@ namespace pht {
 
 enum class Status : u8 {
     pending,        // not looked at yet
-    ok,             // it went well; of a region: all its coverable text was swapped
-    partial,        // some of it
+    ok,             // nothing stands in the way
     restored,       // was swapped, and put back
     too_small,      // no 2 MiB page of its read-only run holds text
     below_minimum,  // less text than the settings ask for
@@ -43,8 +42,7 @@ struct StatusText {
 };
 inline constexpr StatusText kStatusTexts[] = {
     {"pending", "not looked at yet: loaded since the last import; pyhugetext.remap() covers it"},
-    {"huge", ""},
-    {"partial", ""},
+    {"ok", ""},
     {"restored", "put back by restore()"},
     {"too_small", "too small: no 2 MiB page of its read-only part holds text"},
     {"below_minimum", "too small: less coverable text than PYHUGETEXT_MIN_TEXT"},

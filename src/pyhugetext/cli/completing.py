@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
+from pyhugetext._backing import ALLOWED
+
 FILES = "files"
 PIDS = "pids"
 NOTHING = "nothing"
@@ -36,9 +38,7 @@ def _value(action: argparse.Action) -> str:
         return " ".join(str(choice) for choice in action.choices)
     name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     if name == "BACKING":
-        from pyhugetext import _settings
-
-        return " ".join(_settings.BACKINGS)
+        return " ".join(ALLOWED)
     if name == "PID":
         return PIDS
     return FILES if name.startswith(("FILE", "PREFIX")) else NOTHING

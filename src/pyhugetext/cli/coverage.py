@@ -10,7 +10,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pyhugetext._stats import Region, Stats, name_of, replaced_line
+from pyhugetext._stats.model import (
+    Region,
+    Stats,
+    by_coverable,
+    name_of,
+    replaced_line,
+    sizes_of,
+)
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
@@ -24,13 +31,9 @@ _COVERAGE = re.compile(r"(?<= )([#=-]+)(?= +[0-9]+ %$)")
 _WIDE, _MEDIUM = 110, 90  # columns of a terminal from which the bar has its full or half width
 
 
-def sizes(stats: Stats) -> tuple[str, ...]:
+def sizes(one: Stats | Region) -> tuple[str, ...]:
     """The columns text to private."""
-    numbers = (
-        *(stats.text_bytes, stats.coverable_bytes, stats.mapped_bytes),
-        *(stats.huge_bytes, stats.private_bytes),
-    )
-    return tuple(text.size(number) for number in numbers)
+    return tuple(text.size(number) for number in sizes_of(one))
 
 
 def swapped_bytes(stats: Stats) -> int:
@@ -89,9 +92,8 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
         lines.append("note: it does not run Python, as far as its files tell")
     if not stats.active:
         lines.append(f"not active: {stats.reason}")
-    shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
+    shown, small = by_coverable(stats.regions)
     shown.sort(key=lambda r: -r.coverable_bytes)
-    small = [r for r in stats.regions if not (r.coverable_bytes or r.swapped_bytes)]
     rows = [_row(region, cells) for region in shown]
     if small:
         size = text.size(sum(r.text_bytes for r in small))
@@ -105,9 +107,8 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
 
 
 def _row(r: Region, cells: int) -> tuple[str, ...]:
-    numbers = (r.text_bytes, r.coverable_bytes, r.mapped_bytes, r.huge_bytes, r.private_bytes)
     share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, r.huge_bytes, cells)
-    return (name_of(r), *(text.size(number) for number in numbers), r.backing, share)
+    return (name_of(r), *sizes(r), r.backing, share)
 
 
 def _reasons(stats: Stats, shown: Sequence[Region], small: Sequence[Region]) -> list[str]:
@@ -145,14 +146,15 @@ def overview_lines(found: Sequence[Seen], width: int | None) -> list[str]:
 def total_of(found: Iterable[Seen]) -> dict[str, int]:
     """The sums over processes; text that they share counts for each."""
     stats = [seen.stats for seen in found]
+    text, coverable, mapped, huge, private = map(sum, zip((0,) * 5, *map(sizes_of, stats)))
     return {
         "processes": len(stats),
-        "text_bytes": sum(s.text_bytes for s in stats),
-        "coverable_bytes": sum(s.coverable_bytes for s in stats),
-        "mapped_bytes": sum(s.mapped_bytes for s in stats),
-        "swapped_bytes": sum(swapped_bytes(s) for s in stats),
-        "huge_bytes": sum(s.huge_bytes for s in stats),
-        "private_bytes": sum(s.private_bytes for s in stats),
+        "text_bytes": text,
+        "coverable_bytes": coverable,
+        "mapped_bytes": mapped,
+        "swapped_bytes": sum(map(swapped_bytes, stats)),
+        "huge_bytes": huge,
+        "private_bytes": private,
     }
 
 

@@ -6,33 +6,14 @@ import mmap
 import os
 import site
 import stat
-import struct
-import sys
 import sysconfig
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext import _native, _words
-
-HUGE = 2 << 20
-_HEADER = struct.Struct("<IIQQQQQQ")
-_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
-
-
-class Load(NamedTuple):
-    """A PT_LOAD; addresses are those of the file."""
-
-    start: int
-    end: int
-    offset: int
-    align: int
-    text: bool  # executable, and nothing that is written to
-
-
-class Head(NamedTuple):
-    """What an ELF file says of itself at its beginning."""
-
-    loads: list[Load]  # never empty
+from pyhugetext import _native
+from pyhugetext._units import HUGE
+from pyhugetext.process import elf
+from pyhugetext.process.elf import Head
 
 
 class Found(NamedTuple):
@@ -74,7 +55,7 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]
                 head = read_head(file.fileno())
                 if head is None:
                     continue
-                bias = _aligned_bias(head)
+                bias = bias_of(head, head.loads[0].offset)  # its first page on a multiple of 2 MiB
                 if coverable(head, file.fileno(), status.st_size, bias) < max(minimum_text, 1):
                     continue
                 yield Found(path, bias if _comes_aligned(head, file.fileno()) else None)
@@ -96,21 +77,14 @@ def _files(directories: list[str]) -> Iterator[str]:
 
 
 def read_head(fd: int) -> Head | None:
-    """Reads the program headers of a shared object or executable of this machine; None where it is
-    none. OSError as fstat(2)."""
+    """The head of a shared object or executable of this machine; None where it is none. OSError as
+    fstat(2)."""
     status = os.fstat(fd)
-    device = status.st_dev
-    outcome, _, _, headers = _native.read_head(
-        fd, os.major(device), os.minor(device), status.st_ino
-    )
-    if _words.status_name(outcome) != "huge":
+    try:
+        head = elf.read_head(fd, os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+    except (elf.Unreadable, elf.NoObject, elf.OtherFile):
         return None
-    loads = [
-        Load(start, start + size, offset, align, bool(flags & _PF_X) and not flags & _PF_W)
-        for kind, flags, offset, start, _, _, size, align in _HEADER.iter_unpack(headers)
-        if kind == _PT_LOAD and size
-    ]
-    return Head(loads) if loads else None
+    return head if head.loads else None
 
 
 def coverable(head: Head, fd: int, size: int, bias: int) -> int:
@@ -120,17 +94,16 @@ def coverable(head: Head, fd: int, size: int, bias: int) -> int:
         return 0
     total = 0
     for load in head.loads:
-        if not load.text:
+        if not load.executable or load.writable:
             continue
         for start, length, _ in layout["ranges"]:
             total += max(min(start + length, load.end) - max(start, load.start), 0)
     return total
 
 
-def _aligned_bias(head: Head) -> int:
-    """The load bias of an object whose first page lands on a multiple of 2 MiB."""
-    first = head.loads[0]
-    return ((first.offset & -4096) - (first.start & -4096)) % HUGE
+def bias_of(head: Head, low: int) -> int:
+    """The load bias modulo 2 MiB of an object whose first page is at `low`."""
+    return (low - head.loads[0].start) % HUGE
 
 
 def _comes_aligned(head: Head, fd: int) -> bool:
@@ -142,13 +115,7 @@ def _comes_aligned(head: Head, fd: int) -> bool:
     """
     if any(load.align >= HUGE for load in head.loads):
         return True
-    try:
-        import ctypes
-    except ImportError:
-        return sys.platform == "linux"
-    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; ctypes wants it writable
-    with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection) as mapping:
-        byte = ctypes.c_char.from_buffer(mapping)
-        address = ctypes.addressof(byte)
-        del byte
-    return address % HUGE == 0
+    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; the binding wants it writable
+    mapping = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection)
+    with mapping, memoryview(mapping) as view:
+        return _native.address_of(view) % HUGE == 0

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import NoReturn
 
 import pyhugetext
+from pyhugetext import _words
 from pyhugetext.cli import commands, text
-from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure, reason_of
+from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure
 
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
@@ -94,6 +95,7 @@ def _run(arguments: list[str]) -> int:
         if command == []:
             parsers[name].error("there is no command after --")
         options.command = command
+        options.known = modules, parser, parsers
         status: int = module.run(options)
         return status
     except Failure as failure:
@@ -110,7 +112,7 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         # If it was about stdout, that has been told.
         if _flush(name):
-            text.say(reason_of(error), name)
+            text.say(_words.sentence(error), name)
         return FAILED
     except ImportError as error:
         ours = (error.name or "").partition(".")[0] == "pyhugetext"
@@ -135,7 +137,7 @@ def _flush(name: str = "") -> bool:
     except BrokenPipeError:
         pass
     except OSError as error:
-        text.say(f"standard output: {reason_of(error)}", name)
+        text.say(f"standard output: {_words.sentence(error)}", name)
     _give_up_output()
     return False
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from pyhugetext import _inspect, _proc
-from pyhugetext._stats import Stats
+from pyhugetext._stats.model import Stats
 from pyhugetext.cli.outcome import USAGE, Failure
+from pyhugetext.process import inspect, proc
 
 _COMMAND = 4096  # bytes of a command line that are read
 
@@ -36,17 +36,17 @@ class Unread(NamedTuple):
 
 def number(text: str) -> int:
     """A process id from the command line. Failure where it is none."""
-    if text.isascii() and text.isdigit() and 0 < int(text[:10]) < _proc.MOST:
+    if text.isascii() and text.isdigit() and 0 < int(text[:10]) < proc.MOST:
         return int(text)
-    raise Failure(f"{text!r} is no process id: a number from 1 to {_proc.MOST - 1}", USAGE)
+    raise Failure(f"{text!r} is no process id: a number from 1 to {proc.MOST - 1}", USAGE)
 
 
 def look(pid: int) -> Seen | Unread:
     """One process, whatever it runs."""
     try:
-        with _proc.Process(pid) as process:
+        with proc.Process(pid) as process:
             return _seen(process)
-    except _proc.NotInspectable as error:
+    except proc.NotInspectable as error:
         return _unread(pid, error)
 
 
@@ -58,28 +58,28 @@ def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
         if pid == os.getpid():
             continue
         try:
-            with _proc.Process(pid) as process:
+            with proc.Process(pid) as process:
                 if only_mine and process.owner != os.geteuid():
                     continue
-                if _inspect.runs_python(process.mappings("maps")):
+                if inspect.runs_python(process.mappings("maps")):
                     yield _seen(process)
-        except (_proc.Gone, _proc.NoMemory):
+        except (proc.Gone, proc.NoMemory):
             continue
-        except _proc.NotInspectable as error:
+        except proc.NotInspectable as error:
             yield _unread(pid, error)
 
 
-def _seen(process: _proc.Process) -> Seen:
-    found = _inspect.examine(process)
+def _seen(process: proc.Process) -> Seen:
+    found = inspect.examine(process)
     words = process.text("cmdline", _COMMAND).split("\0")
     command = " ".join(words).strip() or f"[{process.state().name}]"
     user = user_name(process.owner)
     return Seen(process.pid, process.owner, user, command, found.python, found.stats)
 
 
-def _unread(pid: int, error: _proc.NotInspectable) -> Unread:
-    cause = error.cause if isinstance(error, _proc.Refused) else str(error)
-    return Unread(pid, str(error), cause, isinstance(error, _proc.Gone))
+def _unread(pid: int, error: proc.NotInspectable) -> Unread:
+    cause = error.cause if isinstance(error, proc.Refused) else str(error)
+    return Unread(pid, str(error), cause, isinstance(error, proc.Gone))
 
 
 @lru_cache(maxsize=256)

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pyhugetext import _words
+from pyhugetext.cli import installed
 from pyhugetext.cli.importing import told_after_importing
-from pyhugetext.cli.outcome import Failure, reason_of
+from pyhugetext.cli.outcome import Failure
 from pyhugetext.store import places, upkeep
 
 # What of the user's settings decides about which objects are wanted.
@@ -36,7 +38,7 @@ class Recorder:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.store = places.Store(os.path.join(root, "store"), 0, False)
+        self.store = places.Store(os.path.join(root, "store"), 0)
         places.remember(self.store, places.NEVER)
 
     def environment(self) -> dict[str, str]:
@@ -70,38 +72,24 @@ def recorder() -> Iterator[Recorder]:
         yield found
 
 
-# Runs in the child.
-_TELL = """
-pyhugetext.remap()
-from pyhugetext import _native
-store = _native.BACKINGS.index("store")
-told["present"] = [
-    [r["path"], r["low"]] for r in _native.snapshot()["regions"] if r["backing"] == store
-]
-"""
-
-
 def import_module(recorder: Recorder, module: str) -> list[Wanted]:
     """Imports a module (none when it is empty) in a child process, with the interpreter of this
     one. Returns what is in the system's store already; the rest is in recorder.objects(). Failure
     where the import fails, with what it printed on stderr."""
-    modules = [module] if module else []
-    told = told_after_importing(modules, _TELL, recorder.root, recorder.environment())
+    told = told_after_importing([module] if module else [], "stored", recorder.environment())
     return [Wanted(path, bias) for path, low in told["present"] for bias in _bias(path, low)]
 
 
 def _bias(path: str, low: int) -> Iterator[int]:
     """The load bias modulo 2 MiB of an object whose first page is at `low`; none where the file
     does not tell."""
-    from pyhugetext.cli import installed
-
     try:
         with open(path, "rb") as file:
             head = installed.read_head(file.fileno())
     except OSError:
         return
     if head is not None:
-        yield (low - (head.loads[0].start & -4096)) % installed.HUGE
+        yield installed.bias_of(head, low)
 
 
 def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tuple[int, bool]:
@@ -112,7 +100,7 @@ def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tupl
     try:
         process = subprocess.Popen(command, env=recorder.environment(), stdout=out)
     except OSError as error:
-        raise Failure(f"the command cannot be run: {reason_of(error)}") from None
+        raise Failure(f"the command cannot be run: {_words.sentence(error)}") from None
     interrupted = False
     while True:
         try:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from pyhugetext._sizes import size as size
+from pyhugetext._words import size as size
 
 _NARROWEST = 20  # a shortened column keeps at least this
 
@@ -25,6 +25,11 @@ def age(seconds: float) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 object`, `2 objects`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def printable(text: str) -> str:

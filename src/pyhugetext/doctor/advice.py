@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pyhugetext._settings import BUILDING, Settings
+from pyhugetext._settings import Settings
 from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
 from pyhugetext.doctor.rungs import Ladder
 from pyhugetext.doctor.start import Start
@@ -16,7 +16,7 @@ class Advice(NamedTuple):
     """One recommendation; the command is empty where there is none to give."""
 
     text: str
-    command: str
+    command: str = ""
 
 
 def collect(
@@ -35,8 +35,7 @@ def collect(
         out.append(
             Advice(
                 "a parent process has disabled huge pages for all it starts "
-                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away",
-                "",
+                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away"
             )
         )
     if backing not in ("file", "store"):
@@ -57,7 +56,7 @@ def collect(
 
 
 def _about_start(started: Start, settings: Settings) -> list[Advice]:
-    out = [Advice(f"correct the setting: {problem}", "") for problem in settings.problems]
+    out = [Advice(f"correct the setting: {problem}") for problem in settings.problems]
     if started.off:
         out.append(Advice("PYHUGETEXT turns it off: take the variable away", "unset PYHUGETEXT"))
     if not started.started and not started.files:
@@ -99,10 +98,10 @@ def _about_store(
     if verdict == places.EVICTED:
         text = "this file system gives huge pages to files it reads back: fill the store ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
-    if user.file_system == "overlayfs" and settings.building == BUILDING["auto"]:
+    if user.file_system == "overlayfs" and settings.building == "auto":
         text = "on overlayfs nothing is built at a start: warm the store in the image"
         return [Advice(text, "RUN pyhugetext warm --system --all-installed")]
-    if settings.building == BUILDING["never"]:
+    if settings.building == "never":
         text = "PYHUGETEXT_BUILD=never leaves the store as it is: fill it ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
     if backing == "shm":

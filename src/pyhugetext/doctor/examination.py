@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pyhugetext import _kernel
 from pyhugetext._settings import Settings
+from pyhugetext._stats.kernel import read as read_kernel
 from pyhugetext.doctor import (
     advice,
     kernel,
@@ -36,7 +36,7 @@ class Examination(NamedTuple):
 def examine(settings: Settings, tell: Callable[[str], None]) -> Examination:
     """Looks and tries; takes one to two seconds. `tell` hears what is being done."""
     tell("looking at the kernel, the process and the machine")
-    checks = [*kernel.checks(_kernel.read()), *process.checks()]
+    checks = [*kernel.checks(read_kernel()), *process.checks()]
     checks += machine.checks()
     guest = next(check.facts["guest"] for check in checks if check.name == "hypervisor")
     tell("timing page walks")

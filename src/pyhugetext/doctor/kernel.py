@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import platform
 
-from pyhugetext import _kernel
-from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check, read_number
+from pyhugetext._stats.kernel import Kernel, number_of
+from pyhugetext._units import HUGE, PAGE
+from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check
 
-HUGE = 2 << 20
 _KHUGEPAGED = "/sys/kernel/mm/transparent_hugepage/khugepaged/"
 
 
-def checks(kernel: _kernel.Kernel) -> list[Check]:
+def checks(kernel: Kernel) -> list[Check]:
     """All of it, from what the kernel tells now."""
     return [_release(kernel), _thp(kernel), _khugepaged(), _pool(kernel), _maps(kernel)]
 
 
-def _release(kernel: _kernel.Kernel) -> Check:
+def _release(kernel: Kernel) -> Check:
     page = os.sysconf("SC_PAGESIZE")
     machine = platform.machine()
     facts = {
@@ -29,13 +29,13 @@ def _release(kernel: _kernel.Kernel) -> Check:
     text = f"Linux {kernel.release}, {machine}, pages of {page // 1024} KiB"
     if kernel.huge_page_bytes:
         text += f" and {kernel.huge_page_bytes >> 20} MiB"
-    wrong = page != 4096 or kernel.huge_page_bytes not in (None, HUGE)
+    wrong = page != PAGE or kernel.huge_page_bytes not in (None, HUGE)
     if wrong:
         text += ": pages of 4 KiB and 2 MiB are needed"
     return Check("kernel", "release", PROBLEM if wrong else OK, text, facts)
 
 
-def _thp(kernel: _kernel.Kernel) -> Check:
+def _thp(kernel: Kernel) -> Check:
     facts = {
         "enabled": kernel.thp_enabled,
         "defrag": kernel.thp_defrag,
@@ -56,7 +56,7 @@ def _thp(kernel: _kernel.Kernel) -> Check:
 
 def _khugepaged() -> Check:
     facts = {
-        name: read_number(_KHUGEPAGED + name)
+        name: number_of(_KHUGEPAGED + name)
         for name in ("defrag", "pages_to_scan", "scan_sleep_millisecs")
     }
     if facts["scan_sleep_millisecs"] is None:
@@ -68,7 +68,7 @@ def _khugepaged() -> Check:
     return Check("kernel", "khugepaged", INFO, text, facts)
 
 
-def _pool(kernel: _kernel.Kernel) -> Check:
+def _pool(kernel: Kernel) -> Check:
     facts = {"total": kernel.hugetlb_total, "free": kernel.hugetlb_free}
     if kernel.hugetlb_total is None:
         return Check("kernel", "hugetlb_pool", UNKNOWN, "unknown: /sys does not tell", facts)
@@ -80,7 +80,7 @@ def _pool(kernel: _kernel.Kernel) -> Check:
     return Check("kernel", "hugetlb_pool", INFO, f"{text}; used only when asked for", facts)
 
 
-def _maps(kernel: _kernel.Kernel) -> Check:
+def _maps(kernel: Kernel) -> Check:
     limit = kernel.max_map_count
     facts = {"max_map_count": limit}
     if limit is None:

@@ -6,14 +6,11 @@ import errno
 import os
 import platform
 
-from pyhugetext import _boot, _native
-from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check, read_number, read_text
-
-_OVERLAYFS = 0x794C7630
-
-# Types and events of perf_event_open(2).
-_HARDWARE, _CYCLES = 0, 0
-_CACHE, _ITLB_READ_MISS = 3, 4 | 0 << 8 | 1 << 16
+from pyhugetext import _words
+from pyhugetext._stats.kernel import fields_of, number_of, text_of
+from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check
+from pyhugetext.doctor.storage import file_system
+from pyhugetext.measure import counters
 
 
 def checks() -> list[Check]:
@@ -22,27 +19,20 @@ def checks() -> list[Check]:
     return [_processor(), virtual, _container(), _multihit(virtual), _counters()]
 
 
-def _cpuinfo(field: str) -> str | None:
-    for line in (read_text("/proc/cpuinfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return None
-
-
 def _processor() -> Check:
-    model = _cpuinfo("model name") or platform.processor() or platform.machine()
+    named = fields_of("/proc/cpuinfo").get("model name")
+    model = named or platform.processor() or platform.machine()
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {"model": model, "processors": count}
     return Check("machine", "processor", INFO, f"{model}, {count} usable", facts)
 
 
 def _hypervisor() -> Check:
-    flags = (_cpuinfo("flags") or "").split()
-    vendor = read_text("/sys/class/dmi/id/sys_vendor")
-    product = read_text("/sys/class/dmi/id/product_name")
-    kind = read_text("/sys/hypervisor/type")
-    tree = (read_text("/proc/device-tree/hypervisor/compatible") or "").strip("\0")
+    flags = fields_of("/proc/cpuinfo").get("flags", "").split()
+    vendor = text_of("/sys/class/dmi/id/sys_vendor")
+    product = text_of("/sys/class/dmi/id/product_name")
+    kind = text_of("/sys/hypervisor/type")
+    tree = (text_of("/proc/device-tree/hypervisor/compatible") or "").strip("\0")
     name = " ".join(filter(None, (vendor, product))) or kind or tree or None
     told = " ".join(filter(None, (vendor, product))).lower()
     guest: bool | None = "hypervisor" in flags or bool(kind or tree)
@@ -62,17 +52,17 @@ def _hypervisor() -> Check:
 
 def _container() -> Check:
     signs = [path for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(path)]
-    if read_text("/run/systemd/container"):
+    if text_of("/run/systemd/container"):
         signs.append("/run/systemd/container")
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         signs.append("KUBERNETES_SERVICE_HOST")
-    groups = read_text("/proc/1/cgroup") or ""
+    groups = text_of("/proc/1/cgroup") or ""
     signs += [
         f"cgroup {word}"
         for word in ("docker", "kubepods", "containerd", "lxc", "libpod")
         if word in groups
     ]
-    overlay = _root_is_overlay()
+    overlay = file_system("/") == "overlayfs"
     facts = {"signs": signs, "root_on_overlay": overlay}
     if overlay:
         signs = ["root on overlayfs", *signs]
@@ -81,21 +71,8 @@ def _container() -> Check:
     return Check("machine", "container", OK, "none seen", facts)
 
 
-def _root_is_overlay() -> bool:
-    try:
-        fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return bool(_boot.filesystem(fd) == _OVERLAYFS)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
 def _multihit(virtual: Check) -> Check:
-    told = read_text("/sys/devices/system/cpu/vulnerabilities/itlb_multihit")
+    told = text_of("/sys/devices/system/cpu/vulnerabilities/itlb_multihit")
     facts = {"text": told}
     if told is None:
         return Check("machine", "itlb_multihit", UNKNOWN, "unknown: /sys does not tell", facts)
@@ -108,20 +85,20 @@ def _multihit(virtual: Check) -> Check:
 
 
 def _counters() -> Check:
-    paranoid = read_number("/proc/sys/kernel/perf_event_paranoid")
-    cycles = _native.try_counter(_HARDWARE, _CYCLES)
-    walks = _native.try_counter(_CACHE, _ITLB_READ_MISS)
+    paranoid = number_of("/proc/sys/kernel/perf_event_paranoid")
+    cycles = counters.refusal(counters.CYCLES)
+    walks = counters.refusal(counters.ITLB_MISSES)
     facts = {
         "paranoid": paranoid,
         "cycles": cycles == 0,
         "itlb_misses": walks == 0,
-        "error": errno.errorcode.get(cycles) if cycles else None,
+        "error": _words.symbol(cycles) if cycles else None,
     }
     level = "unknown" if paranoid is None else str(paranoid)
     if not cycles:
         text = "hardware counters work" + (", iTLB misses too" if not walks else ", no iTLB misses")
         return Check("machine", "perf", OK, f"{text} (perf_event_paranoid {level})", facts)
-    name = errno.errorcode.get(cycles, str(cycles))
+    name = _words.symbol(cycles)
     if cycles in (errno.EACCES, errno.EPERM, errno.ENOSYS):
         text = f"perf_event_open is forbidden ({name}, perf_event_paranoid {level})"
     else:

@@ -6,9 +6,10 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyhugetext import _native, _smaps
+from pyhugetext import _native
+from pyhugetext._stats import smaps
+from pyhugetext._units import HUGE
 
-HUGE = 2 << 20
 MADV_COLLAPSE = 25  # Linux 6.1; Python has no name for it
 
 
@@ -34,5 +35,5 @@ def huge_bytes(view: memoryview) -> int:
     read."""
     start = _native.address_of(view)
     end = start + view.nbytes
-    huge = sum(m.huge for m in _smaps.read() if m.start < end and m.end > start)
+    huge = sum(m.huge for m in smaps.read() if m.start < end and m.end > start)
     return min(huge, view.nbytes)

@@ -13,12 +13,14 @@ import mmap
 import statistics
 from typing import NamedTuple
 
-from pyhugetext import _native
-from pyhugetext.doctor import cgroup, memory
-from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check, read_fields, why
+from pyhugetext import _native, _words
+from pyhugetext._stats.kernel import fields_of
+from pyhugetext._units import PAGE
+from pyhugetext.doctor import memory
+from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check
 
 SIZE = 32 << 20
-_PAGE, _LINE = 4096, 64
+_LINE = 64
 _STEPS = 50_000
 _ROUNDS = 24
 _NEEDED = 128 << 20  # bytes: what is touched, twice
@@ -50,18 +52,12 @@ def check(guest: bool | None) -> Check:
     try:
         timing = _time()
     except (OSError, MemoryError) as error:
-        words = why(error) if isinstance(error, OSError) else "no memory"
-        return Check("machine", "page_walk", UNKNOWN, f"not timed: {words}", dict(_EMPTY))
+        words = _words.sentence(error, True) if isinstance(error, OSError) else "no memory"
+        return Check("machine", "page_walk", UNKNOWN, f"not timed: {words}", dict.fromkeys(_FACTS))
     saved = timing.saved
-    facts = {
-        "small_ns": round(timing.small, 2),
-        "huge_ns": round(timing.huge, 2),
-        "floor_ns": round(timing.floor, 2),
-        "ratio": round(timing.ratio, 3),
-        "ratio_low": round(timing.low, 3),
-        "ratio_high": round(timing.high, 3),
-        "saved": None if saved is None else round(saved, 3),
-    }
+    figures = [round(figure, 2) for figure in (timing.small, timing.huge, timing.floor)]
+    ratios = [round(ratio, 3) for ratio in (timing.ratio, timing.low, timing.high)]
+    facts = dict(zip(_FACTS, (*figures, *ratios, None if saved is None else round(saved, 3))))
     text = (
         f"huge/small {timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f}); at best a step takes "
         f"{timing.small:.1f} ns on small pages, {timing.huge:.1f} on huge ones, {timing.floor:.1f} "
@@ -77,9 +73,7 @@ def check(guest: bool | None) -> Check:
     return Check("machine", "page_walk", LIMIT, text, facts)
 
 
-_EMPTY = dict.fromkeys(
-    ("small_ns", "huge_ns", "floor_ns", "ratio", "ratio_low", "ratio_high", "saved")
-)
+_FACTS = ("small_ns", "huge_ns", "floor_ns", "ratio", "ratio_low", "ratio_high", "saved")
 
 
 def _time() -> Timing:
@@ -88,13 +82,13 @@ def _time() -> Timing:
     with memory.aligned(SIZE) as (small, around_small), memory.aligned(SIZE) as (huge, around):
         around_small.madvise(mmap.MADV_NOHUGEPAGE)
         around.madvise(mmap.MADV_HUGEPAGE)
-        _native.link_cells(small, _PAGE)
-        _native.link_cells(huge, _PAGE)
+        _native.link_cells(small, PAGE)
+        _native.link_cells(huge, PAGE)
         if memory.huge_bytes(huge) < SIZE:
             around.madvise(memory.MADV_COLLAPSE)
         if memory.huge_bytes(huge) < SIZE:
             raise OSError(0, "the kernel gave too few huge pages to anonymous memory")
-        with memory.aligned(SIZE // _PAGE * _LINE) as (dense, _):
+        with memory.aligned(SIZE // PAGE * _LINE) as (dense, _):
             _native.link_cells(dense, _LINE)
             return _alternate(small, huge, dense)
 
@@ -125,10 +119,10 @@ def _alternate(small: memoryview, huge: memoryview, dense: memoryview) -> Timing
 
 
 def _need_memory() -> None:
-    found = cgroup.memory()
-    available = read_fields("/proc/meminfo").get("MemAvailable", "").split()
+    free = _native.memory_room()["free"]
+    available = fields_of("/proc/meminfo").get("MemAvailable", "").split()
     left = [int(available[0]) * 1024] if available else []
-    if found is not None and found.left is not None:
-        left.append(found.left)
+    if free is not None:
+        left.append(free)
     if left and min(left) < _NEEDED:
         raise OSError(0, "too little memory is free")

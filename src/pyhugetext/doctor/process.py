@@ -5,9 +5,10 @@ from __future__ import annotations
 import resource
 
 from pyhugetext import _native
-from pyhugetext._sizes import size
-from pyhugetext.doctor import cgroup
-from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check, read_fields
+from pyhugetext._stats import sentences
+from pyhugetext._stats.kernel import fields_of
+from pyhugetext._words import size
+from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check
 
 # Options of prctl(2).
 _PR_GET_THP_DISABLE, _PR_GET_MDWE = 42, 66
@@ -51,7 +52,7 @@ def _mdwe() -> Check:
 
 
 def _seccomp() -> Check:
-    mode = read_fields("/proc/self/status").get("Seccomp", "")
+    mode = fields_of("/proc/self/status").get("Seccomp", "")
     facts = {"mode": int(mode) if mode.isdigit() else None}
     if mode == "2":
         text = "a filter decides about system calls (mode 2); what it refuses shows below"
@@ -100,23 +101,27 @@ def _used() -> tuple[int, int]:
 
 
 def _cgroup() -> Check:
-    found = cgroup.memory()
+    """The tightest limit on the way up from this process's group, as the core reads it before it
+    copies."""
+    room = _native.memory_room()
+    _, call, number = room["known"]
+    unreadable = sentences.status_name(room["known"]) == "memory_limit"
+    seen = room["version"] or unreadable
+    limit, free, used = room["limit"], room["free"], room["used"]
     facts = {
-        "version": found.version if found else None,
-        "path": found.path if found else None,
-        "memory_limit": found.limit if found else None,
-        "memory_used": found.used if found else None,
+        "version": room["version"] if seen else None,
+        "path": room["group"] or None,
+        "memory_limit": limit,
+        "memory_used": None if limit is None else used,
     }
-    if found is None:
+    if not seen:
         return Check("process", "cgroup", UNKNOWN, "unknown: no memory controller is seen", facts)
-    if found.unknown:
-        text = f"the memory limit is not known, so nothing is copied: {found.unknown}"
+    if unreadable:
+        why = sentences.failed_call(call, number)
+        text = f"the memory limit is not known, so nothing is copied: {why}"
         return Check("process", "cgroup", LIMIT, text, facts)
-    if found.limit is None or found.left is None or found.used is None:
-        text = f"no memory limit (cgroup v{found.version})"
-        return Check("process", "cgroup", OK, text, facts)
-    text = (
-        f"{size(found.used)} in use, memory limit {size(found.limit)} "
-        f"(cgroup v{found.version} {found.path})"
-    )
-    return Check("process", "cgroup", LIMIT if found.left < TIGHT else OK, text, facts)
+    version = f"cgroup v{room['version']}"
+    if limit is None or free is None:
+        return Check("process", "cgroup", OK, f"no memory limit ({version})", facts)
+    text = f"{size(used)} in use, memory limit {size(limit)} ({version} {facts['path']})"
+    return Check("process", "cgroup", LIMIT if free < TIGHT else OK, text, facts)

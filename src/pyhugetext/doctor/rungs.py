@@ -8,55 +8,18 @@ as they are.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from typing import Any, NamedTuple
 
-from pyhugetext._settings import BACKINGS, Settings
-from pyhugetext.doctor import child
-from pyhugetext.doctor.check import why
+from pyhugetext import _words
+from pyhugetext._backing import LADDER
+from pyhugetext._settings import Settings
+from pyhugetext.children import runner
+from pyhugetext.doctor.check import CHILD_SECONDS
 from pyhugetext.doctor.storage import Storage, nearest
 
-LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
 _PREFIX = ".pyhugetext-doctor-"
-
-_CODE = """
-import json, shutil, sys
-spec = json.loads(sys.argv[1])
-told = {}
-try:
-    import pyhugetext
-    from pyhugetext import _native, _settings
-    settings = _settings.current()
-    settings.store, settings.shm_store = spec["store"], spec["shm"] or "/nonexistent/none"
-    asked = settings.building
-    for rung in spec["rungs"]:
-        if rung not in ("", "auto"):
-            settings.building = _settings.BUILDING["always"]
-        if rung:
-            settings.min_text = 0
-            stats = pyhugetext.remap(backing=rung, include=(), exclude=())
-        else:
-            stats = pyhugetext.remap()
-        region = max(stats.regions, key=lambda r: r.coverable_bytes)
-        told[rung] = {
-            "active": bool(region.huge_bytes) if rung else stats.active,
-            "backing": region.backing, "path": region.path,
-            "huge_bytes": region.huge_bytes, "private_bytes": region.private_bytes,
-            "reason": region.reason or stats.reason, "fallbacks": list(region.fallbacks),
-            "build": _native.snapshot()["reasons"],
-        }
-        settings.building = asked
-        pyhugetext.restore()
-except BaseException as error:
-    told["error"] = type(error).__name__ + ": " + str(error)
-finally:
-    for path in spec["remove"]:
-        shutil.rmtree(path, ignore_errors=True)
-print()
-print(json.dumps(told))
-"""
 
 
 class Rung(NamedTuple):
@@ -75,7 +38,6 @@ class Ladder(NamedTuple):
 
     rungs: list[Rung]
     auto: str  # the backing, "none" where there is none
-    auto_reason: str | None
     wanted: str
     wanted_active: bool
     wanted_reason: str | None
@@ -91,7 +53,6 @@ def try_all(settings: Settings, stores: list[Storage], present: str | None) -> L
     places: list[str] = []
     disk = _make(user, unfit, places)
     memory = _make(shm, unfit, places)
-    wanted = next(name for name, number in BACKINGS.items() if number == settings.backing)
     spec = {
         "store": disk,
         "shm": memory,
@@ -99,18 +60,19 @@ def try_all(settings: Settings, stores: list[Storage], present: str | None) -> L
         "remove": places,
     }
     # Started by the call and not by the hook, with the settings of the environment.
-    environ = child.environment(PYHUGETEXT="0", PYHUGETEXT_DEBUG=None)
+    environ = runner.environment(PYHUGETEXT="0", PYHUGETEXT_DEBUG=None)
     try:
-        told = child.run(_CODE, json.dumps(spec), environ=environ)
-        error = told.get("error")
-    except child.Failed as failed:
-        told, error = {}, str(failed)
+        told = runner.ask("pyhugetext.children.rungs", spec, environ, CHILD_SECONDS).told
+        error = told["error"]
+    except runner.Unanswered as failed:
+        told, error = {}, f"a new python {failed}{failed.line}"
     finally:
         for path in places:
             shutil.rmtree(path, ignore_errors=True)
     for temporary, store in ((disk, user), (memory, shm)):
         if temporary and store.path:
             told = _renamed(told, temporary, store.path)
+    wanted = settings.backing
     return _conclude(told, unfit, wanted, present if wanted == "auto" else None, error)
 
 
@@ -127,7 +89,7 @@ def _make(store: Storage, unfit: dict[str, str], places: list[str]) -> str | Non
     try:
         os.mkdir(path, 0o700)
     except OSError as error:
-        unfit[name] = why(error)
+        unfit[name] = _words.sentence(error, coded=True)
         return None
     places.append(path)
     return path
@@ -180,7 +142,6 @@ def _conclude(
     return Ladder(
         rungs,
         taken,
-        None if taken != "none" else error or auto.get("reason"),
         wanted,
         bool(asked.get("active")),
         None if asked.get("active") else error or _reason(wanted, asked, unfit),

@@ -4,41 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from pyhugetext import _settings
-from pyhugetext._sizes import size
-from pyhugetext.doctor import child
-from pyhugetext.doctor.check import INFO, OK, PROBLEM, Check
-
-_CODE = """
-import json, os, sys
-told = {"files": [], "native": True}
-try:
-    import site
-    directories = list(getattr(site, "getsitepackages", list)())
-    if site.ENABLE_USER_SITE:
-        directories.append(site.getusersitepackages())
-    for directory in directories:
-        for end in ("pth", "start"):
-            path = os.path.join(directory, "pyhugetext." + end)
-            if os.path.isfile(path):
-                told["files"].append(path)
-    hooked = "pyhugetext._boot" in sys.modules
-    import pyhugetext
-    told["package"] = os.path.dirname(pyhugetext.__file__)
-    told["stats"] = pyhugetext.stats().as_dict()
-    try:
-        from pyhugetext import _native
-        told["started"] = _native.snapshot()["started"]
-    except ImportError:
-        told["started"] = hooked
-except BaseException as error:
-    told["error"] = type(error).__name__ + ": " + str(error)
-print()
-print(json.dumps(told))
-"""
-
-
-_SHARED = ("file", "store", "shm")
+from pyhugetext import _backing, _settings
+from pyhugetext._words import size
+from pyhugetext.children import runner
+from pyhugetext.doctor.check import CHILD_SECONDS, INFO, OK, PROBLEM, Check
 
 
 class Start(NamedTuple):
@@ -73,7 +42,7 @@ class Start(NamedTuple):
             return None
         backing: str = region["backing"]
         # Nothing is built for what a shared copy serves already.
-        return backing if backing in _SHARED or not self.waits else None
+        return backing if backing in _backing.SHARED or not self.waits else None
 
 
 def look(settings: _settings.Settings) -> Start:
@@ -81,17 +50,18 @@ def look(settings: _settings.Settings) -> Start:
     changes: dict[str, str | None] = {"PYHUGETEXT_BUILD": "never"}
     if settings.off:
         changes["PYHUGETEXT"] = None
+    environ = runner.environment(**changes)
     try:
-        told = child.run(_CODE, environ=child.environment(**changes))
-    except child.Failed as error:
-        return Start(False, False, settings.off, [], None, str(error))
+        told = runner.ask("pyhugetext.children.start", None, environ, CHILD_SECONDS).told
+    except runner.Unanswered as error:
+        return Start(False, False, settings.off, [], None, f"a new python {error}{error.line}")
     return Start(
         bool(told["files"]),
         bool(told.get("started")),
         settings.off,
         told["files"],
         told.get("stats"),
-        told.get("error"),
+        told["error"],
     )
 
 

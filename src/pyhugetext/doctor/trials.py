@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pyhugetext import _boot, _native
+from pyhugetext import _boot, _native, _words
+from pyhugetext._units import HUGE
 from pyhugetext.doctor import memory
-from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check, why
+from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check
 from pyhugetext.doctor.storage import Storage, nearest
 from pyhugetext.store import places
 
-HUGE = 2 << 20
 _NEEDED = 16 << 20  # bytes of disk: a trial that fills the file system would do harm
 
 
@@ -60,15 +60,16 @@ def _large_folios(user: Storage) -> Check:
         finally:
             os.close(fd)
     except OSError as error:
-        return Check("tried", "large_folios", LIMIT, f"not tried: {why(error)}", facts)
+        words = _words.sentence(error, coded=True)
+        return Check("tried", "large_folios", LIMIT, f"not tried: {words}", facts)
     facts["verdict"] = verdict
-    words = {
+    gives = {
         places.WRITTEN: "gives 2 MiB pages to a new file",
         places.EVICTED: "gives 2 MiB pages to a file that it reads back, not to a new one",
         places.NEVER: "gives no 2 MiB pages to a file",
     }
     state = OK if verdict == places.WRITTEN else LIMIT
-    return Check("tried", "large_folios", state, f"{where} {words[verdict]}", facts)
+    return Check("tried", "large_folios", state, f"{where} {gives[verdict]}", facts)
 
 
 def _collapsed(open_: Callable[[], int]) -> int:
@@ -86,7 +87,7 @@ def _told(name: str, what: str, attempt: Callable[[], int], without: str = LIMIT
     try:
         huge = attempt()
     except (OSError, ValueError, MemoryError) as error:
-        words = why(error) if isinstance(error, OSError) else str(error) or "no memory"
+        words = "no memory" if not str(error) else _words.sentence(error, coded=True)
         facts: dict[str, Any] = {"huge": None, "error": words}
         return Check("tried", name, without, f"{what}: {words}", facts)
     facts = {"huge": huge, "error": None}

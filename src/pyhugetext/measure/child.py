@@ -1,61 +1,50 @@
-"""The process that runs a statement: `python -m pyhugetext.measure.child FD`.
+"""The process that runs a statement, a job of its parent's (pyhugetext.measure.session), and tells of
+each thing that the parent has to know.
 
-It gets a job on stdin as JSON and writes lines of JSON to FD, one for each thing that its parent
-(pyhugetext.measure.session) has to know. It was started with PYHUGETEXT=0, so that the start-up
-hook did nothing, and begins by undoing that.
+It was started with PYHUGETEXT=0, so that the start-up hook did nothing, and begins by undoing that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import json
 import os
 import sys
-from typing import Any
 
+from pyhugetext import _api  # noqa: F401  (stats() would import it late)
+from pyhugetext._stats import collecting  # noqa: F401
+from pyhugetext.children.channel import Channel
+from pyhugetext.measure import sides, switcher
 from pyhugetext.measure.counters import Meters, tlb_events
 from pyhugetext.measure.measurement import Quad
 from pyhugetext.measure.statement import Failed, Statement
 
 
-class _Channel:
-    """To the parent. When it is gone there is nothing left to do."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_inheritable(fd, False)
-        self._fd = fd
-
-    def send(self, event: str, **more: Any) -> None:
-        line = (json.dumps({"event": event, **more}) + "\n").encode()
-        try:
-            while line:
-                line = line[os.write(self._fd, line) :]
-        except BrokenPipeError:
-            os._exit(1)
-
-
-def _run(job: dict[str, Any], channel: _Channel) -> None:
+def _run(channel: Channel) -> None:
+    job = channel.request
     # Before SETUP: only threads that are started later are counted.
     meters = Meters(tlb_events())
     gc.disable()
-    channel.send("phase", label="running SETUP")
+    channel.tell(event="phase", label="running SETUP")
+    # As with `python -m timeit` it may import from the current directory, where nothing is looked
+    # for before: what is needed later is there.
+    if not os.environ.get("PYTHONSAFEPATH"):
+        with contextlib.suppress(OSError):
+            sys.path.insert(0, os.getcwd())
     repeat = Statement(job["setup"], job["stmt"]).set_up()
-    channel.send("phase", label="running STMT")
+    channel.tell(event="phase", label="running STMT")
     repeat(1)
-    channel.send("phase", label="preparing the store")
-
-    from pyhugetext.measure import sides, switcher
-
+    channel.tell(event="phase", label="preparing the store")
     try:
         pages = sides.Sides(job["backing"])
         pages.prepare()
         repeat(1)
-        channel.send("text", **pages.describe())
+        channel.tell(event="text", **pages.describe())
     except sides.NothingHuge as error:
-        channel.send("failed", sentence=f"no text came to lie on huge pages: {error}")
+        channel.tell(event="failed", sentence=f"no text came to lie on huge pages: {error}")
         return
     pages.small()
-    channel.send("phase", label="finding how often to run STMT")
+    channel.tell(event="phase", label="finding how often to run STMT")
     one = switcher.Switcher(
         repeat,
         huge=pages.huge,
@@ -65,8 +54,8 @@ def _run(job: dict[str, Any], channel: _Channel) -> None:
         laps=job["laps"],
         meter=meters,
     )
-    channel.send(
-        "ranged",
+    channel.tell(
+        event="ranged",
         loops=one.loops,
         laps=one.laps,
         run_seconds=one.run_seconds,
@@ -76,25 +65,20 @@ def _run(job: dict[str, Any], channel: _Channel) -> None:
     os.dup2(1, 2)
 
     def on_quad(quad: Quad, share: float) -> None:
-        channel.send("quad", share=share, **quad._asdict())
-        channel.send("counters", **meters.as_dict(one.loops * one.laps))
+        channel.tell(event="quad", share=share, **quad._asdict())
+        channel.tell(event="counters", **meters.as_dict(one.loops * one.laps))
 
     switcher.quads(one, job["seconds"], on_quad)
-    channel.send("done")
+    channel.tell(event="done")
 
 
 def main() -> int:
-    channel = _Channel(int(sys.argv[1]))
-    job = json.load(sys.stdin)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    channel = Channel()
     del os.environ["PYHUGETEXT"]
-    sys.argv[:] = [""]
     try:
-        _run(job, channel)
+        _run(channel)
     except Failed as failure:
-        channel.send("failed", sentence=str(failure))
+        channel.tell(event="failed", sentence=str(failure))
         return 1
     return 0
 

@@ -4,18 +4,20 @@ the reason stands in place of a figure."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
 import struct
 from typing import Any, NamedTuple
 
+from pyhugetext import _words
+from pyhugetext._stats.kernel import text_of
+
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 
 # enum perf_type_id, perf_hw_id, perf_hw_cache_id in linux/perf_event.h.
 _HARDWARE, _CACHE, _RAW = 0, 3, 4
-_INSTRUCTIONS = 1
+_CYCLES, _INSTRUCTIONS = 0, 1
 _DTLB, _ITLB = 3, 4
 _READ_MISS = 0 << 8 | 1 << 16  # PERF_COUNT_HW_CACHE_OP_READ, PERF_COUNT_HW_CACHE_RESULT_MISS
 
@@ -49,19 +51,25 @@ class Event(NamedTuple):
     config: int
 
 
+CYCLES = Event("cycles", _HARDWARE, _CYCLES)
+ITLB_MISSES = Event("iTLB misses", _CACHE, _ITLB | _READ_MISS)
+
+
+def refusal(event: Event) -> int:
+    """The errno with which the kernel refuses to count an event; 0 where it counts."""
+    from pyhugetext import _native
+
+    return _native.try_counter(event.type, event.config)
+
+
 def tlb_events() -> list[Event]:
     """What there is to know about the TLB on this kind of processor."""
     events = [
-        Event("iTLB misses", _CACHE, _ITLB | _READ_MISS),
+        ITLB_MISSES,
         Event("dTLB load misses", _CACHE, _DTLB | _READ_MISS),
         Event("instructions", _HARDWARE, _INSTRUCTIONS),
     ]
-    try:
-        with open(_PMU_NAME) as file:
-            known = file.read().strip() in _INTEL_CORES
-    except OSError:
-        known = False
-    if known:
+    if text_of(_PMU_NAME) in _INTEL_CORES:
         events[1:1] = [Event("iTLB walk cycles", _RAW, 0x1085)]
         events += [Event("dTLB load walk cycles", _RAW, 0x1008)]
     return events
@@ -97,6 +105,8 @@ class Counter:
 
 
 def _open(event: Event, bits: int) -> int:
+    import ctypes  # for measuring only: where memory cannot become executable it may fail
+
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise Unavailable(f"not tried on {platform.machine()}")
@@ -116,7 +126,7 @@ def _open(event: Event, bits: int) -> int:
 
 
 def _why(number: int) -> str:
-    name = errno.errorcode.get(number, str(number))
+    name = _words.symbol(number)
     if number in (errno.EACCES, errno.EPERM):
         return f"{name} (kernel.perf_event_paranoid or a container's policy forbids it)"
     if number in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):

@@ -21,6 +21,10 @@ EFFECT = "effect"
 CONTROL = "control"
 
 
+class MeasuringFailed(Exception):
+    """Nothing can be measured; the text is one sentence."""
+
+
 class Quad(NamedTuple):
     """Four slots in the order small, huge, huge, small (in the control small four times): what
     each took, in nanoseconds, and the page faults that fell into it. A slot is made of laps of the

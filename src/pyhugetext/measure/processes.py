@@ -16,18 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from pyhugetext import _backing, _words
+from pyhugetext.children.endings import ending, kill_group, last_line, uninterrupted
 from pyhugetext.measure.counters import Meters, tlb_events
-from pyhugetext.measure.endings import MeasuringFailed, ending, kill_group, last_line, uninterrupted
-from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad, quad_of
+from pyhugetext.measure.measurement import (
+    CONTROL,
+    EFFECT,
+    Measurement,
+    MeasuringFailed,
+    Quad,
+    quad_of,
+)
 from pyhugetext.measure.statistics import FEWEST_PAIRS
 
 # Two pairs a quad.
 FEWEST_QUADS = FEWEST_PAIRS // 2
 
 _NS = 1_000_000_000
-
-
-_PRIVATE = ("memfd", "thp", "hugetlb")
 
 
 def environments(backing: str | None) -> dict[str, dict[str, str]]:
@@ -37,7 +42,7 @@ def environments(backing: str | None) -> dict[str, dict[str, str]]:
     huge = dict(base)
     if backing is not None:
         huge["PYHUGETEXT_BACKING"] = backing
-    if backing in _PRIVATE:
+    if backing in _backing.PRIVATE:
         huge["PYHUGETEXT_PRIVATE_LIMIT"] = "unlimited"
     # Whatever the file system, what is missing in the store is built.
     warm = {**huge, "PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_LIMIT": "unlimited"}
@@ -127,10 +132,8 @@ class Comparison:
             wall = time.perf_counter_ns() - began
             process.returncode = os.waitstatus_to_exitcode(status)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise MeasuringFailed(
-                f"the command cannot be run: {self.command[0]}: {reason}"
-            ) from None
+            reason = f"{self.command[0]}: {_words.reason(error)}"
+            raise MeasuringFailed(f"the command cannot be run: {reason}") from None
         finally:
             if process is not None:
                 kill_group(process)

@@ -7,21 +7,12 @@ amount of measuring in one process shows.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
-from pyhugetext.measure.endings import MeasuringFailed, ending, kill_group, last_line, uninterrupted
-from pyhugetext.measure.measurement import Measurement, Quad, quad_from
-
-_POLL = 0.2  # seconds between looks whether the process is still there
+from pyhugetext.children import runner
+from pyhugetext.measure.measurement import Measurement, MeasuringFailed, Quad, quad_from
 
 
 @dataclass
@@ -66,73 +57,25 @@ class Session:
 
     def _run_one(self) -> None:
         self._done = False
-        reader, writer = os.pipe()
-        try:
-            with tempfile.TemporaryFile() as errors:
-                process = None
-                try:
-                    with uninterrupted():
-                        process = self._start(writer, errors)
-                    os.close(writer)
-                    writer = -1
-                    self._listen(reader, process)
-                finally:
-                    if process is not None:
-                        kill_group(process)
-                if not self._done:
-                    raise MeasuringFailed(
-                        f"the process that ran STMT {ending(process.returncode)}"
-                        + last_line(errors)
-                    )
-        finally:
-            os.close(reader)
-            if writer >= 0:
-                os.close(writer)
-
-    def _start(self, writer: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-        environ = {
-            **os.environ,
-            "PYHUGETEXT": "0",
-            "PYHUGETEXT_BUILD": "always",
-            "PYHUGETEXT_BUILD_LIMIT": "unlimited",
-        }
-        environ.pop("PYHUGETEXT_DEBUG", None)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pyhugetext.measure.child", str(writer)],
-            env=environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            pass_fds=(writer,),
-            start_new_session=True,  # a terminal's Ctrl-C is for us
-        )
-        return process
-
-    def _listen(self, reader: int, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None
         job = {**vars(self.job), "seconds": self.job.seconds / self.job.processes}
         # The same work in all of them.
         job.update((key, self.ranged[key]) for key in ("loops", "laps") if key in self.ranged)
-        with contextlib.suppress(BrokenPipeError):  # gone already: noticed below
-            process.stdin.write(json.dumps(job).encode())
-            process.stdin.close()
-        rest = b""
-        while not self._done:
-            gone = process.poll() is not None
-            ready, _, _ = select.select([reader], [], [], 0 if gone else _POLL)
-            # A child of STMT may hold the other end open.
-            if not ready:
-                if gone:
-                    return
-                continue
-            data = os.read(reader, 1 << 16)
-            if not data:
-                process.wait()
-                return
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                fields = json.loads(line)
-                self._take(fields.pop("event"), fields)
+        environ = runner.environment(
+            PYHUGETEXT="0",
+            PYHUGETEXT_BUILD="always",
+            PYHUGETEXT_BUILD_LIMIT="unlimited",
+            PYHUGETEXT_DEBUG=None,
+        )
+        try:
+            # Apart: a terminal's Ctrl-C is for us.
+            with runner.Child("pyhugetext.measure.child", job, environ, apart=True) as child:
+                for fields in child.told():
+                    self._take(fields.pop("event"), fields)
+                    if self._done:
+                        return
+                raise child.unanswered()
+        except runner.Unanswered as error:
+            raise MeasuringFailed(f"the process that ran STMT {error}{error.line}") from None
 
     def _take(self, event: str, fields: dict[str, Any]) -> None:
         if event == "quad":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyhugetext
-from pyhugetext import _native, _settings
+from pyhugetext import _backing, _native, _settings
 
 
 class NothingHuge(Exception):
@@ -21,15 +21,13 @@ class Sides:
     """
 
     def __init__(self, backing: str | None = None, *, inward: bool = False) -> None:
-        settings = _settings.current()
-        number = settings.backing if backing is None else _settings.BACKINGS[backing]
-        request = settings.request(number)
-        self._request = (*request[:2], _settings.NO_LIMIT, *request[3:])
-        self._inward = inward
+        self._request: dict[str, Any] = {"private_limit": _settings.NO_LIMIT, "inward": inward}
+        if backing is not None:
+            self._request["backing"] = _backing.NUMBERS[backing]
 
     def huge(self) -> None:
         """Text to huge pages."""
-        _native.remap(*self._request, inward=self._inward)
+        _native.remap(**self._request)
 
     def small(self) -> None:
         """Text to where it was."""
@@ -38,7 +36,7 @@ class Sides:
     def prepare(self) -> None:
         """Builds the store entries that are missing, so that no switch waits for one. Leaves the
         text huge. NothingHuge with the reason where nothing can be moved."""
-        if _native.remap(*self._request, inward=self._inward):
+        if _native.remap(**self._request):
             _native.complete()
         raw = _native.snapshot()
         if any(region["mapped_bytes"] for region in raw["regions"]):
@@ -53,11 +51,6 @@ class Sides:
         """What is on huge pages now, sizes in bytes; to be called after a run on the huge side,
         because pages of files come at their first use."""
         stats = pyhugetext.stats()
-        return {
-            "backing": stats.backing,
-            "text_bytes": stats.text_bytes,
-            "coverable_bytes": stats.coverable_bytes,
-            "mapped_bytes": stats.mapped_bytes,
-            "huge_bytes": stats.huge_bytes,
-            "private_bytes": stats.private_bytes,
-        }
+        names = ("text", "coverable", "mapped", "huge", "private")
+        sizes = {f"{name}_bytes": getattr(stats, f"{name}_bytes") for name in names}
+        return {"backing": stats.backing, **sizes}

@@ -7,5 +7,7 @@
   sentence where it cannot; OSError and KeyboardInterrupt are dealt with by main;
 - `TAKES_COMMAND = True` where a program may follow `--`: `options.command` has it, or None.
 
+`options.known` has all commands, the parser, and the parser of each command, by name.
+
 All are imported for every call, so what only one needs is imported inside its functions.
 """

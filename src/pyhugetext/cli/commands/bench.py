@@ -12,12 +12,12 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyhugetext.cli import text
-from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure, reason_of
+from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure
 from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class _Call:
     """One call: the options, checked, and the progress."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from pyhugetext import _settings
+        from pyhugetext import _backing
         from pyhugetext.measure.switcher import SLOT
 
         self.options = options
@@ -174,9 +174,8 @@ class _Call:
                 what = "COMMAND" if self.command else "STMT"
                 raise Failure(f"{flag} does not go with a {what}", USAGE)
         self.backing: str | None = options.backing
-        if self.backing is not None and self.backing not in _settings.BACKINGS:
-            allowed = ", ".join(_settings.BACKINGS)
-            raise Failure(f"--backing {self.backing!r} is unknown; allowed: {allowed}", USAGE)
+        if self.backing is not None and self.backing not in _backing.ALLOWED:
+            raise Failure(_backing.unknown("--backing", self.backing), USAGE)
         if options.pyperf is not None:
             folder = os.path.dirname(options.pyperf) or "."
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -202,6 +201,16 @@ class _Call:
         now = round(share * self.seconds * 1000)
         self.progress.advance(now - self.shown)
         self.shown = now
+
+    def interrupted(self, measure: Callable[[], object]) -> bool:
+        """Measures; whether Ctrl-C ended it."""
+        try:
+            measure()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            self.progress.stop()
+        return False
 
 
 @contextmanager
@@ -232,7 +241,7 @@ def _signals() -> Iterator[None]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pyhugetext.measure.endings import MeasuringFailed
+    from pyhugetext.measure.measurement import MeasuringFailed
 
     call = _Call(options)
     with _signals():
@@ -284,13 +293,8 @@ def _statement(call: _Call) -> tuple[Measurement | None, bool]:
             call.advance(fields["share"])
 
     session = Session(job, on_event)
-    interrupted = False
     call.begin("starting the interpreter")
-    try:
-        session.run()
-    except KeyboardInterrupt:
-        interrupted = True
-    call.progress.stop()
+    interrupted = call.interrupted(session.run)
     if not any(quad.kind == "effect" for quad in session.quads):
         return None, interrupted
     settings = {**vars(job), **session.ranged, "interrupted": interrupted}
@@ -318,18 +322,9 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
         on_quad=lambda quad, share: call.advance(share),
         on_phase=on_phase,
     )
-    interrupted = False
-    with ExitStack() as stack:
-        if call.options.log is not None:
-            try:
-                comparison.log = stack.enter_context(open(call.options.log, "ab"))
-            except OSError as error:
-                raise Failure(reason_of(error)) from None
-        try:
-            comparison.run()
-        except KeyboardInterrupt:
-            interrupted = True
-        call.progress.stop()
+    log = call.options.log
+    with open(os.devnull if log is None else log, "ab") as comparison.log:
+        interrupted = call.interrupted(comparison.run)
     if not comparison.quads:
         return None, interrupted
     settings = {
@@ -367,8 +362,5 @@ def _write_pyperf(call: _Call, found: Measurement) -> None:
     for side in ("small", "huge"):
         path = f"{call.options.pyperf}-{side}.json"
         document = suite(found, side, text.printable(name))
-        try:
-            with open(path, "w") as file:
-                json.dump(document, file)
-        except OSError as error:
-            raise Failure(reason_of(error)) from None
+        with open(path, "w") as file:
+            json.dump(document, file)

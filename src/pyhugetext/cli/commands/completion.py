@@ -29,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pyhugetext.cli import completing, main
+    from pyhugetext.cli import completing
 
-    modules = main.load()
-    parser, parsers = main.make_parsers(modules)
+    modules, parser, parsers = options.known
     found = completing.commands(modules, parsers)
     own = list(completing.options_of(parser))
     script = completing.fish if options.shell == "fish" else completing.bash

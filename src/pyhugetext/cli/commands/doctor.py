@@ -95,12 +95,9 @@ def run(options: argparse.Namespace) -> int:
     from pyhugetext import _settings
     from pyhugetext.doctor import examination
 
-    progress = Progress()
-    progress.begin("looking")
-    try:
+    with Progress() as progress:
+        progress.begin("looking")
         found = examination.examine(_settings.current(), progress.label)
-    finally:
-        progress.stop()
     if options.json:
         print(json.dumps(_document(found), indent=2))
     else:

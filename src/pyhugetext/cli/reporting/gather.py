@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pyhugetext import _inspect
-from pyhugetext._kernel import Kernel
-from pyhugetext._stats import Region, Stats
-from pyhugetext.cli.importing import listed, told_after_importing
+from pyhugetext._stats.kernel import Kernel
+from pyhugetext._stats.model import Region, Stats
+from pyhugetext.cli import text
+from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure
 from pyhugetext.cli.reporting.model import Subject
+from pyhugetext.process.cells import Cell
+from pyhugetext.process.cells import of as cells_of
+from pyhugetext.process.inspect import inspect
+from pyhugetext.process.proc import NotInspectable
 
 
 class Found(NamedTuple):
@@ -21,15 +24,15 @@ class Found(NamedTuple):
 
     subject: Subject
     stats: Stats
-    cells: list[_inspect.Cell]
+    cells: list[Cell]
 
 
 def running(pid: int) -> Found:
     """A process by its id, read from /proc and not touched. Failure where that cannot be."""
     try:
-        stats = _inspect.inspect(pid)
-        cells = _inspect.cells(pid)
-    except _inspect.NotInspectable as error:
+        stats = inspect(pid)
+        cells = cells_of(pid)
+    except NotInspectable as error:
         raise Failure(str(error)) from None
     executable = _link(pid)
     name = os.path.basename(executable) or _command(pid)
@@ -52,25 +55,15 @@ def _command(pid: int) -> str:
         return "?"
 
 
-# Runs in the child.
-_TELL = """
-from pyhugetext import _inspect
-cells = _inspect.cells(None)
-told["stats"] = pyhugetext.stats().as_dict()
-told["cells"] = [[c.address, c.path, c.text_bytes, c.huge_bytes, c.kind] for c in cells]
-"""
-
-
 def started(modules: Sequence[str]) -> Found:
     """A new process of this interpreter that imports these modules and looks at itself. Failure
     where an import fails; what it printed is shown then."""
-    with tempfile.TemporaryDirectory(prefix="pyhugetext-") as directory:
-        told = told_after_importing(modules, _TELL, directory)
+    told = told_after_importing(modules, "process")
     stats = told["stats"]
     executable = os.path.realpath(sys.executable)
     name = os.path.basename(executable)
     if modules:
-        name += f" with {listed(modules)} imported"
+        name += f" with {text.listed(modules)} imported"
     return Found(
         Subject(name, executable, None),
         Stats(
@@ -81,7 +74,7 @@ def started(modules: Sequence[str]) -> Found:
                 "problems": tuple(stats["problems"]),
             }
         ),
-        [_inspect.Cell(*cell) for cell in told["cells"]],
+        [Cell(*cell) for cell in told["cells"]],
     )
 
 

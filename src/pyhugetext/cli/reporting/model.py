@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pyhugetext._stats.model import by_coverable
+
 if TYPE_CHECKING:
-    from pyhugetext._inspect import Cell
-    from pyhugetext._stats import Region, Stats
+    from pyhugetext._stats.model import Region, Stats
     from pyhugetext.cli.reporting.benchfile import Bench
+    from pyhugetext.process.cells import Cell
 
 HUGE = "huge"
 WAITING = "waiting"
@@ -104,7 +106,7 @@ def build(
     taken: str,
 ) -> Report:
     """Puts it together."""
-    shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
+    shown, small = by_coverable(stats.regions)
     paths = {region.path for region in shown}
     states: dict[str, list[str]] = {}
     first: dict[str, int] = {}
@@ -137,7 +139,7 @@ def build(
         ),
         small=tuple(
             sorted(
-                (r for r in stats.regions if r.path not in paths),
+                (region for region in small if region.path not in paths),
                 key=lambda region: -region.text_bytes,
             )
         ),

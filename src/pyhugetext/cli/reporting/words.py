@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyhugetext._backing import LABELS
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting.model import Block, Report, percent, without_addresses
 
@@ -36,20 +37,9 @@ def explanation(report: Report) -> str:
     )
 
 
-_BACKINGS = {
-    "file": "the original files",
-    "store": "the shared store",
-    "shm": "the store in shared memory",
-    "memfd": "a sealed memory file",
-    "thp": "anonymous memory",
-    "hugetlb": "the hugetlb pool",
-    "none": "nothing",
-}
-
-
 def backing(report: Report) -> str:
     names = report.stats.backing.split("+")
-    return " and ".join(_BACKINGS.get(name, name) for name in names)
+    return " and ".join(LABELS.get(name, name) for name in names)
 
 
 def memory(report: Report) -> str:
@@ -71,9 +61,7 @@ def names(blocks: Sequence[Block]) -> str:
     listed = [block.name for block in blocks]
     if len(listed) > _NAMED + 1:
         listed[_NAMED:] = [f"{len(listed) - _NAMED} more"]
-    if len(listed) == 1:
-        return listed[0]
-    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+    return text.listed(listed)
 
 
 def small_objects(report: Report) -> str:

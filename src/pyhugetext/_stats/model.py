@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyhugetext._kernel import Kernel
-from pyhugetext._smaps import DELETED
+from pyhugetext._stats import kernel
+from pyhugetext._stats.kernel import Kernel
+from pyhugetext._stats.smaps import DELETED
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,16 @@ class Region:
     start: int  # of what was swapped; of the whole object where nothing was
     end: int
     text_bytes: int  # executable file text
-    coverable_bytes: int  # of it, what merging with read-only neighbours allows
-    mapped_bytes: int  # of it, inside swapped ranges
-    swapped_bytes: int  # the swapped ranges themselves, a multiple of 2 MiB
-    huge_bytes: int  # of them, what the kernel holds in 2 MiB pages now
-    private_bytes: int  # of them, memory no other process shares
-    backing: str  # file, store, shm, memfd, thp, hugetlb; none
-    status: str  # huge: all coverable text; partial: some of it; small: nothing
-    reason: str | None  # why not all of it
-    fallbacks: tuple[str, ...]  # why each better backing was not taken
-    elapsed_ns: int
+    coverable_bytes: int = 0  # of it, what merging with read-only neighbours allows
+    mapped_bytes: int = 0  # of it, inside swapped ranges
+    swapped_bytes: int = 0  # the swapped ranges themselves, a multiple of 2 MiB
+    huge_bytes: int = 0  # of them, what the kernel holds in 2 MiB pages now
+    private_bytes: int = 0  # of them, memory no other process shares
+    backing: str = "none"  # file, store, shm, memfd, thp, hugetlb; none
+    status: str = "small"  # huge: all coverable text; partial: some of it; small: nothing
+    reason: str | None = None  # why not all of it
+    fallbacks: tuple[str, ...] = ()  # why each better backing was not taken
+    elapsed_ns: int = 0
     replaced: bool = False  # its file was deleted or replaced since: the next start runs another
 
 
@@ -61,7 +63,44 @@ class Stats:
         return format_stats(self)
 
 
-def kib(size: int) -> str:
+def total(
+    regions: Sequence[Region], reason: str, elapsed_ns: int, problems: Iterable[str]
+) -> Stats:
+    """The sums over all regions; `reason` counts where nothing is on huge pages."""
+    active = any(region.huge_bytes for region in regions)
+    backings = sorted({r.backing for r in regions} - {"none"})
+    return Stats(
+        active=active,
+        reason=None if active else reason,
+        backing="+".join(backings) or "none",
+        regions=tuple(regions),
+        text_bytes=sum(r.text_bytes for r in regions),
+        coverable_bytes=sum(r.coverable_bytes for r in regions),
+        mapped_bytes=sum(r.mapped_bytes for r in regions),
+        huge_bytes=sum(r.huge_bytes for r in regions),
+        private_bytes=sum(r.private_bytes for r in regions),
+        elapsed_ns=elapsed_ns,
+        kernel=kernel.read(),
+        problems=tuple(problems),
+    )
+
+
+def by_coverable(regions: Iterable[Region]) -> tuple[list[Region], list[Region]]:
+    """Those with coverable text, and those without."""
+    shown: list[Region] = []
+    small: list[Region] = []
+    for region in regions:
+        (shown if region.coverable_bytes or region.swapped_bytes else small).append(region)
+    return shown, small
+
+
+def sizes_of(one: Region | Stats) -> tuple[int, int, int, int, int]:
+    """The columns of a table, in bytes: text, coverable, mapped, huge, private."""
+    text, coverable, mapped = one.text_bytes, one.coverable_bytes, one.mapped_bytes
+    return text, coverable, mapped, one.huge_bytes, one.private_bytes
+
+
+def _kib(size: int) -> str:
     """A size in KiB with thousands separators."""
     return f"{size // 1024:,}"
 
@@ -89,24 +128,19 @@ def replaced_line(regions: tuple[Region, ...]) -> list[str]:
 
 def format_stats(stats: Stats) -> str:
     """The table of the regions that have coverable text, and a line for the rest."""
-    shown = [r for r in stats.regions if r.coverable_bytes or r.swapped_bytes]
-    rest = [r for r in stats.regions if not (r.coverable_bytes or r.swapped_bytes)]
+    shown, rest = by_coverable(stats.regions)
     rows = [("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")]
+
+    def add(name: str, one: Region | Stats, status: str) -> None:
+        text, coverable, mapped, huge, private = map(_kib, sizes_of(one))
+        rows.append((name, text, coverable, mapped, huge, private, one.backing, status))
+
     for r in shown:
-        name = name_of(r) or "?"
-        sizes = (r.text_bytes, r.coverable_bytes, r.mapped_bytes, r.huge_bytes, r.private_bytes)
-        rows.append((name, *map(kib, sizes), r.backing, r.status))  # type: ignore[arg-type]
+        add(name_of(r) or "?", r, r.status)
     if rest:
-        text = kib(sum(r.text_bytes for r in rest))
+        text = _kib(sum(r.text_bytes for r in rest))
         rows.append((f"({len(rest)} too small)", text, "0", "0", "0", "0", "none", "small"))
-    sizes = (
-        stats.text_bytes,
-        stats.coverable_bytes,
-        stats.mapped_bytes,
-        stats.huge_bytes,
-        stats.private_bytes,
-    )
-    rows.append(("total", *map(kib, sizes), stats.backing, ""))  # type: ignore[arg-type]
+    add("total", stats, "")
 
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["pyhugetext: " + ("active" if stats.active else f"not active: {stats.reason}")]

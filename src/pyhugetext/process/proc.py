@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
 from typing import NamedTuple
 
-from pyhugetext import _smaps
+from pyhugetext import _words
+from pyhugetext._stats import smaps
 
 MOST = 1 << 22  # process ids end below; see proc_sys_kernel(5)
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
@@ -61,7 +61,8 @@ class Process:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 raise Gone(f"there is no process {pid}") from None
-            raise Refused(f"process {pid} cannot be read: {error.strerror}", str(error)) from None
+            why = _words.reason(error)
+            raise Refused(f"process {pid} cannot be read: {why}", str(error)) from None
         try:
             self._read_status()
         except BaseException:
@@ -71,12 +72,7 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -117,10 +113,10 @@ class Process:
         kernel = bool(numbers[9 - 4] & _KERNEL_THREAD)
         return State(name, fields[0], kernel, numbers[22 - 4], image, numbers[26 - 4])
 
-    def mappings(self, file: str = "smaps") -> list[_smaps.Mapping]:
+    def mappings(self, file: str = "smaps") -> list[smaps.Mapping]:
         """What is mapped in it, from smaps, or from maps: without sizes, in a tenth of the time."""
         try:
-            found = _smaps.read(file, self.directory)
+            found = smaps.read(file, self.directory)
         except OSError as error:
             raise self.reason(error) from None
         if not found:
@@ -140,7 +136,7 @@ class Process:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return Gone(f"process {self.pid} is gone")
         if error.errno not in (errno.EACCES, errno.EPERM):
-            why = error.strerror or str(error)
+            why = _words.reason(error)
             return Refused(f"process {self.pid} cannot be read: {why}", why)
         state = self.state()
         if state.kernel_thread or state.letter in "ZX":

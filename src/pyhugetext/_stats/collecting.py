@@ -7,8 +7,9 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pyhugetext import _kernel, _native, _smaps, _words
-from pyhugetext._stats import Region, Stats
+from pyhugetext import _backing, _native
+from pyhugetext._stats import sentences, smaps
+from pyhugetext._stats.model import Region, Stats, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,26 +19,23 @@ if TYPE_CHECKING:
     # Why not all of an object is on huge pages, from bytes swapped, resident and huge.
     Reason = Callable[[RawRegion, int, int, int], str | None]
 
-# The order of the ladder, to tell why the better rungs were not taken.
-_LADDER = ("file", "store", "shm", "memfd", "thp", "hugetlb")
 _OFF = "turned off by PYHUGETEXT=0"
-PRIVATE = frozenset(("memfd", "thp", "hugetlb"))
 
 
 class Mappings:
     """A process's mappings, found by address."""
 
-    def __init__(self, mappings: list[_smaps.Mapping]) -> None:
+    def __init__(self, mappings: list[smaps.Mapping]) -> None:
         self.all = mappings
         self._starts = [mapping.start for mapping in mappings]
 
-    def within(self, start: int, end: int) -> list[_smaps.Mapping]:
+    def within(self, start: int, end: int) -> list[smaps.Mapping]:
         first = max(bisect.bisect_right(self._starts, start) - 1, 0)
         last = bisect.bisect_left(self._starts, end)
         return [m for m in self.all[first:last] if m.end > start]
 
 
-def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int, int]]:
+def _runs(pages: list[tuple[int, int, bool, sentences.Outcome]]) -> list[tuple[int, int]]:
     """The swapped pages joined to ranges."""
     runs: list[tuple[int, int]] = []
     for start, end, swapped, _ in pages:
@@ -51,17 +49,17 @@ def _runs(pages: list[tuple[int, int, bool, _words.Outcome]]) -> list[tuple[int,
 
 
 def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -> str | None:
-    name = _words.status_name(raw["outcome"])
+    name = sentences.status_name(raw["outcome"])
     parts = []
     if name == "pending" and off:
         return _OFF
-    if name not in ("huge", "partial"):
-        parts.append(_words.sentence(raw["outcome"]))
+    if name != "ok" and not swapped:
+        parts.append(sentences.sentence(raw["outcome"]))
     left: dict[str, list[int]] = {}
     for start, _end, page_swapped, outcome in raw["pages"]:
-        if page_swapped and _words.status_name(outcome) == "huge":
+        if page_swapped and sentences.is_ok(outcome):
             continue
-        text = _words.sentence(outcome)
+        text = sentences.sentence(outcome)
         if swapped and text:
             left.setdefault(text, []).append(start)
     for text, starts in left.items():
@@ -73,14 +71,13 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
 
 
 def _fallbacks(raw: RawRegion) -> tuple[str, ...]:
-    backing = _native.BACKINGS[raw["backing"]]
     out = []
-    for name in _LADDER:
-        if name == backing:
+    for number, name in enumerate(_backing.LADDER, 1):
+        if number == raw["backing"]:
             break
-        outcome = raw["tried"][_native.BACKINGS.index(name)]
-        if _words.status_name(outcome) not in ("pending", "huge"):
-            out.append(f"{name}: {_words.sentence(outcome)}")
+        outcome = raw["tried"][number]
+        if sentences.status_name(outcome) not in ("pending", "ok"):
+            out.append(f"{name}: {sentences.sentence(outcome)}")
     return tuple(out)
 
 
@@ -89,18 +86,18 @@ def region_of(
 ) -> Region:
     """What the kernel's figures say of one object, of this process or of another."""
     runs = _runs(raw["pages"])
-    backing = _native.BACKINGS[raw["backing"]]
+    backing = _backing.NAMES[raw["backing"]]
     ours = [m for start, end in runs for m in mappings.within(start, end)]
     swapped = sum(end - start for start, end in runs)
     huge = min(sum(m.huge for m in ours), swapped)
     private = 0
-    if backing in PRIVATE:
+    if backing in _backing.PRIVATE:
         private = min(sum(m.private for m in ours), swapped)
     elif runs:
         private = sum(m.anonymous for m in ours)
     # Pages of shared backings come at their first use: what is not resident is not small.
     resident = min(sum(m.resident for m in ours), swapped)
-    whole = _words.status_name(raw["outcome"]) == "huge" and huge >= resident
+    whole = sentences.is_ok(raw["outcome"]) and huge >= resident
     return Region(
         path=raw["path"],
         build_id=raw["build_id"],
@@ -124,9 +121,9 @@ def region_of(
 def _is_replaced(raw: RawRegion, mappings: Mappings) -> bool:
     """Whether what is still mapped of the original says so. The engine keeps the name that it had
     when it was swapped."""
-    names = {raw["path"], raw["path"] + _smaps.DELETED}
+    names = {raw["path"], raw["path"] + smaps.DELETED}
     return any(
-        m.path in names and _smaps.is_replaced(m.path)
+        m.path in names and smaps.is_replaced(m.path)
         for m in mappings.within(raw["low"], raw["high"])
     )
 
@@ -134,7 +131,7 @@ def _is_replaced(raw: RawRegion, mappings: Mappings) -> bool:
 NOT_LOADED = "not loaded by the dynamic linker: its lifetime is not known"
 
 
-def not_loaded(mapping: _smaps.Mapping) -> Region:
+def not_loaded(mapping: smaps.Mapping) -> Region:
     """An executable file mapping that belongs to no object."""
     return Region(
         path=mapping.path,
@@ -142,20 +139,11 @@ def not_loaded(mapping: _smaps.Mapping) -> Region:
         start=mapping.start,
         end=mapping.end,
         text_bytes=mapping.end - mapping.start,
-        coverable_bytes=0,
-        mapped_bytes=0,
-        swapped_bytes=0,
-        huge_bytes=0,
-        private_bytes=0,
-        backing="none",
-        status="small",
         reason=NOT_LOADED,
-        fallbacks=(),
-        elapsed_ns=0,
     )
 
 
-def foreign(spans: list[tuple[int, int]], mappings: Mappings) -> list[_smaps.Mapping]:
+def foreign(spans: list[tuple[int, int]], mappings: Mappings) -> list[smaps.Mapping]:
     """Executable file mappings outside the spans (sorted) of all loaded objects."""
     lows = [low for low, _ in spans]
     out = []
@@ -190,10 +178,10 @@ def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
             "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "
             "site looks); pyhugetext.remap() starts it"
         )
-    if _words.status_name(raw["machine"]) != "huge":
+    if not sentences.is_ok(raw["machine"]):
         return "this machine's page size is not 4 KiB, or its huge page not 2 MiB"
-    if _words.status_name(raw["last"]) != "huge":
-        return _words.sentence(raw["last"])
+    if not sentences.is_ok(raw["last"]):
+        return sentences.sentence(raw["last"])
     if not raw["enabled"]:
         return "put back by restore()"
     for region in regions:
@@ -214,7 +202,7 @@ def collect(
     raw = _native.snapshot()
     found = [*problems, *raw["reasons"]]
     try:
-        mappings = Mappings(_smaps.read())
+        mappings = Mappings(smaps.read())
     except OSError as error:
         mappings = Mappings([])
         found.append(f"/proc/self/smaps cannot be read ({error}): huge_bytes is not known")
@@ -232,26 +220,6 @@ def collect(
     why = ""
     if not any(region.huge_bytes for region in regions):
         why = _OFF if off else _why_inactive(raw, regions)
-    elif _words.status_name(raw["last"]) != "huge":
-        found.append(f"the last look at this process failed: {_words.sentence(raw['last'])}")
+    elif not sentences.is_ok(raw["last"]):
+        found.append(f"the last look at this process failed: {sentences.sentence(raw['last'])}")
     return total(regions, why, raw["elapsed_ns"], found)
-
-
-def total(regions: list[Region], reason: str, elapsed_ns: int, problems: list[str]) -> Stats:
-    """The sums over all regions; `reason` counts where nothing is on huge pages."""
-    active = any(region.huge_bytes for region in regions)
-    backings = sorted({r.backing for r in regions} - {"none"})
-    return Stats(
-        active=active,
-        reason=None if active else reason,
-        backing="+".join(backings) or "none",
-        regions=tuple(regions),
-        text_bytes=sum(r.text_bytes for r in regions),
-        coverable_bytes=sum(r.coverable_bytes for r in regions),
-        mapped_bytes=sum(r.mapped_bytes for r in regions),
-        huge_bytes=sum(r.huge_bytes for r in regions),
-        private_bytes=sum(r.private_bytes for r in regions),
-        elapsed_ns=elapsed_ns,
-        kernel=_kernel.read(),
-        problems=tuple(problems),
-    )

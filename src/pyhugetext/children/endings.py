@@ -12,10 +12,6 @@ from contextlib import contextmanager
 from typing import IO
 
 
-class MeasuringFailed(Exception):
-    """Nothing can be measured; the text is one sentence."""
-
-
 def ending(status: int) -> str:
     """How a process ended, from subprocess's status: `ended with exit status 3`."""
     if status >= 0:
@@ -27,11 +23,15 @@ def ending(status: int) -> str:
     return f"was ended by {name}"
 
 
-def last_line(errors: IO[bytes]) -> str:
+def tail(file: IO[bytes], most: int = 64 << 10) -> bytes:
+    """The last of what was written there."""
+    file.seek(max(file.seek(0, os.SEEK_END) - most, 0))
+    return file.read()
+
+
+def last_line(file: IO[bytes]) -> str:
     """`: ` and the last line of what was written there, or nothing."""
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(size - 4096, 0))
-    lines = errors.read().decode("utf-8", "backslashreplace").split("\n")
+    lines = tail(file, 4096).decode("utf-8", "backslashreplace").split("\n")
     shown = [line.strip() for line in lines if line.strip()]
     return f": {shown[-1]}" if shown else ""
 

@@ -10,48 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import struct
 from functools import lru_cache
 from typing import NamedTuple
 
 from pyhugetext import _native, _words
-from pyhugetext._proc import Process
-from pyhugetext._smaps import DELETED, Mapping
+from pyhugetext._stats.kernel import fields_of
+from pyhugetext._stats.smaps import DELETED, Mapping
+from pyhugetext.process.elf import Head, NoObject, OtherFile, Unreadable, read_head
+from pyhugetext.process.proc import Process
 
-_LINK, _INSIDE, _CACHED = range(3)  # Way of core/elsewhere.h
+_LINK, _INSIDE, _CACHED = range(3)  # Way of process/elsewhere.h
 _TRIES = 3
-_HEADER = struct.Struct("<IIQQQQQQ")
-_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
-PAGE = 4096
-
-
-class Load(NamedTuple):
-    """A PT_LOAD, rounded to pages; addresses are those of the file."""
-
-    start: int
-    end: int
-    offset: int
-    file_end: int  # in the file; `offset` where nothing of it is
-    executable: bool
-    writable: bool
-
-
-class Head(NamedTuple):
-    """What an ELF file says of itself."""
-
-    headers: bytes
-    loads: tuple[Load, ...]
-    fixed: bool  # its load bias is 0
-    build_id: str
-
-
-class Unreadable(Exception):
-    """A file whose headers cannot be read; the text says why."""
-
-
-class NoObject(Exception):
-    """A file that is no ELF object of this machine."""
 
 
 class Key(NamedTuple):
@@ -117,12 +86,13 @@ class Files:
                     return self._read_at(key, root, name, _INSIDE)
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                        raise Unreadable(f"its file cannot be opened: {error.strerror}") from None
-                except _OtherFile:
+                        why = _words.reason(error)
+                        raise Unreadable(f"its file cannot be opened: {why}") from None
+                except OtherFile:
                     pass
         try:
             return self._read_at(key, self._process.directory, "exe", _LINK)
-        except (OSError, _OtherFile):
+        except (OSError, OtherFile):
             pass
         raise Unreadable(
             "its file was deleted or replaced since, and only root may still read it"
@@ -149,17 +119,9 @@ class Files:
             if self._guarded:
                 self._check_mount(fd)
             major, minor = device_numbers(key.device)
-            outcome, fixed, build_id, headers = _native.read_head(fd, major, minor, key.inode)
+            return read_head(fd, major, minor, key.inode)
         finally:
             os.close(fd)
-        status = _words.status_name(outcome)
-        if status == "huge":
-            return Head(headers, tuple(_loads(headers)), fixed, build_id)
-        if status == "file_gone":
-            raise _OtherFile
-        if status == "unsupported":
-            raise NoObject
-        raise Unreadable(f"its file cannot be read: {_words.sentence(outcome)}")
 
     def _open(self, directory: int, name: bytes, way: int) -> int:
         if way == _LINK:
@@ -189,41 +151,13 @@ class Files:
             raise Unreadable("its file system might make us wait, and it is another user's process")
 
 
-class _OtherFile(Exception):
-    """Another file than the mapped one goes by that name."""
-
-
 def _spellings(path: str) -> list[str]:
     """The names that the kernel may mean: it writes a newline as \\012, and nothing else so."""
     return [path, path.replace("\\012", "\n")] if "\\012" in path else [path]
 
 
-def _loads(headers: bytes) -> list[Load]:
-    out = []
-    for kind, flags, offset, start, _, in_file, size, _ in _HEADER.iter_unpack(headers):
-        if kind == _PT_LOAD and size:
-            file_end = -(-(offset + in_file) // PAGE) * PAGE if in_file else offset & -PAGE
-            out.append(
-                Load(
-                    start & -PAGE,
-                    -(-(start + size) // PAGE) * PAGE,
-                    offset & -PAGE,
-                    file_end,
-                    bool(flags & _PF_X),
-                    bool(flags & _PF_W),
-                )
-            )
-    return out
-
-
 def _mount_id(fd: int) -> str:
-    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(info, 4096).decode("ascii", "replace")
-    finally:
-        os.close(info)
-    found = re.search(r"^mnt_id:\s*(\d+)", text, re.M)
-    return found[1] if found else ""
+    return fields_of(f"/proc/self/fdinfo/{fd}").get("mnt_id", "")
 
 
 def _mount_id_of_memory_files() -> str:

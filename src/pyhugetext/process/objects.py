@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyhugetext._files import Files, Head, Key, NoObject, Unreadable, key_of
-from pyhugetext._smaps import DELETED, Mapping
-
-HUGE = 2 << 20
+from pyhugetext._stats.smaps import DELETED, Mapping
+from pyhugetext._units import HUGE, down, up
+from pyhugetext.process.elf import Head, NoObject, Unreadable
+from pyhugetext.process.files import Files, Key, key_of
 
 _STORED = re.compile(r"/v1/objects/[^/]+/[^/]+\Z")
 _SHM = re.compile(r"/dev/shm/pyhugetext-[0-9]+/v1/objects/")
@@ -36,10 +36,6 @@ class Object(NamedTuple):
     high: int
     swapped: tuple[Mapping, ...]
     backing: str  # of what is swapped; none
-
-    @property
-    def path(self) -> str:
-        return self.key.path
 
 
 class Rest(NamedTuple):
@@ -70,10 +66,6 @@ def backing_of(mapping: Mapping) -> str | None:
     return None
 
 
-def _is_file(mapping: Mapping) -> bool:
-    return bool(mapping.inode)
-
-
 def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest]]:
     """The objects in order of address, and what else is executable file text."""
     mappings = [mapping for mapping in mappings if not mapping.retired]
@@ -81,7 +73,7 @@ def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest
     own_starts = {mapping.start for mapping in own}
     by_key: dict[Key, list[Mapping]] = defaultdict(list)
     for mapping in mappings:
-        if _is_file(mapping) and mapping.start not in own_starts:
+        if mapping.inode and mapping.start not in own_starts:
             by_key[key_of(mapping)].append(mapping)
 
     objects = _Placed()
@@ -153,7 +145,7 @@ def _candidates(
             if before is not None:
                 wanted[before] = None
             after_own = True
-        elif _is_file(mapping):
+        elif mapping.inode:
             before = key_of(mapping)
             if after_own or "x" in mapping.permissions:
                 wanted[before] = None
@@ -243,8 +235,8 @@ def _object(
 
 def _count(mappings: list[Mapping], low: int, high: int) -> int:
     """How many mappings planning such an object looks at."""
-    first = bisect.bisect_left(mappings, (low // HUGE * HUGE,))
-    return bisect.bisect_left(mappings, (-(-high // HUGE) * HUGE,)) - first
+    first = bisect.bisect_left(mappings, (down(low, HUGE),))
+    return bisect.bisect_left(mappings, (up(high, HUGE),)) - first
 
 
 def _between(mappings: list[Mapping], low: int, high: int) -> list[Mapping]:
