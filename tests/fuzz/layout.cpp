@@ -251,7 +251,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     if (!source.parse(data, size)) return 0;
     pht::Layout layout;
     const pht::LaidOut done = pht::lay_out(7, source.size, source.bias, &layout);
-    CHECK(!done.error || (done.error == -EIO && source.head.error_after && !done.refused));
+    CHECK(!done.error || (done.error == EIO && source.head.error_after && !done.refused));
     CHECK(!done.refused || strlen(done.refused) > 5);
     if (!done.ok()) return 0;
     check_parts(layout);

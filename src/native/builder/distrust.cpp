@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 void add_octal(u32 value, Buffer<400> *out) {
     for (int shift = 9; shift >= 0; shift -= 3) {
         const char digit = static_cast<char>('0' + ((value >> shift) & 7));
@@ -19,7 +17,7 @@ void add_octal(u32 value, Buffer<400> *out) {
 // Whether the step is the reason why the way is not trusted, and then which in words.
 bool blames(const char *path, bool above, Trouble *out) {
     sys::FileIdentity file;
-    if (failed(sys::identify_path(path, &file))) return false;
+    if (!sys::identify_path(path, &file).ok()) return false;
     constexpr u32 kOthersWrite = S_IWGRP | S_IWOTH;
     const u32 type = file.mode & S_IFMT;
     out->kind = Trouble::Kind::untrusted;
@@ -70,7 +68,7 @@ Trouble explain_below(const char *root, const char *name) {
     const bool is_version = equal(str(name), str("v1"));
     if (!add(str(root)) || !add(str(is_version ? "/" : "/v1/")) || !add(str(name)) ||
         !path.push('\0'))
-        return failed_call("mmap", -ENOMEM);
+        return failed_call("mmap", Error{ENOMEM});
     return explain(path.data());
 }
 

@@ -3,7 +3,7 @@
 namespace pht {
 
 bool LineReader::next(Str *line) {
-    if (error_) return false;
+    if (!state_.ok()) return false;
     for (;;) {
         for (size_t at = from_; at < to_; ++at) {
             if (window_[at] == '\n') {
@@ -19,36 +19,36 @@ bool LineReader::next(Str *line) {
             from_ = 0;
         }
         if (to_ == kWindow) {
-            error_ = -EINVAL;
+            state_ = Error{EINVAL};
             return false;
         }
-        const long got =
+        const auto got =
             sys::uninterrupted([&] { return sys::read(fd_, window_ + to_, kWindow - to_); });
-        if (sys::failed(got)) {
-            error_ = got;
+        if (!got.ok()) {
+            state_ = Error(got);
             return false;
         }
-        if (got == 0) ended_ = true;
-        to_ += static_cast<size_t>(got);
+        if (got.value() == 0) ended_ = true;
+        to_ += got.value();
     }
 }
 
-long MapsQuery::next(u64 address, Mapping *out) {
+ErrorOr<void> MapsQuery::next(u64 address, Mapping *out) {
     if (!ready_) {
         ready_ = true;
         fd_ = sys::open("/proc/self/maps");
         if (names_) name_ = room_.take(kName);
     }
-    if (fd_ < 0) return fd_;
-    if (names_ && !name_) return -ENOMEM;
+    if (!fd_.ok()) return Error(fd_);
+    if (names_ && !name_) return Error{ENOMEM};
     procmap_query query = {};
     query.size = sizeof query;
     query.query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
     query.query_addr = address;
     query.vma_name_addr = reinterpret_cast<u64>(name_);
     query.vma_name_size = names_ ? kName : 0;
-    const long result = sys::ioctl(static_cast<int>(fd_), PROCMAP_QUERY, &query);
-    if (sys::failed(result)) return result;
+    const auto result = sys::ioctl(fd_.value(), PROCMAP_QUERY, &query);
+    if (!result.ok()) return Error(result);
     out->start = query.vma_start;
     out->end = query.vma_end;
     out->offset = query.vma_offset;
@@ -60,7 +60,7 @@ long MapsQuery::next(u64 address, Mapping *out) {
     out->executable = query.vma_flags & PROCMAP_QUERY_VMA_EXECUTABLE;
     out->shared = query.vma_flags & PROCMAP_QUERY_VMA_SHARED;
     out->path = {name_, query.vma_name_size ? query.vma_name_size - 1 : 0};
-    return 0;
+    return {};
 }
 
 size_t unescape(char *path, size_t size) {

@@ -21,13 +21,20 @@ void read_own_limits(MemoryRoom *out) {
     if (data != kNone) out->data = less(data, used[1]);
 }
 
+// How much could be read: nothing where that failed, as after opening. Inlined as system calls are.
+[[gnu::always_inline]] inline size_t read_some(const Descriptor &fd, char *to, size_t size) {
+    if (!fd.ok()) return 0;
+    const auto got = sys::read(fd, to, size);
+    return got.ok() ? got.value() : 0;
+}
+
 u64 machine_memory() {
     const Descriptor fd(sys::open("/proc/meminfo"));
     char text[64];  // MemTotal comes first
-    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
+    const size_t size = read_some(fd, text, sizeof text);
     const Str name = str("MemTotal:");
-    if (got < 0 || !starts_with({text, static_cast<size_t>(got)}, name)) return kNone;
-    Cursor cursor{text + name.size, text + got};
+    if (!starts_with({text, size}, name)) return kNone;
+    Cursor cursor{text + name.size, text + size};
     cursor.spaces();
     const u64 bytes = cursor.number(10) * 1024;
     return cursor.ok ? bytes : kNone;
@@ -42,8 +49,7 @@ bool used_addresses(u64 *addresses, u64 *data) {
     u64 pages[6] = {};
     const Descriptor fd(sys::open("/proc/self/statm"));
     char text[160];
-    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
-    Cursor cursor{text, text + max<long>(got, 0)};
+    Cursor cursor{text, text + read_some(fd, text, sizeof text)};
     for (u64 &number : pages) {
         number = cursor.number(10);
         cursor.spaces();
@@ -88,14 +94,14 @@ MemoryTurn::~MemoryTurn() {
 Outcome MemoryTurn::wait() {
     constexpr u64 kPause = 500'000;
     for (;;) {
-        const long result = sys::try_lock_file(stat_);
-        locked_ = result == 0;
+        const auto result = sys::try_lock_file(stat_);
+        locked_ = result.ok();
         if (locked_) return done();
-        if (result != -EAGAIN || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
-            return {Status::memory_limit, Call::lock, static_cast<u16>(-result)};
+        if (result.error() != EAGAIN || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
+            return {Status::memory_limit, Call::lock, result.error()};
         const u64 began = sys::now();
         // A signal is the program's: it does not wait for others' memory.
-        if (sys::pause(kPause) == -EINTR) return {Status::memory_limit, Call::lock, EINTR};
+        if (sys::pause(kPause).error() == EINTR) return {Status::memory_limit, Call::lock, EINTR};
         const u64 waited = max(sys::since(began), kPause);
         const u64 left = __atomic_load_n(&patience, __ATOMIC_RELAXED);
         __atomic_store_n(&patience, less(left, waited), __ATOMIC_RELAXED);

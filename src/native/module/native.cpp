@@ -184,22 +184,22 @@ py::dict snapshot() {
     return out;
 }
 
-[[noreturn]] void throw_errno(long result) {
-    errno = static_cast<int>(-result);
+[[noreturn]] void throw_errno(pht::Error error) {
+    errno = error.number;
     PyErr_SetFromErrno(PyExc_OSError);
     throw py::error_already_set();
 }
 
-long open_elsewhere(int directory, const py::bytes &name, int way) {
+int open_elsewhere(int directory, const py::bytes &name, int way) {
     const pht::EngineApi &api = engine();
     const std::string path = name;
-    long fd;
+    pht::ErrorOr<int> fd;
     {
         const py::gil_scoped_release released;
         fd = api.open_elsewhere(directory, path.c_str(), static_cast<pht::Way>(way));
     }
-    if (pht::sys::failed(fd)) throw_errno(fd);
-    return fd;
+    if (!fd.ok()) throw_errno(fd);
+    return fd.value();
 }
 
 py::tuple read_head(int path_fd, pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode) {
@@ -268,12 +268,12 @@ py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_ma
 py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
     const pht::EngineApi &api = engine();
     std::string marks(count, '\0');
-    long result;
+    pht::ErrorOr<void> result;
     {
         const py::gil_scoped_release released;
         result = api.find_entries(pagemap, start, count, reinterpret_cast<pht::u8 *>(marks.data()));
     }
-    if (pht::sys::failed(result)) throw_errno(result);
+    if (!result.ok()) throw_errno(result);
     return marks;
 }
 
@@ -328,7 +328,7 @@ py::dict lay_out(int fd, pht::u64 size, pht::u64 bias) {
         const py::gil_scoped_release released;
         result = api.lay_out(fd, size, bias, &made);
     }
-    if (result.error) throw_errno(result.error);
+    if (result.error) throw_errno({result.error});
     if (result.refused) {
         py::dict out;
         out["refused"] = result.refused;

@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr size_t kNotesLimit = 4096;
 
 #if defined(__aarch64__)
@@ -22,10 +20,10 @@ Outcome read_all(int fd, void *to, size_t size, u64 offset) {
     auto *at = static_cast<char *>(to);
     if (offset > 1ull << 62) return {Status::unsupported, Call::none, 0};
     while (size > 0) {
-        const long got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
-        if (failed(got)) return refused(Call::read, got);
-        if (got == 0) return {Status::unsupported, Call::none, 0};
-        const auto n = static_cast<size_t>(got);
+        const auto got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
+        if (!got.ok()) return refused(Call::read, got);
+        if (got.value() == 0) return {Status::unsupported, Call::none, 0};
+        const size_t n = got.value();
         at += n, offset += n, size -= n;
     }
     return done();
@@ -83,7 +81,7 @@ void mark_swapped(const ProcessObject &object, Region *region) {
 
 }  // namespace
 
-long open_elsewhere(int directory, const char *name, Way way) {
+ErrorOr<int> open_elsewhere(int directory, const char *name, Way way) {
     if (way == Way::link) return sys::open_at(directory, name, O_PATH);
     return sys::open_inside(
         directory, name, O_PATH,
@@ -93,13 +91,13 @@ long open_elsewhere(int directory, const char *name, Way way) {
 Outcome read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
                   ElfHead *out) {
     sys::FileIdentity file;
-    long result = sys::identify_cached(path_fd, &file);
-    if (failed(result)) return refused(Call::statx, result);
+    const auto result = sys::identify_cached(path_fd, &file);
+    if (!result.ok()) return refused(Call::statx, result);
     if ((file.mode & S_IFMT) != S_IFREG) return {Status::file_gone, Call::none, 0};
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(path_fd));
     const Descriptor fd(sys::open_at(AT_FDCWD, link.data, O_RDONLY | O_NONBLOCK));
-    if (fd < 0) return refused(Call::open, fd);
+    if (!fd.ok()) return refused(Call::open, fd);
     const bool same =
         file.inode == inode && file.dev_major == dev_major && file.dev_minor == dev_minor;
     if (!same && !is_mapped_file(fd, dev_major, dev_minor, inode))

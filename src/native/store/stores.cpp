@@ -14,13 +14,14 @@ bool is_on_overlay(const char *directory) {
     char *const path = size < kPathLimit ? room.take(size + 1) : nullptr;
     if (!path) return false;
     copy(path, directory, size + 1);
-    u64 type = 0;
-    while (sys::file_system(path, &type) == -ENOENT && size > 1) {
+    auto type = sys::file_system(path);
+    while (type.error() == ENOENT && size > 1) {
         while (size > 1 && path[size - 1] != '/') --size;
         if (size > 1) --size;
         path[size] = 0;
+        type = sys::file_system(path);
     }
-    return type == OVERLAYFS_SUPER_MAGIC;
+    return type.ok() && type.value() == OVERLAYFS_SUPER_MAGIC;
 }
 
 bool says_little(const Outcome &outcome) {
