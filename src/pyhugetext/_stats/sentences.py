@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyhugetext import _native, _words
 
-Outcome = tuple[int, int, int]  # status, call, errno; see core/status.h
+Outcome = tuple[int, int, int]  # status, call, errno; see status.h
 
 SENTENCES = dict(zip(_native.STATUSES, _native.SENTENCES))
 
