@@ -131,14 +131,7 @@ _INFO = _Gauge(
     "Versions of the package and the kernel, and the transparent huge pages setting.",
     ("version", "kernel", "thp"),
 )
-_GAUGES = (
-    *_SIZES,
-    _UNCOVERED,
-    _ACTIVE,
-    _PROCESSES,
-    _PROBLEMS,
-    _INFO,
-)
+_GAUGES = (*_SIZES, _UNCOVERED, _ACTIVE, _PROCESSES, _PROBLEMS, _INFO)
 
 _REMAP = "pyhugetext_remap_seconds"
 _REMAP_HELP = "Time spent remapping text since the process started."

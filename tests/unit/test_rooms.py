@@ -50,7 +50,7 @@ TABLE = {
     "settings": ("binding", "facts"),
     "_stats": ("binding", "facts"),
     "process": ("binding", "facts", "_stats"),
-    "store": ("binding", "facts"),
+    "store": ("binding", "facts", "settings"),
     "public functions": _WORDS,
     "metrics": ("public functions", "_stats"),
     "children": (*_READING, "public functions"),
@@ -142,6 +142,11 @@ def broken(package: Path = PACKAGE) -> list[str]:
             out += [f"{file}:{sentence}" for sentence in _door(path, found)]
     out += broken_arrows(references, room_of, TABLE)
     out += circles(references)
+    out += [
+        f"{one.place}: {one.target} is another command; what two of them share lies above them"
+        for one in references
+        if room_of(one.source) == room_of(one.target) == "commands" and one.source != one.target
+    ]
     return out
 
 
@@ -158,8 +163,9 @@ def _at_start(name: str, found: list[Import]) -> Iterator[str]:
 
 def _door(path: Path, found: list[Import]) -> Iterator[str]:
     """What is wrong with the `__init__.py` of a room."""
-    if not (ast.get_docstring(ast.parse(path.read_text())) or "").partition(".")[0]:
-        yield "1: says nothing; the first sentence of a room tells what it is and may touch"
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+    if " may touch " not in first:
+        yield "1: does not say what the room may touch; its first sentence has to"
     for one in found:
         yield f"{one.line}: imports {one.target}; the door of a room imports nothing"
 
@@ -220,6 +226,12 @@ def test_arrows_of_the_table_lead_down():
             "from pyhugetext.doctor import check",
             "{}: imports pyhugetext.doctor.check; the door of a room imports nothing",
         ),
+        (
+            "cli/commands/doctor.py",
+            "from pyhugetext.cli.commands import warm",
+            "{}: pyhugetext.cli.commands.warm is another command; what two of them share lies "
+            "above them",
+        ),
     ],
 )
 def test_broken_rule_is_told_with_file_line_and_rule(tmp_path, file, line, sentence):
@@ -229,6 +241,14 @@ def test_broken_rule_is_told_with_file_line_and_rule(tmp_path, file, line, sente
     (copy / file).write_text(f"{text}{line}\n")
     at = text.count("\n") + line.count("\n") + 1
     assert sentence.format(f"src/pyhugetext/{file}:{at}") in broken(copy)
+
+
+def test_room_that_does_not_say_what_it_may_touch_is_told(tmp_path):
+    copy = tmp_path / "pyhugetext"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    (copy / "store" / "__init__.py").write_text('"""Stores."""\n')
+    sentence = "does not say what the room may touch; its first sentence has to"
+    assert broken(copy) == [f"src/pyhugetext/store/__init__.py:1: {sentence}"]
 
 
 def test_no_room_takes_the_place_of_a_public_function():

@@ -65,6 +65,11 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
     for text, starts in left.items():
         more = f" and {len(starts) - 1} more" if len(starts) > 1 else ""
         parts.append(f"2 MiB at {starts[0]:#x}{more}: {text}")
+    return joined(parts, resident, huge)
+
+
+def joined(parts: list[str], resident: int, huge: int) -> str | None:
+    """The reasons as one, with that of the kernel behind them; None for none."""
     if huge < resident:
         parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
     return "; ".join(parts) or None

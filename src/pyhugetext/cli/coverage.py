@@ -10,14 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pyhugetext._stats.model import (
-    Region,
-    Stats,
-    by_coverable,
-    name_of,
-    replaced_line,
-    sizes_of,
-)
+from pyhugetext._stats.model import Region, Stats, by_coverable, name_of, replaced_line, sizes_of
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 

@@ -108,14 +108,7 @@ def _alternate(small: memoryview, huge: memoryview, dense: memoryview) -> Timing
         raise OSError(0, "the clock is too coarse to time a walk")
     ratios = [h / s for h, s in zip(huges, smalls)]
     low, _, high = statistics.quantiles(ratios, n=4)
-    return Timing(
-        min(smalls),
-        min(huges),
-        min(floors),
-        statistics.median(ratios),
-        low,
-        high,
-    )
+    return Timing(min(smalls), min(huges), min(floors), statistics.median(ratios), low, high)
 
 
 def _need_memory() -> None:

@@ -53,12 +53,7 @@ def try_all(settings: Settings, stores: list[Storage], present: str | None) -> L
     places: list[str] = []
     disk = _make(user, unfit, places)
     memory = _make(shm, unfit, places)
-    spec = {
-        "store": disk,
-        "shm": memory,
-        "rungs": ["", "auto", *LADDER],
-        "remove": places,
-    }
+    spec = {"store": disk, "shm": memory, "rungs": ["", "auto", *LADDER], "remove": places}
     # Started by the call and not by the hook, with the settings of the environment.
     environ = runner.environment(PYHUGETEXT="0", PYHUGETEXT_DEBUG=None)
     try:

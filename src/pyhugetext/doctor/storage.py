@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -72,7 +73,9 @@ def _look(store: Store) -> Storage:
             used = places.used_bytes(store)
         except OSError as error:
             reason = reason or _words.sentence(error, coded=True)
-    free = _free(store, here)
+    free: int | None = None
+    with contextlib.suppress(OSError):
+        free = places.free_bytes(here)
     if writable and free is not None and free < 0:
         reason = "too little free space"
     remembered = places.UNKNOWN if store.kind == "shm" else places.remembered_verdict(store)
@@ -116,13 +119,6 @@ def _flags(path: str) -> int:
         return os.statvfs(path).f_flag
     except OSError:
         return 0
-
-
-def _free(store: Store, here: str) -> int | None:
-    try:
-        return places.free_bytes(here)
-    except OSError:
-        return None
 
 
 def file_system(path: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyhugetext
 from pyhugetext import _backing, _native, _settings
+from pyhugetext._stats.model import sizes_of
 
 
 class NothingHuge(Exception):
@@ -52,5 +53,5 @@ class Sides:
         because pages of files come at their first use."""
         stats = pyhugetext.stats()
         names = ("text", "coverable", "mapped", "huge", "private")
-        sizes = {f"{name}_bytes": getattr(stats, f"{name}_bytes") for name in names}
-        return {"backing": stats.backing, **sizes}
+        sizes = zip((f"{name}_bytes" for name in names), sizes_of(stats))
+        return {"backing": stats.backing, **dict(sizes)}

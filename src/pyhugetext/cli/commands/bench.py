@@ -337,22 +337,17 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
 
 
 def _report(call: _Call, found: Measurement) -> None:
+    from pyhugetext.cli.benchtext import lines
+
     try:
         if call.options.pyperf is not None:
             _write_pyperf(call, found)
     finally:
         # What took so long is told where it cannot be written, too.
-        _print(call, found)
-
-
-def _print(call: _Call, found: Measurement) -> None:
-    if call.options.json:
-        print(json.dumps(found.as_dict(), indent=2))
-        return
-    from pyhugetext.cli.benchtext import lines
-
-    for line in lines(found, text.width_of(sys.stdout)):
-        print(line)
+        if call.options.json:
+            print(json.dumps(found.as_dict(), indent=2))
+        else:
+            print("\n".join(lines(found, text.width_of(sys.stdout))))
 
 
 def _write_pyperf(call: _Call, found: Measurement) -> None:

@@ -146,14 +146,12 @@ def _choose(call: _Run) -> Store:
 
     found = stores.settings()
     only_disk = call.options.system or found.backing == "store"
+    why = ""  # it is not the store on disk
     disk = places.system(found) if call.options.system else places.user(found)
     if found.backing == "shm" and not call.options.system:
         disk = None
     elif disk is None:
-        sentence = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
-        if only_disk:
-            raise Failure(sentence)
-        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
+        why = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
     if disk is not None:
         stores.make(disk)
         with stores.told(disk):
@@ -161,10 +159,11 @@ def _choose(call: _Run) -> Store:
         call.stores.append((disk, verdict))
         if verdict != places.NEVER:
             return disk
-        sentence = f"store {disk.root}: this file system never gives files huge pages"
-        if only_disk:
-            raise Failure(f"{sentence}; nothing was built")
-        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
+        why = f"store {disk.root}: this file system never gives files huge pages"
+    if why and only_disk:
+        raise Failure(f"{why}; nothing was built" if disk else why)
+    if why:
+        text.say(f"{why}; the store in shared memory is filled instead", "warm")
     shm = places.shared_memory(found)
     stores.make(shm)
     call.stores.append((shm, places.WRITTEN))
