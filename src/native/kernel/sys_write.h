@@ -58,12 +58,9 @@ __attribute__((always_inline)) inline ErrorOr<void> set_times(int fd, u64 second
 
 // A lock on a whole file that belongs to its open description (F_OFD_SETLK of fcntl(2)): gone with
 // its holder, and not shared by another thread that opens the file. EAGAIN where somebody has it.
-inline ErrorOr<void> set_lock(int fd, u16 type) {
-    struct Lock {
-        u16 type, whence;
-        u64 start, length;
-        int pid;
-    } lock = {type, 0, 0, 0, 0};
+inline ErrorOr<void> set_lock(int fd, short type) {
+    struct flock lock = {};  // all of it: from 0 to the end
+    lock.l_type = type;
     return {raw(nr::fcntl, fd, F_OFD_SETLK, reinterpret_cast<long>(&lock))};
 }
 inline ErrorOr<void> try_lock(int fd) {
