@@ -35,7 +35,7 @@ def compiled(target: Path, source: str, *command: str, libraries: Sequence[str] 
     key = hashlib.sha256(words.encode()).hexdigest()[:16]
 
     def make(place: Path) -> None:
-        file = place / f"{target.stem}.c"
+        file = place / f"{target.name}.c"
         file.write_text(source)
         subprocess.run([*command, "-o", place / target.name, file, *libraries], check=True)
         file.unlink()
