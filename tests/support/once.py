@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from support.common import SHARED, TESTS
+from support.common import SHARED, TESTS, tool
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
@@ -42,6 +42,17 @@ def compiled(target: Path, source: str, *command: str, libraries: Sequence[str] 
 
     shutil.copy(once(f"compiled-{key}", make) / target.name, target)
     return target
+
+
+def library_compiler(directory: Path) -> Callable[..., Path]:
+    """What compiles C to shared libraries in a directory: `compile_(source, *flags, name=...)`."""
+    compiler = tool("cc", "gcc", "clang")
+
+    def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
+        command = (compiler, "-O1", "-shared", "-fPIC")
+        return compiled(directory / name, source, *command, libraries=flags)
+
+    return compile_
 
 
 def builds_share_objects() -> dict[str, str]:
