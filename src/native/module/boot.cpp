@@ -13,23 +13,24 @@
 #include "module/python_host.h"
 #include "settings/settings.h"
 
+namespace pht {
+
 namespace {
 
-using pht::Engine, pht::Layout, pht::Settings, pht::Str;
-using Scope = pht::Table::Scope;
+using Scope = Table::Scope;
 
 void free_layout(const Layout *layout) {
     auto *owned = const_cast<Layout *>(layout);
     owned->~Layout();
-    pht::unmap_memory(owned, sizeof *owned);
+    unmap_memory(owned, sizeof *owned);
 }
 
 // Needs no lock, and so no memory of the engine's.
-pht::LaidOut lay_out(int fd, pht::u64 size, pht::u64 bias, const Layout **out) {
-    void *memory = pht::map_memory(sizeof(Layout));
+LaidOut lay_out(int fd, u64 size, u64 bias, const Layout **out) {
+    void *memory = map_memory(sizeof(Layout));
     if (!memory) return {nullptr, ENOMEM};
     auto *layout = new (memory) Layout;
-    const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
+    const LaidOut done = pht::lay_out(fd, size, bias, layout);
     if (done.ok())
         *out = layout;
     else
@@ -37,37 +38,35 @@ pht::LaidOut lay_out(int fd, pht::u64 size, pht::u64 bias, const Layout **out) {
     return done;
 }
 
-const pht::EngineApi api = {
-    .settings = []() -> const pht::Request & { return Settings::of_process().request(); },
-    .remap =
-        [](const pht::Request &request) { return Engine::get().remap(request, Scope::candidates); },
-    .complete =
-        [](const pht::Patience &patience) { return Engine::get().complete(patience, true); },
+const EngineApi api = {
+    .settings = []() -> const Request & { return Settings::of_process().request(); },
+    .remap = [](const Request &request) { return Engine::get().remap(request, Scope::candidates); },
+    .complete = [](const Patience &patience) { return Engine::get().complete(patience, true); },
     .restore = [] { return Engine::get().restore(); },
     .take_snapshot = [] { return Engine::get().take_snapshot(); },
     .free_snapshot = Engine::free_snapshot,
-    .open_elsewhere = pht::open_elsewhere,
-    .read_head = pht::read_head,
+    .open_elsewhere = open_elsewhere,
+    .read_head = read_head,
     .plan_elsewhere = Engine::plan_elsewhere,
-    .find_entries = pht::find_entries,
-    .memory_room = [](pht::MemoryRoom *out) { pht::memory_room(out); },
+    .find_entries = find_entries,
+    .memory_room = [](MemoryRoom *out) { memory_room(out); },
     .lay_out = lay_out,
     .free_layout = free_layout,
-    .store = &pht::store_api,
+    .store = &store_api,
 };
 
 // Which file stderr was when the engine was started. What has its number later may be another, and
 // nobody's to write to.
-pht::sys::FileIdentity first_stderr;
+sys::FileIdentity first_stderr;
 constexpr int kStderr = 2;
 
 void remember_stderr() {
-    (void)pht::sys::identify(kStderr, &first_stderr);
+    (void)sys::identify(kStderr, &first_stderr);
 }
 
-void write_to_stderr(const pht::MappedArray<char> &text) {
-    pht::sys::FileIdentity now;
-    if (!pht::sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
+void write_to_stderr(const MappedArray<char> &text) {
+    sys::FileIdentity now;
+    if (!sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
         now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
         return;
     for (size_t at = 0; at < text.size();) {
@@ -78,22 +77,22 @@ void write_to_stderr(const pht::MappedArray<char> &text) {
 }
 
 void report_settings(const Settings &settings) {
-    pht::MappedArray<char> out;
+    MappedArray<char> out;
     const auto add = [&](Str text) { return out.append(text.data, text.size); };
     const Str problems = settings.problems();
     bool kept = true;
     for (size_t at = 0; at < problems.size;) {
-        const Str problem = pht::str(problems.data + at);
-        kept = kept && add(pht::str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
+        const Str problem = str(problems.data + at);
+        kept = kept && add(str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
         at += problem.size + 1;
     }
     if (settings.off)
-        kept = kept && add(pht::str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
+        kept = kept && add(str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
     if (kept) write_to_stderr(out);
 }
 
 void report_decisions() {
-    pht::MappedArray<char> out;
+    MappedArray<char> out;
     Engine::get().report(&out);
     write_to_stderr(out);
 }
@@ -108,7 +107,7 @@ int start_once(const Settings &settings) {
     }
     if (settings.off) return 0;
     {
-        pht::PythonHost host;
+        PythonHost host;
         const long missing = Engine::get().remap(settings.request(), Scope::fresh);
         if (missing > 0) Engine::get().complete(host.patience(), false);
         if (settings.debug) report_decisions();
@@ -136,7 +135,7 @@ PyObject *text_or_none(Str text) {
 PyObject *texts_of(Str list) {
     PyObject *out = PyList_New(0);
     for (size_t at = 0; out && at < list.size;) {
-        const Str text = pht::str(list.data + at);
+        const Str text = str(list.data + at);
         PyObject *item =
             PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
         if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
@@ -158,8 +157,8 @@ bool set_item(PyObject *out, const char *name, PyObject *value) {
 PyObject *describe_settings(const Settings &settings) {
     PyObject *out = PyDict_New();
     if (!out) return nullptr;
-    const pht::Request &request = settings.request();
-    const auto root = [](const char *path) { return text_or_none(path ? pht::str(path) : Str{}); };
+    const Request &request = settings.request();
+    const auto root = [](const char *path) { return text_or_none(path ? str(path) : Str{}); };
     bool whole = set_item(out, "off", PyBool_FromLong(settings.off)) &&
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
@@ -167,7 +166,7 @@ PyObject *describe_settings(const Settings &settings) {
                  set_item(out, "store", root(user_store(request))) &&
                  set_item(out, "shm_store", root(shared_store(request))) &&
                  set_item(out, "problems", texts_of(settings.problems()));
-    for (const pht::SizeField &field : pht::kSizeFields)
+    for (const SizeField &field : kSizeFields)
         whole =
             whole && set_item(out, field.name, PyLong_FromUnsignedLongLong(request.*field.member));
     whole = whole && set_item(out, "include", texts_of(request.include)) &&
@@ -204,9 +203,9 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
 PyObject *boot_parse_size(PyObject *, PyObject *argument) {
     char *data;
     Py_ssize_t size;
-    pht::u64 value;
+    u64 value;
     if (PyBytes_AsStringAndSize(argument, &data, &size) < 0) return nullptr;
-    if (!pht::parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
+    if (!parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(value);
 }
 
@@ -216,8 +215,8 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     int fd, collapse;
     unsigned long long offset, size;
     if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
-    pht::u64 bytes = 0;
-    pht::ErrorOr<void> result;
+    u64 bytes = 0;
+    ErrorOr<void> result;
     Py_BEGIN_ALLOW_THREADS;
     result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
     Py_END_ALLOW_THREADS;
@@ -232,9 +231,9 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
 PyObject *boot_shared_allowance(PyObject *, PyObject *arguments) {
     unsigned long long configured, present;
     if (!PyArg_ParseTuple(arguments, "KK", &configured, &present)) return nullptr;
-    pht::MemoryRoom room;
-    pht::memory_room(&room);
-    return PyLong_FromUnsignedLongLong(pht::shared_allowance(room, configured, present));
+    MemoryRoom room;
+    memory_room(&room);
+    return PyLong_FromUnsignedLongLong(shared_allowance(room, configured, present));
 }
 
 // filesystem(fd) -> its type, as in statfs(2).
@@ -251,7 +250,7 @@ PyObject *boot_filesystem(PyObject *, PyObject *argument) {
 int look() {
     if (!Engine::get().stale()) return 0;
     {
-        pht::PythonHost host;
+        PythonHost host;
         size_t missing;
         const bool decided = Engine::get().poll(&missing);
         if (missing > 0) Engine::get().complete(host.patience(), false);
@@ -331,7 +330,7 @@ PyMethodDef methods[] = {
 };
 
 int exec_module(PyObject *module) {
-    PyObject *capsule = PyCapsule_New(const_cast<pht::EngineApi *>(&api), pht::kCapsule, nullptr);
+    PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&api), kCapsule, nullptr);
     if (!capsule) return -1;
     const int result = PyObject_SetAttrString(module, "engine", capsule);
     Py_DECREF(capsule);
@@ -361,6 +360,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 
 }  // namespace
 
+}  // namespace pht
+
 PyMODINIT_FUNC PyInit__boot() {
-    return PyModuleDef_Init(&definition);
+    return PyModuleDef_Init(&pht::definition);
 }
