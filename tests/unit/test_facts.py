@@ -9,6 +9,8 @@ import pytest
 
 from pyhugetext import _backing, _boot, _native, _settings
 from pyhugetext._units import HUGE, PAGE
+from pyhugetext.doctor.process import ROOM_TO_BUILD
+from pyhugetext.process import files
 from support.common import ROOT
 from support.facts import NATIVE, VARIABLES, header, strings
 
@@ -60,6 +62,19 @@ def test_pages_are_those_of_the_core():
     found = re.search(r"kHugeSize = ([^;]+);", told)
     assert found
     assert math.prod(int(factor) for factor in re.findall(r"\d+", found[1])) == HUGE
+
+
+def test_numbers_of_the_core_are_said_again_as_they_are():
+    told = " ".join(path.read_text() for end in ("h", "cpp") for path in NATIVE.rglob(f"*.{end}"))
+    room = re.search(r"kRoomToBuild = (\d+)ul << (\d+);", told)
+    assert room
+    assert int(room[1]) << int(room[2]) == ROOM_TO_BUILD
+    ways = re.search(r"enum class Way : u8 {(.*?)};", told, re.DOTALL)
+    assert ways
+    names = re.findall(r"^\s*(\w+),", ways[1], re.MULTILINE)
+    assert [names[files._LINK], names[files._INSIDE], names[files._CACHED]] == [
+        *("link", "inside", "cached")
+    ]
 
 
 # What only one file may hold.

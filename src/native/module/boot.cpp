@@ -15,63 +15,46 @@
 
 namespace {
 
-using pht::Engine;
+using pht::Engine, pht::Layout, pht::Settings, pht::Str;
+using Scope = pht::Table::Scope;
 
-const pht::Request &api_settings() {
-    return pht::Settings::of_process().request();
-}
-
-long api_remap(const pht::Request &request) {
-    return Engine::get().remap(request, pht::Table::Scope::candidates);
-}
-
-bool api_complete(const pht::Patience &patience) {
-    return Engine::get().complete(patience, true);
-}
-
-bool api_restore() {
-    return Engine::get().restore();
-}
-
-const pht::Snapshot *api_take_snapshot() {
-    return Engine::get().take_snapshot();
-}
-
-void api_free_snapshot(const pht::Snapshot *snapshot) {
-    Engine::free_snapshot(snapshot);
-}
-
-const pht::Snapshot *api_plan_elsewhere(const pht::ProcessObject &object) {
-    return Engine::plan_elsewhere(object);
-}
-
-void api_memory_room(pht::MemoryRoom *out) {
-    pht::memory_room(out);
-}
-
-void api_free_layout(const pht::Layout *layout) {
-    auto *owned = const_cast<pht::Layout *>(layout);
+void free_layout(const Layout *layout) {
+    auto *owned = const_cast<Layout *>(layout);
     owned->~Layout();
     pht::unmap_memory(owned, sizeof *owned);
 }
 
 // Needs no lock, and so no memory of the engine's.
-pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
-    void *memory = pht::map_memory(sizeof(pht::Layout));
+pht::LaidOut lay_out(int fd, pht::u64 size, pht::u64 bias, const Layout **out) {
+    void *memory = pht::map_memory(sizeof(Layout));
     if (!memory) return {nullptr, ENOMEM};
-    auto *layout = new (memory) pht::Layout;
+    auto *layout = new (memory) Layout;
     const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
     if (done.ok())
         *out = layout;
     else
-        api_free_layout(layout);
+        free_layout(layout);
     return done;
 }
 
 const pht::EngineApi api = {
-    api_settings,      api_remap,           api_complete,    api_restore,        api_take_snapshot,
-    api_free_snapshot, pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries,
-    api_memory_room,   api_lay_out,         api_free_layout, &pht::store_api};
+    .settings = []() -> const pht::Request & { return Settings::of_process().request(); },
+    .remap =
+        [](const pht::Request &request) { return Engine::get().remap(request, Scope::candidates); },
+    .complete =
+        [](const pht::Patience &patience) { return Engine::get().complete(patience, true); },
+    .restore = [] { return Engine::get().restore(); },
+    .take_snapshot = [] { return Engine::get().take_snapshot(); },
+    .free_snapshot = Engine::free_snapshot,
+    .open_elsewhere = pht::open_elsewhere,
+    .read_head = pht::read_head,
+    .plan_elsewhere = Engine::plan_elsewhere,
+    .find_entries = pht::find_entries,
+    .memory_room = [](pht::MemoryRoom *out) { pht::memory_room(out); },
+    .lay_out = lay_out,
+    .free_layout = free_layout,
+    .store = &pht::store_api,
+};
 
 // Which file stderr was when the engine was started. What has its number later may be another, and
 // nobody's to write to.
@@ -94,13 +77,13 @@ void write_to_stderr(const pht::MappedArray<char> &text) {
     }
 }
 
-void report_settings(const pht::Settings &settings) {
+void report_settings(const Settings &settings) {
     pht::MappedArray<char> out;
-    const auto add = [&](pht::Str text) { return out.append(text.data, text.size); };
-    const pht::Str problems = settings.problems();
+    const auto add = [&](Str text) { return out.append(text.data, text.size); };
+    const Str problems = settings.problems();
     bool kept = true;
     for (size_t at = 0; at < problems.size;) {
-        const pht::Str problem = pht::str(problems.data + at);
+        const Str problem = pht::str(problems.data + at);
         kept = kept && add(pht::str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
         at += problem.size + 1;
     }
@@ -117,7 +100,7 @@ void report_decisions() {
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. -1 with what a signal handler of the program raised; nothing else does.
-int start_once(const pht::Settings &settings) {
+int start_once(const Settings &settings) {
     if (Engine::get().started()) return 0;
     if (settings.debug) {
         remember_stderr();
@@ -126,7 +109,7 @@ int start_once(const pht::Settings &settings) {
     if (settings.off) return 0;
     {
         pht::PythonHost host;
-        const long missing = Engine::get().remap(settings.request(), pht::Table::Scope::fresh);
+        const long missing = Engine::get().remap(settings.request(), Scope::fresh);
         if (missing > 0) Engine::get().complete(host.patience(), false);
         if (settings.debug) report_decisions();
     }
@@ -138,22 +121,22 @@ int watch_imports();
 // begin(): the start-up hook, as the environment says. Imports nothing. Raises what a signal
 // handler of the program raised, and nothing else.
 PyObject *boot_begin(PyObject *, PyObject *) {
-    const pht::Settings &settings = pht::Settings::of_process();
+    const Settings &settings = Settings::of_process();
     if (start_once(settings) < 0) return nullptr;
     if (!settings.off && watch_imports() < 0) PyErr_Clear();
     Py_RETURN_NONE;
 }
 
-PyObject *text_or_none(pht::Str text) {
+PyObject *text_or_none(Str text) {
     if (!text.size) Py_RETURN_NONE;
     return PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
 }
 
 // The texts of a list, each ended by a NUL, as a tuple of str.
-PyObject *texts_of(pht::Str list) {
+PyObject *texts_of(Str list) {
     PyObject *out = PyList_New(0);
     for (size_t at = 0; out && at < list.size;) {
-        const pht::Str text = pht::str(list.data + at);
+        const Str text = pht::str(list.data + at);
         PyObject *item =
             PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
         if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
@@ -172,13 +155,11 @@ bool set_item(PyObject *out, const char *name, PyObject *value) {
     return set;
 }
 
-PyObject *describe_settings(const pht::Settings &settings) {
+PyObject *describe_settings(const Settings &settings) {
     PyObject *out = PyDict_New();
     if (!out) return nullptr;
     const pht::Request &request = settings.request();
-    const auto root = [](const char *path) {
-        return text_or_none(path ? pht::str(path) : pht::Str{});
-    };
+    const auto root = [](const char *path) { return text_or_none(path ? pht::str(path) : Str{}); };
     bool whole = set_item(out, "off", PyBool_FromLong(settings.off)) &&
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
@@ -200,7 +181,7 @@ PyObject *describe_settings(const pht::Settings &settings) {
 PyObject *boot_settings(PyObject *, PyObject *arguments) {
     PyObject *entries = nullptr;
     if (!PyArg_ParseTuple(arguments, "|O!", &PyList_Type, &entries)) return nullptr;
-    if (!entries) return describe_settings(pht::Settings::of_process());
+    if (!entries) return describe_settings(Settings::of_process());
     const Py_ssize_t count = PyList_GET_SIZE(entries);
     auto **environment =
         static_cast<const char **>(PyMem_RawCalloc(static_cast<size_t>(count) + 1, sizeof(char *)));
@@ -212,7 +193,7 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
     }
     PyObject *out = nullptr;
     if (bytes) {
-        const pht::Settings settings(environment);
+        const Settings settings(environment);
         out = describe_settings(settings);
     }
     PyMem_RawFree(environment);
@@ -274,7 +255,7 @@ int look() {
         size_t missing;
         const bool decided = Engine::get().poll(&missing);
         if (missing > 0) Engine::get().complete(host.patience(), false);
-        if (decided && pht::Settings::of_process().debug) report_decisions();
+        if (decided && Settings::of_process().debug) report_decisions();
     }
     return PyErr_Occurred() ? -1 : 0;
 }
