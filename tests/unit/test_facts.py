@@ -98,3 +98,27 @@ def test_fact_is_told_once(fact):
         if re.search(pattern, path.read_text())
     }
     assert told == {home}
+
+
+# The same of the native part: where it may be, which is nowhere for what the kernel's headers have.
+NATIVE_ONCE = {
+    "the sign of an errno": (r"-E[A-Z]{3,}\b|<u16>\(-", {"kernel/error_or.h"}),
+    "a number of the kernel's": (
+        r"#define (?:__NR|HWCAP2|MADV|MAP|MFD|MREMAP|PAGE|PR|PROT|RESOLVE|STATX)_",
+        {"kernel/uapi.h"},
+    ),
+    "a file system's magic number": (r"(?i)0x(?:0?1021994|794c7630|0*27e0eb|63677270)\b", set()),
+    "the type of a file": (r"\b01[024]0000\b|\b0*40000\b|\b0170000\b", set()),
+}
+
+
+@pytest.mark.parametrize("fact", NATIVE_ONCE)
+def test_fact_of_the_kernel_is_told_once(fact):
+    pattern, homes = NATIVE_ONCE[fact]
+    files = [path for path in NATIVE.rglob("*") if path.suffix in (".cpp", ".h")]
+    told = {
+        path.relative_to(NATIVE).as_posix()
+        for path in files
+        if re.search(pattern, path.read_text())
+    }
+    assert told == homes

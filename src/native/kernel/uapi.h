@@ -28,11 +28,11 @@
 #endif
 
 // The same numbers on every architecture.
-#ifndef __NR_openat2  // Linux 5.6
-#define __NR_openat2 437
+#ifndef __NR_openat2      // Linux 5.6
+#define __NR_openat2 437  // NOLINT(bugprone-reserved-identifier)
 #endif
-#ifndef __NR_cachestat  // Linux 6.5
-#define __NR_cachestat 451
+#ifndef __NR_cachestat      // Linux 6.5
+#define __NR_cachestat 451  // NOLINT(bugprone-reserved-identifier)
 #endif
 #ifndef MREMAP_DONTUNMAP  // Linux 5.7
 #define MREMAP_DONTUNMAP 4
