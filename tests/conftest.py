@@ -70,6 +70,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOUND] = []
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.parent.name == "unit":
+        item.add_marker("quick")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what --alone says, and begins with what takes longest: with several processes, the
