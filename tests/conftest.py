@@ -40,7 +40,7 @@ settings.load_profile("patient")
 # Two of these processes take turns at what the tests wait for; what they measure is CPU time.
 WORKERS = 2
 # Files of many seconds, the longest first.
-LONGEST = ("test_packaging", "test_core", "test_harm_calls", "test_store_races", "test_threads")
+LONGEST = ("test_core", "test_harm_calls", "test_packaging", "test_store_races", "test_threads")
 LEFTOVERS = pytest.StashKey[Leftovers]()
 FOUND = pytest.StashKey["list[str]"]()
 
