@@ -21,11 +21,12 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo test heavy tools suites fuzz lint format bench bench-startup clean
+.PHONY: help demo check test heavy tools suites fuzz lint format bench bench-startup clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           install into a fresh virtual environment and see it work"
+	@echo "make check          the quick tests, in a minute: between edits"
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
@@ -83,7 +84,13 @@ demo: $(DEMO)/installed
 	@$(DEMO)/bin/python examples/demo.py | grep ^pyhugetext
 
 TEST := .venv-test/$(TAG)
+# Tests build the package, too: what this build compiles they need not compile once more.
+$(TEST)/installed: private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(TEST)/installed: private export CMAKE_CXX_COMPILER_LAUNCHER := \
+    $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
+$(TEST)/installed: private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
+	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --group test)
 
 # In two processes all but what changes settings of the machine, which follows by itself. Pytest's 1
@@ -98,9 +105,12 @@ define phases
 endef
 
 # Tests call tools that pip has put there.
-test: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+check test: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
 test: $(TEST)/installed
 	$(call phases,$(TEST)/bin/python -m pytest -m "not heavy")
+
+check: $(TEST)/installed
+	$(TEST)/bin/python -m pytest -m quick $(PARALLEL) $(PYTEST_ARGS)
 
 # pip tells beforehand what it would install: no CUDA, which is gigabytes, and no build of torch.
 HEAVY := .venv-heavy/$(TAG)

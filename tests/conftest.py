@@ -40,7 +40,7 @@ settings.load_profile("patient")
 # Two of these processes take turns at what the tests wait for; what they measure is CPU time.
 WORKERS = 2
 # Files of many seconds, the longest first.
-LONGEST = ("test_packaging", "test_core", "test_harm_calls", "test_store_races", "test_threads")
+LONGEST = ("test_core", "test_harm_calls", "test_packaging", "test_store_races", "test_threads")
 LEFTOVERS = pytest.StashKey[Leftovers]()
 FOUND = pytest.StashKey["list[str]"]()
 
@@ -68,6 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
             pytest.exit(f"{error}: the tests share /dev/shm here, and need -n 0", 3)
     config.stash[LEFTOVERS] = Leftovers(PREFIX, USER_CACHE)
     config.stash[FOUND] = []
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.parent.name == "unit":
+        item.add_marker("quick")
 
 
 @pytest.hookimpl(trylast=True)

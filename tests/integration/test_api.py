@@ -15,6 +15,8 @@ import pytest
 from support.common import Run, big_source, clean_environment
 from support.harm import extension_compiler
 
+pytestmark = pytest.mark.quick
+
 BIG = big_source(160, padding=20000) + "\nint result(void) { return (int)f_sum(3); }"
 
 

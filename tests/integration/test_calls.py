@@ -15,6 +15,8 @@ import pytest
 
 from support.common import ROOT, clean_environment, tool
 
+pytestmark = pytest.mark.quick
+
 README = ROOT / "README.md"
 
 # By situation: one that makes a copy for the store, or has no store, makes those of every start, too.

@@ -18,6 +18,8 @@ import pytest
 
 from support.cli import Cli, need_tool
 
+pytestmark = pytest.mark.quick
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from support.host import LIMIT, Host
 
+pytestmark = pytest.mark.quick
+
 FLAGS = [
     ("-W", "error"),
     ("-X", "dev"),

@@ -241,6 +241,7 @@ h.report({{"regions": regions, "same": h.results_of(library, {FUNCTIONS}) == fir
     assert region["mapped_bytes"] == region["coverable_bytes"] > 0
 
 
+@pytest.mark.quick
 def test_extension_module_is_covered_by_its_import(python, sample, tmp_path):
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").exists():

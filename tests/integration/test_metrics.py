@@ -11,6 +11,8 @@ import pytest
 from support.cli import Library, make_library
 from support.common import HUGE, Run
 
+pytestmark = pytest.mark.quick
+
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
 
 # Prints the exposition and stats(), of the same moment: text that is used for the first time

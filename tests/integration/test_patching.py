@@ -9,6 +9,8 @@ from test_harm_calls import needs_filters
 from support.common import TESTS, Run, big_source
 from support.layouts import PRELUDE, last_record, skip_unless_huge
 
+pytestmark = pytest.mark.quick
+
 FUNCTIONS = 400
 
 # The patch begins while the core makes the call `number`: long after it looked at the mappings,

@@ -13,6 +13,8 @@ import pytest
 
 from support.cli import Cli
 
+pytestmark = pytest.mark.quick
+
 PROGRAM = """
 import ctypes, json, os, shutil, sys
 import pyhugetext

@@ -25,6 +25,8 @@ from support.common import NOBODY, PREFIX, Run, big_source, clean_environment
 from support.facts import VARIABLES
 from support.harm import extension_compiler, installed_files, site_packages
 
+pytestmark = pytest.mark.quick
+
 SHIFTS = {"": 0, "K": 10, "k": 10, "M": 20, "m": 20, "G": 30, "g": 30}
 STATS = "import json, pyhugetext; print(json.dumps(pyhugetext.stats().as_dict()))"
 

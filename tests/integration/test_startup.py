@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.common import HUGE
+
+pytestmark = pytest.mark.quick
 
 
 def test_interpreter_runs_from_huge_pages_without_a_line_of_code(stats_of):

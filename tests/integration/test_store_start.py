@@ -58,6 +58,7 @@ def kilobytes(field, path=""):
 """
 
 
+@pytest.mark.quick
 def test_interpreter_s_text_is_mapped_by_huge_pages_of_the_page_cache(
     store: Store, default: dict[str, str]
 ) -> None:
@@ -78,6 +79,7 @@ print(kilobytes("FilePmdMapped", {str(store.root)!r}), kilobytes("AnonHugePages"
     assert private == 0
 
 
+@pytest.mark.quick
 def test_warm_start_runs_no_python_code_of_the_store_s(
     store: Store, default: dict[str, str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_pages_are_huge_again_when_an_evicted_entry_was_compared(store: Store) -
     assert store.copy.stat().st_ino == inode
 
 
+@pytest.mark.quick
 def test_forked_child_runs_from_the_same_pages(store: Store, default: dict[str, str]) -> None:
     code = """
 import os
@@ -309,6 +312,7 @@ def test_threads_run_on_while_text_moves_to_the_store_and_back(
     assert (result.stdout, result.stderr, result.returncode) == ("0 True True\n", "", 0)
 
 
+@pytest.mark.quick
 def test_processes_share_one_copy(store: Store, default: dict[str, str]) -> None:
     """Of what two processes touch, each is charged half."""
     code = (

@@ -10,6 +10,8 @@ import pytest
 from support.common import Run, big_source, big_sum
 from support.layouts import PRELUDE, compile_object, last_record, link, skip_unless_huge
 
+pytestmark = pytest.mark.quick
+
 FUNCTIONS = 600
 PAGE = 4096
 BACKINGS = ("store", "memfd", "thp")

@@ -239,6 +239,7 @@ h.report({{"rounds": rounds, "covered": covered, "wrong": wrong, "calls": list(c
     check_rounds(record, FORK_ROUNDS)
 
 
+@pytest.mark.quick
 def test_several_threads_call_remap_and_restore(python: Run, library: Path) -> None:
     code = (
         PRELUDE

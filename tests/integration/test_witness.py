@@ -12,6 +12,8 @@ import pytest
 from support.common import HUGE, Run
 from support.layouts import PRELUDE, last_record
 
+pytestmark = pytest.mark.quick
+
 # Read-only data behind the text, so that all text is in 2 MiB pages that can be covered.
 SOURCE = f"""
 __asm__(".text; .skip {HUGE + HUGE // 2}, 0x90");

@@ -1,7 +1,8 @@
 """Stands before the compiler's command, for cmake's CMAKE_CXX_COMPILER_LAUNCHER and .._LINKER_LAUNCHER:
-runs it where no build of this run has had the same from the same sources, and copies what came out
-then otherwise. Several tests build the package, each in a way of its own, from sources that must be
-the same; a source that is missing or another one is seen, since all of them are part of the name."""
+runs it where no build has had the same from the same sources, and copies what came out then otherwise.
+The package is installed for the tests and several of them build it, each in a way of its own, from
+sources that must be the same. A source that is missing or another one is seen: all of them are part of
+what an object is found by."""
 
 from __future__ import annotations
 
@@ -21,9 +22,16 @@ def identity(command: list[str], output: str) -> str:
     if (sources and not root) or any("cmTC_" in word for word in command):
         return ""  # cmake's own, by whose output it gets to know the compiler
     told = hashlib.sha256()
+    compiler = os.path.realpath(shutil.which(command[0]) or command[0])  # c++ may be g++
+    told.update(f"{compiler} {os.stat(compiler).st_mtime_ns}".encode())
     named = False  # what is only where something comes to lie
-    for word in command:
+    for word in command[1:]:
         if not named and word != "-MD":
+            # pip builds with a pybind11 of its own, which is this one if it has the same version.
+            version = Path(word, "pybind11/detail/common.h")
+            if version.is_file():
+                told.update(version.read_bytes())
+                word = "PYBIND11"
             told.update((word.replace(root, "ROOT") if root else word).encode() + b"\0")
         named = word in ("-o", "-MT", "-MF")
     read = [Path(word) for word in command if word.endswith((".o", ".a"))] if not sources else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -57,9 +58,11 @@ def library_compiler(directory: Path) -> Callable[..., Path]:
 
 def builds_share_objects() -> dict[str, str]:
     """For the environment of cmake: objects that another build of the same sources made are taken as
-    they are. See compile_once.py."""
+    they are, also those of the install by the Makefile. See compile_once.py."""
     launcher = f"{sys.executable};-IS;{TESTS / 'support/compile_once.py'}"
-    place = SHARED / "objects"
-    place.mkdir(exist_ok=True)
+    place = Path(sys.prefix, "objects")
+    if not os.access(place, os.W_OK):
+        place = SHARED / "objects"
+        place.mkdir(exist_ok=True)
     kinds = ("CXX_COMPILER", "CXX_LINKER")
     return {"COMPILE_ONCE": str(place), **{f"CMAKE_{kind}_LAUNCHER": launcher for kind in kinds}}
