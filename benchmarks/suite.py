@@ -138,10 +138,10 @@ def _sides(value: str) -> list[str]:
 
 def describe(seconds: float, processes: int) -> dict[str, Any]:
     """The document without results."""
-    from pyhugetext import _kernel
+    from pyhugetext._stats.kernel import read
     from pyhugetext.doctor import machine, pagewalk
 
-    kernel = _kernel.read()
+    kernel = read()
     checks = {check.name: check.facts for check in machine.checks()}
     return {
         "format": FORMAT,

@@ -9,6 +9,7 @@ JSON each: {"side", "share"} now and then, {"side", "result"} for each side, {"v
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import sys
@@ -18,8 +19,9 @@ from typing import Any
 
 import workloads
 
+from pyhugetext.measure.measurement import Measurement, Quad
 from pyhugetext.measure.sides import NothingHuge, Sides
-from pyhugetext.measure.switcher import switch
+from pyhugetext.measure.switcher import Switcher, quads
 
 # What is compared with small text: backing, and whether the plan is that of other tools, which
 # take the whole 2 MiB pages inside the text and copy them to anonymous memory.
@@ -45,13 +47,21 @@ def measure(
         tell(side=side, result={"skipped": str(error)})
         sides.small()
         return
-    found = switch(
-        run,
-        seconds=seconds,
-        slot=_SLOT,
-        huge=sides.huge,
-        small=sides.small,
-        on_progress=lambda share: tell(side=side, share=share),
+    measured: list[Quad] = []
+
+    def repeat(loops: int) -> None:
+        for _ in itertools.repeat(None, loops):
+            run()
+
+    def on_quad(quad: Quad, share: float) -> None:
+        measured.append(quad)
+        tell(side=side, share=share)
+
+    sides.small()
+    switcher = Switcher(repeat, huge=sides.huge, small=sides.small, slot=_SLOT)
+    quads(switcher, seconds, on_quad)
+    found = Measurement(
+        kind="statement", quads=tuple(measured), loops=switcher.loops, laps=switcher.laps
     )
     sides.huge()
     run()  # pages of files come at their first use

@@ -21,6 +21,7 @@ from hypothesis import settings
 from support import apart
 from support.common import OWN, PREFIX, USER_CACHE, WORKER, Run, clean_environment, tool
 from support.leftovers import Leftovers
+from support.once import compiled
 
 if TYPE_CHECKING:
     from support.cli import Cli
@@ -162,14 +163,8 @@ def compile_library(tmp_path: Path) -> Callable[..., Path]:
     compiler = tool("cc", "gcc", "clang")
 
     def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
-        source_file = tmp_path / f"{name}.c"
-        source_file.write_text(source)
-        target = tmp_path / name
-        subprocess.run(
-            [compiler, "-O1", "-shared", "-fPIC", "-o", str(target), str(source_file), *flags],
-            check=True,
-        )
-        return target
+        command = (compiler, "-O1", "-shared", "-fPIC")
+        return compiled(tmp_path / name, source, *command, libraries=flags)
 
     return compile_
 

@@ -111,19 +111,29 @@ def remap(
     Documentation/admin-guide/mm/transhuge.rst). ValueError for an unknown backing or a bad pattern,
     with nothing changed. In a sub-interpreter nothing is done and `problems` says so.
     """
-    global _include, _exclude, _called
-    settings = _settings.current()
+    global _include, _exclude
     if backing is not None and backing not in _backing.ALLOWED:
         raise ValueError(_backing.unknown("backing:", backing))
-    wanted = settings.include if include is None else _patterns("include", include)
-    unwanted = settings.exclude if exclude is None else _patterns("exclude", exclude)
+    wanted = None if include is None else _patterns("include", include)
+    unwanted = None if exclude is None else _patterns("exclude", exclude)
     if _in_subinterpreter:
         _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
         return stats()
     if _native is None:
         return stats()
-    _include, _exclude, _called = wanted, unwanted, True
-    missing = _native.remap(*settings.request(backing, wanted, unwanted))
+    _include, _exclude = wanted, unwanted
+    return remap_with(
+        **({} if backing is None else {"backing": _backing.NUMBERS[backing]}),
+        **({} if wanted is None else {"include": _settings.encoded(wanted)}),
+        **({} if unwanted is None else {"exclude": _settings.encoded(unwanted)}),
+    )
+
+
+def remap_with(**given: int | bytes) -> Stats:
+    """The same with any part of the request in place of the settings', as the binding takes it."""
+    global _called
+    _called = True
+    missing = _native.remap(**given)  # type: ignore[arg-type]
     if missing == _native.BUSY:
         return _stats_with(f"remap() did nothing: {_BUSY}")
     if missing:

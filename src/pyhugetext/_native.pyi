@@ -108,18 +108,20 @@ SENTENCES: tuple[str, ...]  # by status, for people
 CALLS: tuple[str, ...]
 BUSY: int  # what remap() returns where another thread had the engine
 
+# What is left out is as the settings say. Patterns and directories each ended by a NUL.
 def remap(
-    backing: int,
-    minimum_text: int,
-    private_limit: int,
-    building: int,
-    include: bytes,
-    exclude: bytes,
-    stores: bytes,
-    shm_stores: bytes,
-    store_limit: int,
-    shm_limit: int,
-    build_limit: int,
+    *,
+    backing: int = ...,
+    building: int = ...,
+    min_text: int = ...,
+    private_limit: int = ...,
+    store_limit: int = ...,
+    shm_limit: int = ...,
+    build_limit: int = ...,
+    include: bytes = ...,
+    exclude: bytes = ...,
+    stores: bytes = ...,
+    shm_stores: bytes = ...,
     inward: bool = ...,  # the plan of other tools, for benchmarks
 ) -> int: ...
 def complete() -> None: ...

@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyhugetext import _boot
-
-    # Backing, minimum text, private limit, building, include, exclude, stores, stores in shared
-    # memory, and the limits of the store, of shared memory and of what is built.
-    Request = tuple[int, int, int, int, bytes, bytes, bytes, bytes, int, int, int]
 else:
     try:
         from pyhugetext import _boot
@@ -61,29 +57,6 @@ class Settings:
         # There is none for a process with more rights than its caller.
         self.shm_store = self.shm_store or "/nonexistent"
 
-    def request(
-        self,
-        backing: "str | None" = None,
-        include: "tuple[str, ...] | None" = None,
-        exclude: "tuple[str, ...] | None" = None,
-    ) -> "Request":
-        """The settings as the native part takes them, with what remap() was given in their
-        place."""
-        stores = [SYSTEM_STORE] + ([self.store] if self.store else [])
-        return (
-            _backing.NUMBERS[self.backing if backing is None else backing],
-            self.min_text,
-            self.private_limit,
-            BUILDING.index(self.building),
-            _encoded(self.include if include is None else include),
-            _encoded(self.exclude if exclude is None else exclude),
-            _encoded(stores),
-            _encoded((self.shm_store,)),
-            self.store_limit,
-            self.shm_limit,
-            self.build_limit,
-        )
-
 
 def _read(environ: "Mapping[str, str] | None") -> "Mapping[str, Any]":
     if _boot is None:
@@ -99,7 +72,7 @@ def _read(environ: "Mapping[str, str] | None") -> "Mapping[str, Any]":
     )
 
 
-def _encoded(names: "tuple[str, ...] | list[str]") -> bytes:
+def encoded(names: "tuple[str, ...] | list[str]") -> bytes:
     """Patterns or paths as the core reads them: file-name bytes, each ended by a NUL."""
     return b"".join(os.fsencode(name) + b"\0" for name in names)
 

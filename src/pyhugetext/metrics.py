@@ -72,6 +72,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 import pyhugetext
+from pyhugetext._stats.model import by_coverable, sizes_of
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -99,21 +100,23 @@ class _Gauge(NamedTuple):
 
 
 _OBJECT = ("object", "backing")
-_TEXT = _Gauge("pyhugetext_text_bytes", "Executable file text mapped.", _OBJECT)
-_COVERABLE = _Gauge(
-    "pyhugetext_coverable_bytes", "Text of it that 2 MiB pages are able to hold.", _OBJECT
-)
-_MAPPED = _Gauge("pyhugetext_mapped_bytes", "Text of it inside swapped ranges.", _OBJECT)
-_HUGE = _Gauge(
-    "pyhugetext_huge_bytes",
-    "Memory of the swapped ranges that the kernel holds in 2 MiB pages now.",
-    _OBJECT,
-)
-_PRIVATE = _Gauge(
-    "pyhugetext_private_bytes",
-    "Memory of the swapped ranges that no other process shares.",
-    _OBJECT,
-    "livesum",
+# In the order of sizes_of().
+_SIZES = (
+    *(
+        _Gauge(f"pyhugetext_{name}_bytes", about, _OBJECT)
+        for name, about in (
+            ("text", "Executable file text mapped."),
+            ("coverable", "Text of it that 2 MiB pages are able to hold."),
+            ("mapped", "Text of it inside swapped ranges."),
+            ("huge", "Memory of the swapped ranges that the kernel holds in 2 MiB pages now."),
+        )
+    ),
+    _Gauge(
+        "pyhugetext_private_bytes",
+        "Memory of the swapped ranges that no other process shares.",
+        _OBJECT,
+        "livesum",
+    ),
 )
 _UNCOVERED = _Gauge(
     "pyhugetext_uncovered_bytes", "Coverable text of the process outside swapped ranges."
@@ -128,10 +131,7 @@ _INFO = _Gauge(
     "Versions of the package and the kernel, and the transparent huge pages setting.",
     ("version", "kernel", "thp"),
 )
-_GAUGES = (
-    *(_TEXT, _COVERABLE, _MAPPED, _HUGE, _PRIVATE, _UNCOVERED),
-    *(_ACTIVE, _PROCESSES, _PROBLEMS, _INFO),
-)
+_GAUGES = (*_SIZES, _UNCOVERED, _ACTIVE, _PROCESSES, _PROBLEMS, _INFO)
 
 _REMAP = "pyhugetext_remap_seconds"
 _REMAP_HELP = "Time spent remapping text since the process started."
@@ -146,22 +146,15 @@ def _object_name(path: str) -> str:
 def _series(stats: Stats) -> dict[Series, float]:
     """The values of all gauges, by metric and label values."""
     coverable: dict[str, int] = {}
-    for region in stats.regions:
-        if region.coverable_bytes or region.swapped_bytes:
-            name = _object_name(region.path)
-            coverable[name] = coverable.get(name, 0) + region.coverable_bytes
+    for region in by_coverable(stats.regions)[0]:
+        name = _object_name(region.path)
+        coverable[name] = coverable.get(name, 0) + region.coverable_bytes
     shown = frozenset(sorted(coverable, key=lambda name: (-coverable[name], name))[:_OBJECTS])
     out: dict[Series, float] = {}
     for region in stats.regions:
         name = _object_name(region.path)
         labels = (name if name in shown else OTHER, region.backing)
-        for gauge, size in (
-            (_TEXT, region.text_bytes),
-            (_COVERABLE, region.coverable_bytes),
-            (_MAPPED, region.mapped_bytes),
-            (_HUGE, region.huge_bytes),
-            (_PRIVATE, region.private_bytes),
-        ):
+        for gauge, size in zip(_SIZES, sizes_of(region)):
             out[gauge, labels] = out.get((gauge, labels), 0) + size
     out[_UNCOVERED, ()] = stats.coverable_bytes - stats.mapped_bytes
     out[_ACTIVE, ()] = stats.active

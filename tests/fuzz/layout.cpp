@@ -234,8 +234,8 @@ namespace pht::sys {
 long simulated(long number, long fd, long to, long size, long offset, long, long) {
     CHECK(number == nr::pread64 && fd == 7 && size > 0 && offset >= 0);
     ++source.reads;
-    if (source.head.error_after && source.reads > source.head.error_after) return -kEio;
-    if (source.head.short_reads && source.reads % 3 == 0) return -kEintr;
+    if (source.head.error_after && source.reads > source.head.error_after) return -EIO;
+    if (source.head.short_reads && source.reads % 3 == 0) return -EINTR;
     const bool shrunk = source.head.shrink_after && source.reads > source.head.shrink_after;
     const u64 end = shrunk ? source.size / 2 : source.size, at = static_cast<u64>(offset);
     u64 length = at < end ? std::min(static_cast<u64>(size), end - at) : 0;
@@ -251,8 +251,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     if (!source.parse(data, size)) return 0;
     pht::Layout layout;
     const pht::LaidOut done = pht::lay_out(7, source.size, source.bias, &layout);
-    CHECK(!done.error ||
-          (done.error == -pht::sys::kEio && source.head.error_after && !done.refused));
+    CHECK(!done.error || (done.error == EIO && source.head.error_after && !done.refused));
     CHECK(!done.refused || strlen(done.refused) > 5);
     if (!done.ok()) return 0;
     check_parts(layout);

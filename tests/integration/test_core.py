@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from support.common import HUGE, ROOT, big_source, tool
+from support.layouts import compile_object
+from support.once import builds_share_objects
 from support.store import require_huge_disk
 
 # What makes no C library call.
@@ -32,16 +34,21 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool("c++", "g++", "clang++")
     cmake = tool("cmake")
     options = ["-DPYHUGETEXT_PROOF=ON", "-DCMAKE_BUILD_TYPE=Release"]
-    subprocess.run([cmake, "-S", ROOT, "-B", directory, *options], check=True, stdout=2)
-    subprocess.run([cmake, "--build", directory], check=True, stdout=2)
+    environ = {**os.environ, **builds_share_objects()}
+    for command in (["-S", ROOT, "-B", directory, *options], ["--build", directory]):
+        subprocess.run([cmake, *command], check=True, stdout=2, env=environ)
     return directory
 
 
-def test_core_has_no_undefined_symbol(build: Path, tmp_path: Path) -> None:
+def core_objects(build: Path) -> list[Path]:
     objects = sorted(build.glob("CMakeFiles/pyhugetext_core.dir/**/*.o"))
     assert len(objects) == len(core_sources())
+    return objects
+
+
+def test_core_has_no_undefined_symbol(build: Path, tmp_path: Path) -> None:
     merged = tmp_path / "core.o"
-    subprocess.run([tool("ld"), "-r", "-o", merged, *objects], check=True)
+    subprocess.run([tool("ld"), "-r", "-o", merged, *core_objects(build)], check=True)
     undefined = subprocess.run(
         [tool("nm"), "-u", merged], check=True, capture_output=True, text=True
     ).stdout
@@ -137,7 +144,9 @@ def include_directories(compiler: str) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["the system's", "musl"])
-def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hosted(
+    build: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The engine's program and its library, built with one C library."""
     place = tmp_path_factory.mktemp("hosted")
     compiler, c_compiler = tool("g++", "c++"), tool("gcc", "cc")
@@ -155,18 +164,20 @@ def hosted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     freestanding = ["-ffreestanding", "-fno-builtin", "-fno-stack-protector"]
     freestanding += ["-fno-tree-loop-distribute-patterns"]
     options.append(f"-I{NATIVE}")
-    objects = []
+    # The core is compiled once more only where its headers are other ones.
+    core = core_sources() if request.param == "musl" else []
+    objects = [] if core else core_objects(build)
     engine = NATIVE / "engine"
     hosted = [engine / f"{name}.cpp" for name in ("engine", "lock", "complete", "report")]
     hosted.append(ROOT / "tests/native/hosted.cpp")
-    for source in (*core_sources(), *hosted):
+    for source in (*core, *hosted):
         objects.append(place / f"{source.parent.name}-{source.stem}.o")
         command = [compiler, "-x", "c++", *options, *([] if source in hosted else freestanding)]
         subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)
     subprocess.run([compiler, "-o", place / "hosted", *objects, "-ldl"], check=True)
     # Long enough to hold a whole 2 MiB page wherever it is loaded.
-    (place / "big.c").write_text(big_source(5000))
-    library = ["-O1", "-shared", "-fPIC", place / "big.c", "-o"]
+    big = compile_object(big_source(5000), place / "big.o")
+    library = ["-shared", big, "-o"]
     subprocess.run([c_compiler, *library, place / "libbig.so"], check=True)
     # These linkers leave out of the file what lies between segments: musl maps it all the same,
     # past the end of the file.

@@ -62,7 +62,7 @@ def test_import_under_an_allow_list_that_fits_plain_python(
 LOOK = """
 import json, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
-import pyhugetext, pyhugetext._collect
+import pyhugetext, pyhugetext._stats.collecting
 from support import harm as h
 
 def covered():

@@ -249,7 +249,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     code = (
         MANY_MAPPINGS
         + """
-    from pyhugetext import _native, _settings
+    from pyhugetext import _native
     maximum, results = int(sys.argv[3]), (work(), library.f_sum(7))
     base, size = add(maximum - count() - 40)
     near = count()
@@ -259,7 +259,7 @@ def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     results_near = work(), library.f_sum(7)
     more, more_size = add(200)  # now there is not one left, not even for malloc
     try:
-        _native.remap(*_settings.current().request())
+        _native.remap()
         _native.restore()
     except MemoryError:
         pass
@@ -428,7 +428,7 @@ def test_limited_descriptors(python):
 def test_no_descriptor_left(python, left):
     code = """
         import os, sys
-        import pyhugetext, pyhugetext._boot, pyhugetext._collect
+        import pyhugetext, pyhugetext._boot, pyhugetext._stats.collecting
         remap, restore = pyhugetext.remap, pyhugetext.restore
         taken = []
         try:
@@ -499,7 +499,7 @@ def test_locked_memory(python, backing, flags):
 def test_limited_locked_memory(python):
     code = """
         import ctypes, re, resource, struct
-        import pyhugetext, pyhugetext._collect
+        import pyhugetext, pyhugetext._stats.collecting
         libc = ctypes.CDLL(None, use_errno=True)
         # Without CAP_IPC_LOCK the limit counts for root too.
         libc.capset(struct.pack("=Ii", 0x20080522, 0), bytes(24))

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from pyhugetext import _inspect
+from pyhugetext.process import inspect
+from pyhugetext.process.cells import of as cells_of
 from support.cli import (
     AS_NOBODY,
     in_namespace,
@@ -150,7 +151,7 @@ def test_page_that_was_left_as_it_is(library: Path) -> None:
         own = assert_agreement(target, change)
         mine = region(own, library)
         assert 0 < mine["mapped_bytes"] < mine["coverable_bytes"]
-        seen = region(_inspect.inspect(target.pid).as_dict(), library)
+        seen = region(inspect.inspect(target.pid).as_dict(), library)
         assert re.search("left as (it was|they were)", seen["reason"])
 
 
@@ -180,8 +181,8 @@ def test_process_of_an_ordinary_user(compile_library, tmp_path: Path, python: Ru
         need_for_others(library, os.path.realpath(sys.executable))
         skip_unless_huge("memfd")
         env = {"PYHUGETEXT_BACKING": "memfd"}
-        code = "import sys, json; from pyhugetext import _inspect\n"
-        code += "print(json.dumps(_inspect.inspect(int(sys.argv[1])).as_dict()))"
+        code = "import sys, json; from pyhugetext.process import inspect\n"
+        code += "print(json.dumps(inspect.inspect(int(sys.argv[1])).as_dict()))"
         with running(LOAD, str(library), prefix=AS_NOBODY, **env) as target:
             own = assert_agreement(target, "import pyhugetext; pyhugetext.remap()")
             told = python(code, str(target.pid), prefix=AS_NOBODY, env={"PYHUGETEXT": "0"})
@@ -211,14 +212,14 @@ def test_file_that_is_not_the_mapped_one_any_more(
     remap = "import pyhugetext; pyhugetext.remap()" if swapped else "import pyhugetext"
     code = """
         import json, sys
-        from pyhugetext import _files, _inspect
+        from pyhugetext.process import files, inspect
         if sys.argv[2] == "by name":  # as where map_files is not allowed
-            first = _files.Files.__init__
+            first = files.Files.__init__
             def init(files, process):
                 first(files, process)
                 files._links = False
-            _files.Files.__init__ = init
-        print(json.dumps(_inspect.inspect(int(sys.argv[1])).as_dict()))
+            files.Files.__init__ = init
+        print(json.dumps(inspect.inspect(int(sys.argv[1])).as_dict()))
     """
     with running(LOAD, str(library), PYHUGETEXT="0", **env) as target:
         own = target.ask(f"{remap}; import os; path = {str(library)!r}; {CHANGES[change]}")
@@ -269,7 +270,7 @@ def test_object_without_a_name(library: Path, python: Run) -> None:
     """
     with running(load, str(library), PYHUGETEXT="0") as target:
         own = target.ask()
-        seen = _inspect.inspect(target.pid).as_dict()
+        seen = inspect.inspect(target.pid).as_dict()
         mine, there = (region(stats, "/memfd:odd (deleted)") for stats in (own, seen))
         assert there["text_bytes"] == mine["text_bytes"]
         if os.geteuid() == 0:
@@ -320,7 +321,7 @@ def test_program_that_is_not_python() -> None:
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         try:
             time.sleep(0.1)
-            stats = _inspect.inspect(sleeper.pid)
+            stats = inspect.inspect(sleeper.pid)
             assert not stats.active
             assert stats.reason == "it does not run Python"
             assert any(r.path.endswith("/sleep") for r in stats.regions)
@@ -336,11 +337,11 @@ def test_cells_are_those_the_process_sees_itself(library: Path) -> None:
         stats = target.ask("import pyhugetext; pyhugetext.remap()")
         # Their own reading, handed over through a file: the answer is stats().
         file = library.parent / "cells"
-        tell = "from pyhugetext import _inspect; import json; "
-        tell += f"json.dump(_inspect.cells(None), open({str(file)!r}, 'w'))"
+        tell = "from pyhugetext.process.cells import of as cells_of; import json; "
+        tell += f"json.dump(cells_of(None), open({str(file)!r}, 'w'))"
         target.ask(tell)
         own = [tuple(cell) for cell in json.loads(file.read_text())]
-        cells = _inspect.cells(target.pid)
+        cells = cells_of(target.pid)
         # Imported for the reading, small objects may have come since.
         assert {c for c in cells if c.path == str(library)} == {
             c for c in own if c[1] == str(library)
@@ -351,12 +352,12 @@ def test_cells_are_those_the_process_sees_itself(library: Path) -> None:
         swapped = [c for c in cells if c.kind != "small"]
         assert sum(c.huge_bytes for c in swapped) == mine["huge_bytes"] > 0
         assert {c.path for c in swapped} == {str(library)}
-        assert sum(c.text_bytes for c in cells) == _inspect.inspect(target.pid).text_bytes
+        assert sum(c.text_bytes for c in cells) == inspect.inspect(target.pid).text_bytes
 
 
 def test_nothing_is_stopped_traced_or_written(python: Run) -> None:
     need_tool("strace")
-    code = "import sys; from pyhugetext import _inspect; _inspect.inspect(int(sys.argv[1]))"
+    code = "import sys; from pyhugetext.process import inspect; inspect.inspect(int(sys.argv[1]))"
     with running(PYHUGETEXT="0") as target:
         result = python(
             code,
@@ -385,11 +386,11 @@ def test_process_that_keeps_running_other_programs() -> None:
         try:
             for _ in range(60):
                 try:
-                    stats = _inspect.inspect(process.pid)
+                    stats = inspect.inspect(process.pid)
                     paths = [r.path for r in stats.regions]
                     assert any("python" in path for path in paths), paths
                     outcomes.add("seen")
-                except _inspect.NotInspectable as error:
+                except inspect.NotInspectable as error:
                     outcomes.add(type(error).__name__)
         finally:
             process.kill()
@@ -400,16 +401,16 @@ def test_process_that_ends_meanwhile() -> None:
     for _ in range(40):
         with subprocess.Popen(["true"], stdout=subprocess.DEVNULL) as process:
             try:
-                told = str(_inspect.inspect(process.pid))
-            except _inspect.NotInspectable as error:
+                told = str(inspect.inspect(process.pid))
+            except inspect.NotInspectable as error:
                 told = str(error)
             assert "too small" in told or str(process.pid) in told
 
 
 def test_what_is_no_process_to_look_at() -> None:
     def reason(pid: int) -> str:
-        with pytest.raises(_inspect.NotInspectable) as caught:
-            _inspect.inspect(pid)
+        with pytest.raises(inspect.NotInspectable) as caught:
+            inspect.inspect(pid)
         return str(caught.value)
 
     for pid in (0, -1, 1 << 22, 1 << 70):
@@ -434,10 +435,10 @@ def test_process_of_somebody_else(python: Run) -> None:
     need_for_others(os.path.realpath(sys.executable))
     code = """
         import sys
-        from pyhugetext import _inspect
+        from pyhugetext.process import inspect
         try:
-            _inspect.inspect(int(sys.argv[1]))
-        except _inspect.NotInspectable as error:
+            inspect.inspect(int(sys.argv[1]))
+        except inspect.NotInspectable as error:
             print(error)
     """
     with running(PYHUGETEXT="0") as target:
@@ -450,7 +451,7 @@ def test_process_that_made_itself_undumpable(python: Run) -> None:
     need_tool("setpriv")
     need_for_others(os.path.realpath(sys.executable))
     hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)"
-    code = "import sys; from pyhugetext import _inspect; _inspect.inspect(int(sys.argv[1]))"
+    code = "import sys; from pyhugetext.process import inspect; inspect.inspect(int(sys.argv[1]))"
     with running(hide, prefix=AS_NOBODY, PYHUGETEXT="0") as target:
         pid, off = str(target.pid), {"PYHUGETEXT": "0"}
         result = python(code, pid, prefix=AS_NOBODY, env=off, check=False)
@@ -465,6 +466,6 @@ def test_pages_that_were_left_are_counted(left: int, words: str) -> None:
     huge = (0, 0, 0)
     pages = [(i << 21, (i + 1) << 21, i >= left, huge) for i in range(4)]
     raw: Any = {"coverable_bytes": 8 << 20, "pages": pages}
-    told = _inspect._reason(raw, (4 - left) << 21, 0, 0)
+    told = inspect._reason(raw, (4 - left) << 21, 0, 0)
     assert told is not None
     assert told.startswith(f"2 MiB at 0x0{words}")

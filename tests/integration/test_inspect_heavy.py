@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pyhugetext import _inspect
+from pyhugetext.process import inspect
 from support.inspecting import assert_agreement, running
 
 pytestmark = pytest.mark.heavy
@@ -28,7 +28,7 @@ def test_figures_are_the_process_s_own(
         wall, cpu = [], []
         for _ in range(10):
             began, cpu_began = time.perf_counter(), time.process_time()
-            _inspect.inspect(target.pid)
+            inspect.inspect(target.pid)
             wall.append(time.perf_counter() - began)
             cpu.append(time.process_time() - cpu_began)
     with capsys.disabled():

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyhugetext import _inspect
+from pyhugetext.process import inspect
+from pyhugetext.process.cells import of as cells_of
 from support.cli import (
     AS_NOBODY,
     Library,
@@ -62,15 +63,15 @@ def target() -> Iterator[Target]:
         yield found
 
 
-def look_at(target: Target, path: Path, data: bytes) -> _inspect.Stats:
+def look_at(target: Target, path: Path, data: bytes) -> inspect.Stats:
     """Maps the file there, executable, and looks."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
     target.ask(f"drop(); put({str(path)!r})")
     began = time.monotonic()
-    stats = _inspect.inspect(target.pid)
+    stats = inspect.inspect(target.pid)
     assert time.monotonic() - began < 20
-    _inspect.cells(target.pid)
+    cells_of(target.pid)
     for region in stats.regions:
         assert 0 <= region.mapped_bytes <= region.coverable_bytes <= region.text_bytes
         assert region.huge_bytes <= region.swapped_bytes
@@ -139,10 +140,10 @@ def test_file_without_content_that_is_large(target: Target, tmp_path: Path) -> N
         file.write(elf([(1, 5, 0, 0, 0, 1 << 33, 1 << 33, 4096)]))
         file.truncate(8 << 30)
     target.ask(f"drop(); put({str(path)!r})")
-    stats = _inspect.inspect(target.pid)
+    stats = inspect.inspect(target.pid)
     (region,) = [r for r in stats.regions if r.path == str(path)]
     assert region.text_bytes == 8 << 30
-    assert len(_inspect.cells(target.pid)) >= (8 << 30) // HUGE
+    assert len(cells_of(target.pid)) >= (8 << 30) // HUGE
     target.ask("drop()")
 
 
@@ -159,7 +160,7 @@ def test_thousands_of_mappings(tmp_path: Path) -> None:
     """
     with running(code, PYHUGETEXT="0") as target:
         began = time.monotonic()
-        stats = _inspect.inspect(target.pid)
+        stats = inspect.inspect(target.pid)
         assert time.monotonic() - began < 60
         mine = [r for r in stats.regions if r.path == str(path)]
         assert sum(r.text_bytes for r in mine) >= 3000 * 4096
@@ -179,7 +180,7 @@ def test_names_like_ours_are_not_taken_for_ours(target: Target, tmp_path: Path) 
             kept.append(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, 5))
     """
     target.ask(code)
-    stats = _inspect.inspect(target.pid)
+    stats = inspect.inspect(target.pid)
     assert stats.coverable_bytes >= stats.mapped_bytes
     assert all(r.backing == "none" or r.reason for r in stats.regions)
     target.ask("drop()")
@@ -194,14 +195,14 @@ def test_file_system_that_stops_answering(compile_library: Library, links: bool)
         pytest.skip("this kernel has no FUSE")
     code = """
         import sys
-        from pyhugetext import _files, _inspect
+        from pyhugetext.process import files, inspect
         if sys.argv[2] == "False":  # as where map_files is not allowed
-            first = _files.Files.__init__
+            first = files.Files.__init__
             def init(files, process):
                 first(files, process)
                 files._links = False
-            _files.Files.__init__ = init
-        for region in _inspect.inspect(int(sys.argv[1])).regions:
+            files.Files.__init__ = init
+        for region in inspect.inspect(int(sys.argv[1])).regions:
             print(region.path, region.reason)
     """
     with public_directory() as directory:
@@ -252,9 +253,9 @@ def test_looking_leaves_no_descriptor_open(target: Target) -> None:
     skip_unless_huge("thp")
     before = sorted(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        _inspect.inspect(target.pid)
-        _inspect.cells(target.pid)
-        with pytest.raises(_inspect.NotInspectable):
-            _inspect.inspect(1 << 22)
+        inspect.inspect(target.pid)
+        cells_of(target.pid)
+        with pytest.raises(inspect.NotInspectable):
+            inspect.inspect(1 << 22)
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert subprocess.run([sys.executable, "-c", ""], check=False).returncode == 0

@@ -197,22 +197,27 @@ def test_threads_make_the_slot_one_lap(python):
     assert python(code, env=OFF).stdout.split() == ["True", "1", "True"]
 
 
-def test_switch_runs_on_huge_text_and_leaves_small(python):
+def test_switching_runs_on_huge_text_and_leaves_small(python):
     skip_unless_huge("memfd")
     code = """
         import json, pyhugetext
         from pyhugetext.measure.sides import Sides
-        from pyhugetext.measure.switcher import switch
-        sides, seen, shares = Sides("memfd"), [], []
+        from pyhugetext.measure.measurement import Measurement
+        from pyhugetext.measure.switcher import Switcher, quads
+        sides, seen, shares, found = Sides("memfd"), [], [], []
         sides.prepare()
         before = sides.describe()
         def huge():
             sides.huge()
             seen.append(pyhugetext.stats().mapped_bytes)
-        found = switch(lambda: sum(range(1000)), seconds=0.5, slot=0.005, huge=huge,
-                       small=sides.small, on_progress=shares.append)
+        def repeat(loops):
+            for _ in range(loops):
+                sum(range(1000))
+        sides.small()
+        switcher = Switcher(repeat, huge=huge, small=sides.small, slot=0.005)
+        quads(switcher, 0.5, lambda quad, share: (found.append(quad), shares.append(share)))
         print(json.dumps([before, seen, shares, pyhugetext.stats().mapped_bytes,
-                          found.as_dict()]))
+                          Measurement("statement", tuple(found)).as_dict()]))
     """
     before, seen, shares, left, document = json.loads(python(code, env=OFF).stdout)
     assert before["mapped_bytes"] > 0

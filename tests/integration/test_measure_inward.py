@@ -12,10 +12,10 @@ CODE = """
     import ctypes, json, sys
     sys.path.insert(0, sys.argv[2])
     from support import child as h
-    from pyhugetext import _native, _settings
+    from pyhugetext import _native
     path, huge = sys.argv[1], 2 << 20
     library = ctypes.CDLL(path)
-    request = _settings.current().request(_settings.BACKINGS["memfd"], (path,), ())
+    request = h.request("memfd", path)
 
     def pages():
         [region] = [r for r in _native.snapshot()["regions"] if r["path"] == path]
@@ -28,10 +28,10 @@ CODE = """
     told = {"text": [line[:2] for line in before if line[2] == "r-xp"]}
     told["results"] = []
     for name, inward in (("inward", True), ("merged", False), ("again", True)):
-        _native.remap(*request, inward=inward)
+        _native.remap(**request, inward=inward)
         told[name] = pages()
         told["results"].append(library.f_triple(7))
-    told["default"] = _native.remap(*request) or pages()
+    told["default"] = _native.remap(**request) or pages()
     _native.restore()
     told["restored"] = maps() == before
     print(json.dumps(told))

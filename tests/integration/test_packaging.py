@@ -17,15 +17,11 @@ from pathlib import Path
 import pytest
 
 from support.common import ROOT, clean_environment
+from support.facts import VARIABLES
+from support.once import builds_share_objects
 
 EXAMPLE = ROOT / "sitecustomize_example"
 MODES = ("normal", "editable", "inplace", "sdist")
-
-# For the builds of which nothing but the result's place is looked at.
-QUICK = {
-    "cmake.define.CMAKE_CXX_FLAGS_RELEASE": "-O1",
-    "cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
-}
 
 WHAT_RUNS = """
 import importlib.util, json, sys
@@ -42,7 +38,7 @@ def build(source: Path, hook: str, target: Path, **settings: str) -> Path:
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=source,
-        env=clean_environment(PYHUGETEXT="0"),
+        env=clean_environment(PYHUGETEXT="0", **builds_share_objects()),
         capture_output=True,
         text=True,
         check=False,
@@ -84,7 +80,7 @@ def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
             built[mode] = build(source, "build_editable", target)
         elif mode == "inplace":
             copy = shutil.copytree(source, target / "source")
-            settings = {**QUICK, "editable.mode": "inplace"}
+            settings = {"editable.mode": "inplace"}
             built[mode] = build(copy, "build_editable", target, **settings)
         else:
             archive = build(source, "build_sdist", target)
@@ -93,7 +89,7 @@ def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
                 options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                 file.extractall(target, **options)
             unpacked = target / archive.name[: -len(".tar.gz")]
-            built[mode] = build(unpacked, "build_wheel", target, **QUICK)
+            built[mode] = build(unpacked, "build_wheel", target)
         return built[mode]
 
     return wheel
@@ -180,11 +176,9 @@ def test_wheel_has_the_version_of_the_package(wheels):
     assert f"\nVersion: {version[1]}\n" in metadata
 
 
-def test_readme_names_every_setting(python):
-    code = "from pyhugetext._settings import VARIABLES; print(*VARIABLES)"
-    names = python(code, env={"PYHUGETEXT": "0"}).stdout.split()
+def test_readme_names_every_setting():
     table = re.findall(r"^\| `(PYHUGETEXT\w*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(names)
+    assert sorted(table) == sorted(VARIABLES)
 
 
 def test_startup_files_sort_after_the_editable_finder():

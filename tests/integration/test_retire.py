@@ -81,10 +81,10 @@ def test_large_text_is_moved_away_and_given_back(python: Run, libraries: dict[in
 record = {"touched": touch()}
 record["region"] = remap()
 record["retired"], record["resident"] = retired()
-from pyhugetext import _inspect
+from pyhugetext.process import inspect
 record["stats"], record["seen from outside"] = (
     [[r.text_bytes, r.swapped_bytes] for r in stats.regions if r.path == path]
-    for stats in (pyhugetext.stats(), _inspect.inspect(os.getpid())))
+    for stats in (pyhugetext.stats(), inspect.inspect(os.getpid())))
 record["right"] = library.f_sum(7) == expected
 record["restored"] = h.region(pyhugetext.restore(), path)
 record["left"] = retired()
@@ -260,8 +260,8 @@ h.report([status, len(retired()[0]), library.f_sum(7) == expected])
 def test_running_threads_do_not_notice(python: Run, libraries: dict[int, str]) -> None:
     code = """
 import threading, time
-from pyhugetext import _native, _settings
-request = _settings.current().request(_settings.BACKINGS[backing], (path,), ())
+from pyhugetext import _native
+request = h.request(backing, path)
 stop, wrong, calls = False, 0, 0
 
 def work():
@@ -275,7 +275,7 @@ for thread in threads:
     thread.start()
 rounds, most, until = 0, 0, time.monotonic() + 60
 while rounds < 60 and time.monotonic() < until:
-    _native.remap(*request)
+    _native.remap(**request)
     most = max(most, len(retired()[0]))
     _native.restore()
     rounds += 1

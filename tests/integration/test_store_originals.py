@@ -193,7 +193,7 @@ pyhugetext.remap()
 WARM = """
 import sys
 from pyhugetext.store import places, warm
-made = warm.Warmer(places.Store(sys.argv[2], 1 << 30, False)).prepare(sys.argv[1], 0)
+made = warm.Warmer(places.Store(sys.argv[2], 1 << 30)).prepare(sys.argv[1], 0)
 assert made.status == "refused"
 """
 
@@ -250,7 +250,7 @@ def test_library_is_not_read_within_the_tick_of_its_last_change(
     code = """
     import os, sys
     from pyhugetext.store import places, warm
-    warmer = warm.Warmer(places.Store(sys.argv[2], 1 << 30, False))
+    warmer = warm.Warmer(places.Store(sys.argv[2], 1 << 30))
     os.utime(sys.argv[1])
     print(warmer.prepare(sys.argv[1], 0).status)
     """

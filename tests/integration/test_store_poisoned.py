@@ -17,6 +17,7 @@ import pytest
 from support.record import BOOT_ID, sign
 from support.store import (
     STRANGER,
+    Refilled,
     Store,
     namespace,
     require_huge_disk,
@@ -31,27 +32,35 @@ NO_ENTRY = "has no entry"
 Poison = Callable[[Path], None]
 
 
-@pytest.fixture(params=["store", "shm"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store with the interpreter's entry: on disk, and in shared memory of its own."""
-    if request.param == "store":
-        require_huge_disk(tmp_path)
-        filled = Store(tmp_path / "way" / "store")
-        filled.fill()
-        yield filled
-        return
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Refilled:
+    area = tmp_path_factory.mktemp("area")
+    require_huge_disk(area)
+    return Refilled(area, Store(area / "way" / "store"))
+
+
+@pytest.fixture(scope="module")
+def in_shared_memory() -> Iterator[Refilled]:
     with namespace() as space:
-        filled = space.shm_store()
-        filled.fill()
-        yield filled
+        yield Refilled(space.sees("/dev/shm"), space.shm_store())
+
+
+@pytest.fixture(params=["on_disk", "in_shared_memory"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """A store with the interpreter's entry: on disk, and in shared memory of its own."""
+    filled: Store = request.getfixturevalue(request.param).get()
+    return filled
 
 
 @pytest.fixture
-def disk_store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    filled = Store(tmp_path / "way" / "store")
-    filled.fill()
-    return filled
+def disk_store(on_disk: Refilled) -> Store:
+    return on_disk.get()
+
+
+@pytest.fixture
+def way(disk_store: Store) -> Path:
+    """A directory on the way to the store."""
+    return disk_store.root.parent
 
 
 def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
@@ -274,17 +283,17 @@ def test_flipped_bit_in_the_content_is_found_by_comparing(store: Store) -> None:
     assert len(store.copies) == 1
 
 
-@pytest.mark.parametrize("way", ["objects/../../..", "/tmp", "../objects/x", "objects//x"])
+@pytest.mark.parametrize("path", ["objects/../../..", "/tmp", "../objects/x", "objects//x"])
 def test_record_whose_path_leads_out_of_the_store_is_not_followed(
-    disk_store: Store, tmp_path: Path, way: str
+    disk_store: Store, path: str
 ) -> None:
-    bystander = tmp_path / "way" / "precious"
+    bystander = disk_store.root.with_name("precious")
     bystander.write_text("keep")
 
     def change(data: bytearray) -> None:
         at = data.index(b"objects/")
         end = data.index(b"\0", at)
-        new = way.encode() + b"/"
+        new = path.encode() + b"/"
         new += b"x" * (end - at - len(new))
         data[at:end] = new
         sign(data)
@@ -325,43 +334,44 @@ def test_tampered_directory_of_the_store_is_not_entered(
                          ids=lambda poison: poison.__name__)  # fmt: skip
 @pytest.mark.parametrize("step", ["store", "."])
 def test_store_below_a_tampered_directory_is_not_entered(
-    disk_store: Store, tmp_path: Path, step: str, poison: Poison
+    disk_store: Store, way: Path, step: str, poison: Poison
 ) -> None:
-    poison(Path(os.path.normpath(tmp_path / "way" / step)))
+    poison(Path(os.path.normpath(way / step)))
     assert NOT_TRUSTED in disk_store.refuses()
     report = disk_store.start()
     assert report.mapped_below(disk_store.root) == []
     assert not report.built
 
 
-def test_own_link_on_the_way_is_followed(disk_store: Store, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("way")
-    disk_store.root = tmp_path / "link" / "store"
+def test_own_link_on_the_way_is_followed(disk_store: Store, way: Path) -> None:
+    link = way.with_name("link")
+    link.symlink_to("way")
+    disk_store.root = link / "store"
     report = disk_store.start()
     assert report.interpreter["backing"] == "store"
 
 
-def test_link_of_somebody_else_on_the_way_is_not_followed(
-    disk_store: Store, tmp_path: Path
-) -> None:
+def test_link_of_somebody_else_on_the_way_is_not_followed(disk_store: Store, way: Path) -> None:
     require_root()
-    (tmp_path / "link").symlink_to("way")
-    os.chown(tmp_path / "link", STRANGER, STRANGER, follow_symlinks=False)
-    disk_store.root = tmp_path / "link" / "store"
+    link = way.with_name("link")
+    link.symlink_to("way")
+    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
+    disk_store.root = link / "store"
     assert NOT_TRUSTED in disk_store.refuses()
     report = disk_store.start()
-    assert report.mapped_below(tmp_path) == []
+    assert report.mapped_below(way.parent) == []
     assert not report.built
 
 
-def test_own_link_to_where_others_write_is_not_followed(disk_store: Store, tmp_path: Path) -> None:
+def test_own_link_to_where_others_write_is_not_followed(disk_store: Store, way: Path) -> None:
     """The directories behind the link belong to the way as well."""
-    (tmp_path / "link").symlink_to("way/store")
-    (tmp_path / "way").chmod(0o777)
-    disk_store.root = tmp_path / "link"
+    link = way.with_name("link")
+    link.symlink_to("way/store")
+    way.chmod(0o777)
+    disk_store.root = link
     assert NOT_TRUSTED in disk_store.refuses()
     report = disk_store.start()
-    assert report.mapped_below(tmp_path) == []
+    assert report.mapped_below(way.parent) == []
     assert not report.built
 
 

@@ -261,7 +261,7 @@ def test_what_is_asked_for_evicts_what_is_in_use(store: Store, shelf: list[Path]
     code = """
     import sys
     from pyhugetext.store import places, warm
-    warmer = warm.Warmer(places.Store(sys.argv[1], int(sys.argv[2]), False))
+    warmer = warm.Warmer(places.Store(sys.argv[1], int(sys.argv[2])))
     print(*(warmer.prepare(path, 0).status for path in sys.argv[3:]))
     """
     paths = [str(library) for library in shelf[1:3]]

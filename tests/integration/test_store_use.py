@@ -16,8 +16,8 @@ from support.store import (
     STRANGER,
     USE_LIBRARY,
     Store,
+    aged_library,
     as_user,
-    make_library,
     require_huge_disk,
     require_root,
 )
@@ -41,9 +41,7 @@ def public() -> Iterator[Path]:
 @pytest.fixture
 def filled(public: Path) -> Store:
     """A store of root's that everybody may read, with entries that were last used long ago."""
-    library = make_library(public)
-    library.chmod(0o755)
-    time.sleep(2.5)  # what is younger than two seconds may be changed again within its times
+    library = aged_library()
     store = Store(public / "store")
     store.fill()
     store.start(USE_LIBRARY, str(library))

@@ -96,7 +96,7 @@ long finish(int count, long *out) {{
 # longer than a round; so most rounds go through the binding, to be 2,000 in a few seconds.
 ROUNDS_OF = f"""
 import time, pyhugetext
-from pyhugetext import _native, _settings
+from pyhugetext import _native
 library = ctypes.CDLL(path)
 library.f_sum.restype = library.finish.restype = ctypes.c_long
 backing, expected = sys.argv[2], library.f_sum(5)
@@ -107,10 +107,10 @@ def regions():
 def remap_rounds(wanted):
     done = covered = 0
     until = time.monotonic() + {SECONDS}
-    request = _settings.current().request(_settings.BACKINGS[backing], (path,), ())
+    request = h.request(backing, path)
     while done < wanted and time.monotonic() < until:
         if done % 50:
-            _native.remap(*request)
+            _native.remap(**request)
             [region] = regions()
         else:
             region = h.region(pyhugetext.remap(backing=backing, include=path), path)

@@ -255,17 +255,16 @@ def test_unloading_while_others_remap_and_restore(
         PRELUDE
         + """
 import pyhugetext
-from pyhugetext import _native, _settings
+from pyhugetext import _native
 pyhugetext.stats()
-requests = [_settings.current().request(_settings.BACKINGS[name], (path,), ())
-            for name in ("memfd", "thp")]
+requests = [h.request(name, path) for name in ("memfd", "thp")]
 churn, loops = ctypes.CDLL(sys.argv[3]), 500
 churn.progress.restype = churn.finish.restype = ctypes.c_long
 assert churn.start(path.encode(), ctypes.c_long(int(sys.argv[4])), ctypes.c_long(loops)) == 0
 rounds = 0
 while churn.progress() < loops:
     # Each call puts back what the one before swapped, or closes in on what is just going away.
-    _native.remap(*requests[rounds % 2])
+    _native.remap(**requests[rounds % 2])
     if rounds % 3 == 0:
         _native.restore()
     rounds += 1

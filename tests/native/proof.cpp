@@ -60,12 +60,12 @@ bool functions_work() {
 
 u64 huge_bytes(const Region &region) {
     Pagemap pagemap;
-    pagemap.open();
+    (void)pagemap.open();
     u64 bytes = 0;
     for (size_t i = 0; i < region.pages.size(); ++i) {
         u8 mark = 0;
         if (region.pages[i].state == HugePage::State::huge &&
-            !pagemap.find_huge(region.address_of(i), 1, &mark) && mark)
+            pagemap.find_huge(region.address_of(i), 1, &mark).ok() && mark)
             bytes += kHugeSize;
     }
     return bytes;
@@ -76,7 +76,7 @@ bool knows_bti(const long *stack) {
     const long *at = stack + 1 + stack[0] + 1;
     while (*at) ++at;
     for (++at; at[0]; at += 2)
-        if (at[0] == 26) return at[1] & 1 << 17;
+        if (at[0] == AT_HWCAP2) return at[1] & HWCAP2_BTI;
     return false;
 }
 
@@ -88,8 +88,9 @@ int prove(Backing backing, bool bti) {
     table.begin_listing();
     if (!table.list(0, headers, __ehdr_start.e_phnum, true, false)) return 2;
     table.end_listing();
-    if (const long error = table.observe(Table::Scope::all)) {
-        print("observe_errno=", static_cast<u64>(-error));
+    const auto observed = table.observe(Table::Scope::all);
+    if (!observed.ok()) {
+        print("observe_errno=", observed.error());
         return 2;
     }
     Request request;

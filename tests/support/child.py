@@ -21,6 +21,17 @@ _HUGE = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Private_Hugetlb", 
 Line = tuple[int, int, str, int, int, str]
 
 
+def request(backing: str, path: str) -> dict[str, Any]:
+    """What the binding is asked for: one object on one backing."""
+    from pyhugetext import _backing, _settings
+
+    return {
+        "backing": _backing.NUMBERS[backing],
+        "include": _settings.encoded((path,)),
+        "exclude": b"",
+    }
+
+
 def maps() -> list[Line]:
     """All mappings, those that continue each other joined: whether the kernel joined them says
     nothing about the layout."""

@@ -28,6 +28,10 @@ USER_CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 # The user's store is not for tests: each process has one of its own, and a home, removed at its end.
 OWN = tempfile.TemporaryDirectory(prefix=PREFIX)
 os.chmod(OWN.name, 0o755)
+# Common to the processes of a run.
+SHARED = Path(os.environ["TESTS_SHARED"] if WORKER else OWN.name, "shared")
+SHARED.mkdir(exist_ok=True)
+os.environ["TESTS_SHARED"] = str(SHARED.parent)
 CACHE = os.path.join(OWN.name, str(os.geteuid()))
 os.environ.setdefault("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip"))
 os.environ["HOME"] = os.path.join(OWN.name, "home")

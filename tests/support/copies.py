@@ -79,7 +79,7 @@ def lay_out_bytes(head: bytes, bias: int = 0, size: int | None = None) -> Layout
 
 
 def store_at(root: Path) -> places.Store:
-    return places.Store(str(root), 1 << 40, False)
+    return places.Store(str(root), 1 << 40)
 
 
 def copy_into(root: Path, original: Path, bias: int = 0) -> Path:

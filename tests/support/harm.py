@@ -339,7 +339,7 @@ def _turns(config: dict[str, Any]) -> None:
     each call of the sequence failing alone, with each of `call_errors`."""
     import ctypes
 
-    import pyhugetext._collect  # noqa: F401  (imported here, not in every child)
+    import pyhugetext._stats.collecting  # noqa: F401  (imported here, not in every child)
     from pyhugetext import _boot
 
     library = ctypes.CDLL(config["library"])

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from support.common import CACHE, clean_environment
+from support.common import clean_environment
+from support.once import once
 from support.store import require_huge_disk
 
 LIMIT = 60  # seconds after which a program counts as hanging, on any machine
@@ -45,19 +46,20 @@ def modules() -> str:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    directory = Path(CACHE).parent / "host-modules"
-    directory.mkdir()
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    include = sysconfig.get_path("include")
-    for name, size in (("hostbig", SMALL), ("hosthuge", LARGE)):
-        source = directory / f"{name}.c"
-        source.write_text(SOURCE.format(name=name, size=size))
-        target = directory / f"{name}{suffix}"
-        command = [compiler, "-shared", "-fPIC", f"-I{include}", "-o", str(target), str(source)]
-        subprocess.run(command, check=True)
-        source.unlink()
-    time.sleep(2.5)  # what is younger than two seconds may be changed again within its times
-    return str(directory)
+
+    def make(directory: Path) -> None:
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        include = sysconfig.get_path("include")
+        for name, size in (("hostbig", SMALL), ("hosthuge", LARGE)):
+            source = directory / f"{name}.c"
+            source.write_text(SOURCE.format(name=name, size=size))
+            target = directory / f"{name}{suffix}"
+            command = [compiler, "-shared", "-fPIC", f"-I{include}", "-o", str(target), str(source)]
+            subprocess.run(command, check=True)
+            source.unlink()
+        time.sleep(2.5)  # what is younger than two seconds may be changed again within its times
+
+    return str(once("host-modules", make))
 
 
 class Host:

@@ -97,14 +97,14 @@ def figures(stats: dict[str, Any], root: str = "") -> tuple[dict[str, Any], list
 
 def assert_agreement(target: Target, code: str = "") -> dict[str, Any]:
     """inspect() and the process's own stats() say the same, to the byte. Returns the latter."""
-    from pyhugetext import _inspect
+    from pyhugetext.process import inspect
 
     own = target.ask(code)
     # Run in a chroot, we are told names in another mount namespace from that one's top.
     root = os.readlink(f"/proc/{target.pid}/root").rstrip("/")
     # What the kernel does on its own (reclaim) may fall between two readings.
     for _ in range(5):
-        seen = _inspect.inspect(target.pid).as_dict()
+        seen = inspect.inspect(target.pid).as_dict()
         again = target.ask()
         if figures(own) == figures(again):
             break

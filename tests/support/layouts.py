@@ -21,6 +21,7 @@ from elftools.elf.elffile import ELFFile
 
 from support import child
 from support.common import HUGE, TESTS, big_source, tool
+from support.once import compiled
 
 PAGE = 4096
 FUNCTIONS = 600
@@ -60,12 +61,7 @@ int next_count(void) {{ return ++counter; }}
 
 def compile_object(source: str, target: Path, *flags: str) -> Path:
     """Compiles C to a position-independent object file."""
-    text = target.with_suffix(".c")
-    text.write_text(source)
-    subprocess.run(
-        [compiler(), "-O1", "-fPIC", "-c", "-o", str(target), str(text), *flags], check=True
-    )
-    return target
+    return compiled(target, source, compiler(), "-O1", "-fPIC", "-c", libraries=flags)
 
 
 def link(target: Path, objects: Sequence[Path], linker: str | None, *flags: str) -> Path:

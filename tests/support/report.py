@@ -8,8 +8,8 @@ import random
 from html.parser import HTMLParser
 from typing import Any
 
-from pyhugetext._kernel import Kernel
-from pyhugetext._stats import Region, Stats
+from pyhugetext._stats.kernel import Kernel
+from pyhugetext._stats.model import Region, Stats
 from pyhugetext.cli.reporting import model
 from pyhugetext.cli.reporting.benchfile import Bench
 from pyhugetext.measure.measurement import Measurement, Quad
@@ -29,7 +29,7 @@ KERNEL = Kernel(
 
 
 class Cell:
-    """As _inspect.Cell, which needs the native part."""
+    """As process.cells.Cell, which needs the native part."""
 
     def __init__(self, address: int, path: str, huge_bytes: int, kind: str) -> None:
         self.address = address

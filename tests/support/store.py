@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 import pytest
 
 from support.common import PREFIX, clean_environment
+from support.once import compiled, once
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
 STRANGER = 54321  # a user id that owns nothing here
@@ -275,6 +278,43 @@ class Store:
         assert self.leftovers == []
 
 
+class Refilled:
+    """One filled store for many tests. What they do to it the package mends, mostly: it is emptied and
+    filled again only where a test left it another than it was."""
+
+    def __init__(self, area: Path, store: Store) -> None:
+        self._area = area  # with all that tests may change
+        self._store = store
+        self._good: list[object] = []
+
+    def get(self) -> Store:
+        if not self._good or self._state() != self._good:
+            for path in self._area.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            self._store.fill()
+            self._good = self._state()
+        return replace(self._store)
+
+    def _state(self) -> list[object]:
+        """Names, modes, owners, links and sizes, and what is in the copies."""
+        out: list[object] = []
+        copies = {copy: str(i) for i, copy in enumerate(self._store.copies)}
+        for place, directories, files in os.walk(self._area):
+            for path in (Path(place, name) for name in directories + files):
+                status = path.lstat()
+                facts = (status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
+                if path in copies:
+                    out.append((copies[path], facts, zlib.crc32(path.read_bytes())))
+                elif (
+                    path.parent != self._store.base / "objects"
+                ):  # these names are new ones each time
+                    out.append((path, facts, 0 if path.is_dir() else status.st_size))
+        return sorted(out, key=str)
+
+
 UNSET = "\0unset"
 
 
@@ -429,8 +469,18 @@ def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    target, source = directory / "libvictim.so", directory / "victim.c"
-    source.write_text(SOURCE.format(factor=factor) + more)
-    flags = ["-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}"]
-    subprocess.run([compiler, *flags, "-o", target, source], check=True)
-    return target
+    flags = ("-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}")
+    source = SOURCE.format(factor=factor) + more
+    return compiled(directory / "libvictim.so", source, compiler, *flags)
+
+
+def aged_library() -> Path:
+    """The same, to be read by everybody and changed by nobody, older than two seconds: what is younger
+    may be changed again within its times."""
+
+    def make(place: Path) -> None:
+        make_library(place).chmod(0o755)
+        place.chmod(0o755)
+        time.sleep(2.5)
+
+    return once("aged", make) / "libvictim.so"

@@ -9,37 +9,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyhugetext.doctor import cgroup, check, pagewalk, process
+from pyhugetext.doctor import check, pagewalk, process
 from pyhugetext.doctor.pagewalk import Timing
 
 GROUPS = {"version": 2, "group": "/a", "limit": 8, "used": 3, "free": 4, "known": (1, 0, 0)}
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("told", "state", "text"),
     [
-        ({}, cgroup.Memory(2, "/a", 8, 3, 4, "")),
+        ({}, "limit", "3 B in use, memory limit 8 B (cgroup v2 /a)"),
+        ({"free": 1 << 30}, "ok", "3 B in use, memory limit 8 B (cgroup v2 /a)"),
         (
             {"limit": None, "group": "", "used": 0, "free": None},
-            cgroup.Memory(2, None, None, None, None, ""),
+            "ok",
+            "no memory limit (cgroup v2)",
         ),
-        ({"limit": None, "group": "", "free": None, "version": 0}, None),
+        (
+            {"limit": None, "group": "", "free": None, "version": 0},
+            "unknown",
+            "unknown: no memory controller is seen",
+        ),
     ],
-    ids=["a limit", "no limit", "no groups"],
+    ids=["a limit", "a limit far away", "no limit", "no groups"],
 )
-def test_groups_as_the_core_reads_them(monkeypatch, told, expected):
-    monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **told})
-    assert cgroup.memory() == expected
+def test_groups_as_the_core_reads_them(monkeypatch, told, state, text):
+    monkeypatch.setattr(process._native, "memory_room", lambda: {**GROUPS, **told})
+    found = process._cgroup()
+    assert (found.state, found.text) == (state, text)
+    seen = told.get("version", 2)
+    assert found.facts["version"] == (seen or None)
+    limited = told.get("limit", 8) is not None
+    assert found.facts["memory_used"] == (3 if limited else None)
 
 
 def test_groups_that_cannot_be_read_are_a_limit(monkeypatch):
-    status = cgroup._native.STATUSES.index("memory_limit")
+    status = process._native.STATUSES.index("memory_limit")
     failed = {
         "version": 0,
         "limit": None,
-        "known": (status, cgroup._native.CALLS.index("open"), 13),
+        "known": (status, process._native.CALLS.index("open"), 13),
     }
-    monkeypatch.setattr(cgroup._native, "memory_room", lambda: {**GROUPS, **failed})
+    monkeypatch.setattr(process._native, "memory_room", lambda: {**GROUPS, **failed})
     told = process._cgroup()
     assert told.state == "limit"
     assert "open failed with EACCES" in told.text

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyhugetext._stats import Stats
+from pyhugetext._stats.model import Stats
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting import benchfile, chart, drawing, model, page, words
 from pyhugetext.measure.statistics import Ratio

@@ -263,7 +263,7 @@ def test_absurd_numbers_cost_neither_memory_nor_time(name: str, tmp_path: Path) 
     code = """if True:
         import resource, sys
         from pyhugetext.store import places, warm
-        warmer = warm.Warmer(places.Store(sys.argv[2], 1 << 30, False))
+        warmer = warm.Warmer(places.Store(sys.argv[2], 1 << 30))
         resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))
         resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
         made = warmer.prepare(sys.argv[1], 0)

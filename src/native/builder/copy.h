@@ -12,7 +12,7 @@ class CopyBuffer {
 public:
     CopyBuffer() : data_(static_cast<u8 *>(map_memory(kHugeSize))) {
         // One fault in place of 512, where the kernel aligned it.
-        if (data_) sys::madvise(reinterpret_cast<u64>(data_), kHugeSize, sys::kMadvHugepage);
+        if (data_) (void)sys::madvise(reinterpret_cast<u64>(data_), kHugeSize, MADV_HUGEPAGE);
     }
     ~CopyBuffer() {
         if (data_) unmap_memory(data_, kHugeSize);
@@ -26,8 +26,8 @@ private:
 };
 
 // Puts bytes [start, start + size) of the copy of `source` into the buffer; what lies between its
-// parts is zero. *hole: they come from holes of the original alone. 0 or -errno.
-long fill(const Layout &layout, int source, u64 start, size_t size, u8 *to, bool *hole);
+// parts is zero. Whether they come from holes of the original alone.
+ErrorOr<bool> fill(const Layout &layout, int source, u64 start, size_t size, u8 *to);
 
 // Writes the copy to the empty file `target`, in aligned writes of 2 MiB: what makes a file system
 // use 2 MiB folios. Holes stay holes where nothing can be mapped huge.

@@ -6,16 +6,11 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 // Nothing of a store is deeper than three steps; what somebody put there by hand may be.
 constexpr int kDeepest = 16;
 
-constexpr u32 kTypeMask = 0170000, kDirectoryType = 0040000;
-
-long identify_name(int parent, const char *name, sys::FileIdentity *file) {
-    constexpr int kNoFollow = 0x100;
-    return sys::identify_at(parent, name, kNoFollow, file);
+ErrorOr<void> identify_name(int parent, const char *name, sys::FileIdentity *file) {
+    return sys::identify_at(parent, name, AT_SYMLINK_NOFOLLOW, file);
 }
 
 // A directory on the way down.
@@ -25,37 +20,45 @@ struct Level {
     Names names;
 };
 
-// Takes a file, or a directory with all below it, the deepest first. take(parent, name) returns 0,
-// 1 for a directory that is to be entered, or -errno, which ends the walk; leave(parent, name) is
-// called for each directory behind what is in it, and returns likewise.
-template <class Take, class Leave> long walk(int parent, const char *name, Take take, Leave leave) {
+// Takes a file, or a directory with all below it, the deepest first. take(parent, name) tells
+// whether it is a directory that is to be entered, as ErrorOr<bool>; leave(parent, name) is called
+// for each directory behind what is in it, and gives an ErrorOr<void>. An error ends the walk.
+template <class Take, class Leave>
+ErrorOr<void> walk(int parent, const char *name, Take take, Leave leave) {
     Level levels[kDeepest];
     int depth = 0;
-    long result = 0;
+    ErrorOr<void> result;
     for (;;) {
-        result = take(parent, name);
-        if (failed(result)) break;
-        if (result == 1) {
-            result = depth == kDeepest ? -sys::kEloop : open_plain_directory(parent, name);
-            if (failed(result)) break;
+        const ErrorOr<bool> taken = take(parent, name);
+        if (!taken.ok()) {
+            result = Error(taken);
+            break;
+        }
+        if (taken.value()) {
+            ErrorOr<int> fd = Error{ELOOP};
+            if (depth < kDeepest) fd = open_plain_directory(parent, name);
+            if (!fd.ok()) {
+                result = Error(fd);
+                break;
+            }
             Level &level = levels[depth++];
-            level.fd = static_cast<int>(result);
+            level.fd = fd.value();
             level.parent = parent;
             level.name = name;
             result = level.names.read(level.fd);
-            if (failed(result)) break;
+            if (!result.ok()) break;
         }
         while (depth > 0 && !levels[depth - 1].names.next(&name)) {
             Level &level = levels[--depth];
             sys::close(level.fd);
             result = leave(level.parent, level.name);
-            if (failed(result)) break;
+            if (!result.ok()) break;
         }
-        if (depth == 0 || failed(result)) break;
+        if (depth == 0 || !result.ok()) break;
         parent = levels[depth - 1].fd;
     }
     while (depth > 0) sys::close(levels[--depth].fd);
-    return failed(result) ? result : 0;
+    return result;
 }
 
 }  // namespace
@@ -67,67 +70,67 @@ bool is_plain(Str name) {
     return true;
 }
 
-long Names::read(int directory) {
+ErrorOr<void> Names::read(int directory) {
     // struct linux_dirent64 of getdents(2)
     constexpr size_t kNameAt = 19, kLengthAt = 16;
     text_.clear();
     at_ = 0;
-    if (const long result = sys::seek(directory, 0, sys::kSeekSet); failed(result)) return result;
+    if (const auto result = sys::seek(directory, 0, SEEK_SET); !result.ok()) return Error(result);
     alignas(u64) char entries[2048];
     for (;;) {
-        const long got = sys::read_directory(directory, entries, sizeof entries);
-        if (failed(got)) return got;
-        if (got == 0) return 0;
-        for (size_t at = 0; at < static_cast<size_t>(got);) {
+        const auto got = sys::read_directory(directory, entries, sizeof entries);
+        if (!got.ok()) return Error(got);
+        if (got.value() == 0) return {};
+        for (size_t at = 0; at < got.value();) {
             u16 step;
             copy(&step, entries + at + kLengthAt, sizeof step);
             const char *name = entries + at + kNameAt;
-            if (is_plain(str(name)) && !text_.append(name, length(name) + 1)) return -sys::kEnomem;
+            if (is_plain(str(name)) && !text_.append(name, length(name) + 1)) return Error{ENOMEM};
             at += step;
         }
     }
 }
 
-long make_plain_directory(int parent, const char *name, u32 mode) {
-    const long made = sys::make_directory_at(parent, name, mode);
-    return failed(made) ? made : sys::change_mode_at(parent, name, mode);
+ErrorOr<void> make_plain_directory(int parent, const char *name, u32 mode) {
+    const auto made = sys::make_directory_at(parent, name, mode);
+    return made.ok() ? sys::change_mode_at(parent, name, mode) : made;
 }
 
-long open_plain_directory(int parent, const char *name) {
-    return sys::open_at(parent, name,
-                        sys::kOpenReadOnly | sys::kOpenDirectory | sys::kOpenNoFollow);
+ErrorOr<int> open_plain_directory(int parent, const char *name) {
+    return sys::open_at(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
 u64 disk_bytes(int parent, const char *name) {
     u64 bytes = 0;
-    walk(
+    (void)walk(
         parent, name,
-        [&](int at, const char *target) -> long {
+        [&](int at, const char *target) {
             sys::FileIdentity file;
-            if (failed(identify_name(at, target, &file))) return 0;
-            if ((file.mode & kTypeMask) == kDirectoryType) return 1;
-            bytes += file.disk_bytes;
-            return 0;
+            if (!identify_name(at, target, &file).ok()) return success(false);
+            const bool enters = (file.mode & S_IFMT) == S_IFDIR;
+            if (!enters) bytes += file.disk_bytes;
+            return success(enters);
         },
-        [](int, const char *) -> long { return 0; });
+        [](int, const char *) { return ErrorOr<void>{}; });
     return bytes;
 }
 
-long remove_tree(int parent, const char *name) {
+ErrorOr<void> remove_tree(int parent, const char *name) {
     return walk(
         parent, name,
-        [](int at, const char *target) -> long {
-            const long result = sys::unlink_at(at, target);
-            if (result == -sys::kEnoent) return 0;
-            if (result != -sys::kEisdir && result != -sys::kEperm) return result;
+        [](int at, const char *target) -> ErrorOr<bool> {
+            const auto result = sys::unlink_at(at, target);
+            if (result.ok() || result.error() == ENOENT) return success(false);
+            if (result.error() != EISDIR && result.error() != EPERM) return Error(result);
             // Linux answers EISDIR for a directory; POSIX would have EPERM.
             sys::FileIdentity file;
-            const bool known = !failed(identify_name(at, target, &file));
-            return known && (file.mode & kTypeMask) == kDirectoryType ? 1 : result;
+            const bool known = identify_name(at, target, &file).ok();
+            if (known && (file.mode & S_IFMT) == S_IFDIR) return success(true);
+            return Error(result);
         },
-        [](int at, const char *target) -> long {
-            const long result = sys::remove_directory_at(at, target);
-            return result == -sys::kEnoent ? 0 : result;
+        [](int at, const char *target) {
+            const auto result = sys::remove_directory_at(at, target);
+            return result.error() == ENOENT ? ErrorOr<void>{} : result;
         });
 }
 

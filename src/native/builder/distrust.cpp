@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 void add_octal(u32 value, Buffer<400> *out) {
     for (int shift = 9; shift >= 0; shift -= 3) {
         const char digit = static_cast<char>('0' + ((value >> shift) & 7));
@@ -19,22 +17,22 @@ void add_octal(u32 value, Buffer<400> *out) {
 // Whether the step is the reason why the way is not trusted, and then which in words.
 bool blames(const char *path, bool above, Trouble *out) {
     sys::FileIdentity file;
-    if (failed(sys::identify_path(path, &file))) return false;
-    constexpr u32 kTypeMask = 0170000, kLink = 0120000, kDirectory = 0040000, kOthersWrite = 0022;
-    const u32 type = file.mode & kTypeMask;
+    if (!sys::identify_path(path, &file).ok()) return false;
+    constexpr u32 kOthersWrite = S_IWGRP | S_IWOTH;
+    const u32 type = file.mode & S_IFMT;
     out->kind = Trouble::Kind::untrusted;
     out->text.add(path);
-    if (type != kDirectory && type != kLink) {
+    if (type != S_IFDIR && type != S_IFLNK) {
         out->text.add(" is no directory");
         return true;
     }
     sys::FileIdentity alone = file;
-    alone.mode = kDirectory;
+    alone.mode = S_IFDIR;
     if (!trusted_directory(alone, false)) {
         out->text.add(" belongs to user ").add_decimal(file.owner);
         return true;
     }
-    if (type == kDirectory && (file.mode & kOthersWrite) && !trusted_directory(file, above)) {
+    if (type == S_IFDIR && (file.mode & kOthersWrite) && !trusted_directory(file, above)) {
         out->text.add(" is writable by others (mode ");
         add_octal(file.mode & 07777, &out->text);
         out->text.add(")");
@@ -70,7 +68,7 @@ Trouble explain_below(const char *root, const char *name) {
     const bool is_version = equal(str(name), str("v1"));
     if (!add(str(root)) || !add(str(is_version ? "/" : "/v1/")) || !add(str(name)) ||
         !path.push('\0'))
-        return failed_call("mmap", -sys::kEnomem);
+        return failed_call("mmap", Error{ENOMEM});
     return explain(path.data());
 }
 

@@ -9,23 +9,23 @@ constexpr u64 kTagFlags1 = 0x6ffffffb, kFlagPie = 0x08000000;  // DT_FLAGS_1, DF
 
 }  // namespace
 
-long ElfFile::read(void *to, size_t size, u64 offset) const {
+ErrorOr<size_t> ElfFile::read(void *to, size_t size, u64 offset) const {
     auto *out = static_cast<u8 *>(to);
     size_t done = 0;
     while (done < size) {
-        const long got = sys::uninterrupted(
+        const auto got = sys::uninterrupted(
             [&] { return sys::pread(fd_, out + done, size - done, offset + done); });
-        if (sys::failed(got)) return got;
-        if (got == 0) break;
-        done += static_cast<size_t>(got);
+        if (!got.ok()) return got;
+        if (got.value() == 0) break;
+        done += got.value();
     }
-    return static_cast<long>(done);
+    return success(done);
 }
 
 LaidOut ElfFile::read_head() {
-    long got = read(&head_, sizeof head_, 0);
-    if (sys::failed(got)) return fail(got);
-    if (got < static_cast<long>(sizeof head_) || compare(head_.e_ident, ELFMAG, SELFMAG) != 0)
+    auto got = read(&head_, sizeof head_, 0);
+    if (!got.ok()) return fail(got);
+    if (got.value() < sizeof head_ || compare(head_.e_ident, ELFMAG, SELFMAG) != 0)
         return refuse("is no ELF file");
     if (head_.e_ident[EI_CLASS] != ELFCLASS64 || head_.e_ident[EI_DATA] != ELFDATA2LSB)
         return refuse("is no 64-bit little-endian ELF file");
@@ -35,10 +35,10 @@ LaidOut ElfFile::read_head() {
     if (head_.e_phentsize != sizeof(Elf64_Phdr) || count == 0 || count > kMostSegments ||
         length > size_ || head_.e_phoff > size_ - length)
         return refuse("has no usable program headers");
-    if (!headers_.resize(count)) return fail(-sys::kEnomem);
+    if (!headers_.resize(count)) return fail(Error{ENOMEM});
     got = read(headers_.data(), length, head_.e_phoff);
-    if (sys::failed(got)) return fail(got);
-    if (static_cast<size_t>(got) != length) return refuse("is truncated in its program headers");
+    if (!got.ok()) return fail(got);
+    if (got.value() != length) return refuse("is truncated in its program headers");
     return read_loads();
 }
 
@@ -62,7 +62,7 @@ LaidOut ElfFile::read_loads() {
                            header.p_offset,
                            header.p_flags,
                            static_cast<u32>(i)};
-        if (!loads_.push(load)) return fail(-sys::kEnomem);
+        if (!loads_.push(load)) return fail(Error{ENOMEM});
         end = round_up(load.end, kPageSize);
     }
     if (loads_.empty()) return refuse("has nothing to load");
@@ -92,10 +92,10 @@ LaidOut ElfFile::read_loaded(const Elf64_Phdr &header, MappedArray<u8> *out) con
     out->clear();
     const Load *load = find_loaded(header.p_vaddr, header.p_memsz);
     if (!load || header.p_memsz == 0 || header.p_memsz > kMostNotes) return {};
-    if (!out->resize(header.p_memsz)) return fail(-sys::kEnomem);
-    const long got = read(out->data(), out->size(), load->offset + (header.p_vaddr - load->start));
-    if (sys::failed(got)) return fail(got);
-    return out->resize(static_cast<size_t>(got)) ? LaidOut{} : fail(-sys::kEnomem);
+    if (!out->resize(header.p_memsz)) return fail(Error{ENOMEM});
+    const auto got = read(out->data(), out->size(), load->offset + (header.p_vaddr - load->start));
+    if (!got.ok()) return fail(got);
+    return out->resize(got.value()) ? LaidOut{} : fail(Error{ENOMEM});
 }
 
 LaidOut ElfFile::find_program(bool *program) const {

@@ -13,8 +13,8 @@ inline constexpr size_t kMostNotes = 1ul << 20;  // bytes in one segment; the dy
 constexpr LaidOut refuse(const char *reason) {
     return {reason, 0};
 }
-constexpr LaidOut fail(long error) {
-    return {nullptr, error};
+constexpr LaidOut fail(Error error) {
+    return {nullptr, error.number};
 }
 
 // A PT_LOAD with its virtual addresses. Those of one file ascend and share no page.
@@ -50,8 +50,8 @@ public:
     const Load *find_part(u64 offset, u64 length) const;
     const Load *find_loaded(u64 address, u64 length) const;
 
-    // Reads up to `size` bytes, fewer where the file ends. Returns how many, or -errno.
-    long read(void *to, size_t size, u64 offset) const;
+    // Reads up to `size` bytes, fewer where the file ends. Returns how many.
+    ErrorOr<size_t> read(void *to, size_t size, u64 offset) const;
 
 private:
     LaidOut read_loads();

@@ -8,9 +8,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
 constexpr int kMostNumbers = 16;  // copies of different content under one name
 constexpr size_t kMostBiases = 4;
 
@@ -33,7 +30,7 @@ Trouble outlast_tick(const sys::FileIdentity &file) {
         return trouble(Trouble::Kind::changed,
                        "was changed a moment ago, where times are whole seconds");
     const u64 since_change = age(file.ctime, file.ctime_ns);
-    if (since_change < kTick) sys::pause(kTick - since_change);
+    if (since_change < kTick) (void)sys::pause(kTick - since_change);
     return {};
 }
 
@@ -51,22 +48,26 @@ Buffer<128> object_name(const Layout &layout, const sys::FileIdentity &file, u64
 
 // Whether others may read an open file, and pass all that leads to it.
 bool everyone_can_read(int file) {
-    constexpr u32 kOthersRead = 0004, kOthersPass = 0001;
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(file));
     MappedArray<char> path;
     if (!path.resize(kPathLimit)) return false;
-    const long size = sys::read_link(link.data, path.data(), kPathLimit - 1);
-    if (failed(size) || path[0] != '/') return false;
+    const auto size = sys::read_link(link.data, path.data(), kPathLimit - 1);
+    if (!size.ok() || path[0] != '/') return false;
     sys::FileIdentity step;
-    if (failed(sys::identify(file, &step)) || !(step.mode & kOthersRead)) return false;
-    for (auto at = static_cast<size_t>(size); at > 0; --at) {
+    if (!sys::identify(file, &step).ok() || !(step.mode & S_IROTH)) return false;
+    for (size_t at = size.value(); at > 0; --at) {
         if (path[at - 1] != '/') continue;
         path[at > 1 ? at - 1 : 1] = 0;
-        if (failed(sys::identify_path(path.data(), &step)) || !(step.mode & kOthersPass))
-            return false;
+        if (!sys::identify_path(path.data(), &step).ok() || !(step.mode & S_IXOTH)) return false;
     }
     return true;
+}
+
+// Or why it could not be opened.
+ErrorOr<void> sync_directory(const Descriptor &directory) {
+    if (!directory.ok()) return Error(directory);
+    return sys::sync(directory);
 }
 
 // One entry while it is made.
@@ -112,22 +113,24 @@ Trouble Making::find_same(bool *found_one) {
         const Buffer<160> object = numbered(number);
         Outcome outcome;
         const Descriptor directory(open_directory(writer.objects(), object.data, &outcome));
-        if (directory < 0) {
+        if (!directory.ok()) {
             // Somebody else's stays where it cannot be removed; the next number is free.
-            if (outcome.status == Status::untrusted) remove_tree(writer.objects(), object.data);
+            if (outcome.status == Status::untrusted)
+                (void)remove_tree(writer.objects(), object.data);
             continue;
         }
         sys::FileIdentity copied;
         Buffer<256> own;
         own.add(base());
         const Descriptor target(open_file(directory, own.data, &copied, &outcome, true));
-        if (target < 0) {
+        if (!target.ok()) {
             // No such file: a copy under another basename.
-            if (outcome.status != Status::no_entry) remove_tree(writer.objects(), object.data);
+            if (outcome.status != Status::no_entry)
+                (void)remove_tree(writer.objects(), object.data);
             continue;
         }
         if (copied.mode & kLost) {
-            remove_tree(writer.objects(), object.data);
+            (void)remove_tree(writer.objects(), object.data);
             continue;
         }
         u64 differs;
@@ -137,16 +140,16 @@ Trouble Making::find_same(bool *found_one) {
         if (differs == ~0ull) {
             *found_one = true;
             if (!durable) return prove(target, copied, object.data);
-            long result = sys::sync(target);
-            if (failed(result)) mark_lost(target, copied);
+            auto result = sys::sync(target);
+            if (!result.ok()) mark_lost(target, copied);
             const Descriptor names(open_plain_directory(writer.objects(), object.data));
-            if (!failed(result)) result = names < 0 ? names : sys::sync(names);
-            if (!failed(result)) result = sys::sync(writer.objects());
-            return failed(result) ? failed_call("fsync", result) : Trouble{};
+            if (result.ok()) result = sync_directory(names);
+            if (result.ok()) result = sys::sync(writer.objects());
+            return result.ok() ? Trouble{} : failed_call("fsync", result);
         }
         Index index;
-        if (index.read(writer, boot) == 0 && !index.has_copy(added->path.data, added->key.data))
-            remove_tree(writer.objects(), object.data);
+        if (index.read(writer, boot).ok() && !index.has_copy(added->path.data, added->key.data))
+            (void)remove_tree(writer.objects(), object.data);
     }
     added->path.size = 0;
     return {};
@@ -156,27 +159,26 @@ Trouble Making::find_same(bool *found_one) {
 // written it back, or failed to.
 Trouble Making::prove(int target, const sys::FileIdentity &copied, const char *object) {
     if (writer.spec().shared_memory || is_young(copied)) return {};
-    const long result = sys::sync_data(target);
-    proven = !failed(result);
+    const auto result = sys::sync_data(target);
+    proven = result.ok();
     if (proven) return {};
-    remove_tree(writer.objects(), object);
+    (void)remove_tree(writer.objects(), object);
     return failed_call("fdatasync", result);
 }
 
 Trouble Making::write_into(int directory) {
     Buffer<256> own;
     own.add(base());
-    const long fd =
-        sys::create_at(directory, own.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
-    if (failed(fd)) return failed_call("open", base(), fd);
+    const auto fd = sys::create_at(directory, own.data, O_RDWR | O_EXCL, 0600);
+    if (!fd.ok()) return failed_call("open", base(), fd);
     const Written target(fd);
     const Trouble problem = write_copy(layout, source, target);
     if (!problem.ok()) return problem;
-    long result = sys::change_mode(target, writer.spec().copy_mode());
-    if (failed(result)) return failed_call("fchmod", base(), result);
+    auto result = sys::change_mode(target, writer.spec().copy_mode());
+    if (!result.ok()) return failed_call("fchmod", base(), result);
     if (durable) result = sys::sync(target);
-    if (durable && !failed(result)) result = sys::sync(directory);
-    return failed(result) ? failed_call("fsync", base(), result) : Trouble{};
+    if (durable && result.ok()) result = sys::sync(directory);
+    return result.ok() ? Trouble{} : failed_call("fsync", base(), result);
 }
 
 Trouble Making::write_object() {
@@ -185,22 +187,21 @@ Trouble Making::write_object() {
     Buffer<160> temporary;
     temporary.add_decimal(sys::process_id()).add("-").add(name.data);
     const u32 mode = writer.spec().directory_mode();
-    long result = make_plain_directory(writer.tmp(), temporary.data, mode);
-    if (failed(result)) return failed_call("mkdir", str("v1/tmp"), result);
+    auto result = make_plain_directory(writer.tmp(), temporary.data, mode);
+    if (!result.ok()) return failed_call("mkdir", str("v1/tmp"), result);
     {
-        const long opened = open_plain_directory(writer.tmp(), temporary.data);
+        const auto opened = open_plain_directory(writer.tmp(), temporary.data);
         const Written directory(opened);
-        problem =
-            directory < 0 ? failed_call("open", str("v1/tmp"), opened) : write_into(directory);
+        problem = opened.ok() ? write_into(directory) : failed_call("open", str("v1/tmp"), opened);
     }
     for (int number = 0; problem.ok() && number < kMostNumbers; ++number) {
-        constexpr int kNoFollow = 0x100;
         sys::FileIdentity there;
         const Buffer<160> object = numbered(number);
-        if (!failed(sys::identify_at(writer.objects(), object.data, kNoFollow, &there))) continue;
+        if (sys::identify_at(writer.objects(), object.data, AT_SYMLINK_NOFOLLOW, &there).ok())
+            continue;
         result = sys::rename_at(writer.tmp(), temporary.data, writer.objects(), object.data);
-        if (!failed(result) && durable) result = sys::sync(writer.objects());
-        if (failed(result)) {
+        if (result.ok() && durable) result = sys::sync(writer.objects());
+        if (!result.ok()) {
             problem = failed_call("rename", str("v1/objects"), result);
             break;
         }
@@ -208,7 +209,7 @@ Trouble Making::write_object() {
         added->written = layout.size;
         return {};
     }
-    remove_tree(writer.tmp(), temporary.data);
+    (void)remove_tree(writer.tmp(), temporary.data);
     if (!problem.ok()) return problem;
     return trouble(Trouble::Kind::full, "sixteen different files have the same build-id and size");
 }
@@ -221,7 +222,7 @@ void Making::drop_superseded() {
     while (identity > 0 && key.data[identity - 1] != '-') --identity;  // all but the bias
     for (int dashes = 0; front < key.size && dashes < 3; ++front) dashes += key.data[front] == '-';
     Names names;
-    if (names.read(writer.index())) return;
+    if (!names.read(writer.index()).ok()) return;
     for (const char *other; names.next(&other);)
         if (starts_with(str(other), {key.data, front}) &&
             !starts_with(str(other), {key.data, identity}))
@@ -239,10 +240,9 @@ Trouble Making::finish() {
     parts.path = {added->path.data, added->path.size};
     parts.origin = str(wanted.path);
     MappedArray<u8> header;
-    bool hole;
-    if (!header.resize(layout.header_size)) return failed_call("mmap", -sys::kEnomem);
-    if (const long error = fill(layout, source, 0, header.size(), header.data(), &hole))
-        return failed_call("read", error);
+    if (!header.resize(layout.header_size)) return failed_call("mmap", Error{ENOMEM});
+    const auto filled = fill(layout, source, 0, header.size(), header.data());
+    if (!filled.ok()) return failed_call("read", filled);
     parts.header = header.data();
     Trouble problem = write_record(writer, added->key, parts, boot);
     if (problem.ok() && writer.spec().for_everyone && durable && layout.build_id.size) {
@@ -261,13 +261,12 @@ Trouble Making::finish() {
 
 Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file) {
     // What has that name now may be a FIFO without a writer.
-    const long opened =
-        sys::open_at(sys::kAtFdcwd, wanted.path, sys::kOpenReadOnly | sys::kOpenNonBlock);
-    *fd = static_cast<int>(opened);
-    if (failed(opened)) return failed_call("open", str(wanted.path), opened);
-    const long result = sys::identify(*fd, file);
-    if (failed(result)) return failed_call("statx", str(wanted.path), result);
-    if ((file->mode & kTypeMask) != kRegular)
+    const auto opened = sys::open_at(AT_FDCWD, wanted.path, O_RDONLY | O_NONBLOCK);
+    *fd = opened.ok() ? opened.value() : -1;
+    if (!opened.ok()) return failed_call("open", str(wanted.path), opened);
+    const auto result = sys::identify(*fd, file);
+    if (!result.ok()) return failed_call("statx", str(wanted.path), result);
+    if ((file->mode & S_IFMT) != S_IFREG)
         return trouble(Trouble::Kind::refused, "is no plain file");
     const sys::FileIdentity &mapped = wanted.file;
     if (mapped.inode) {
@@ -290,7 +289,7 @@ Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable,
     if (!problem.ok()) return problem;
     const LaidOut laid = lay_out(source, making.file.size, wanted.bias, &making.layout);
     if (laid.refused) return trouble(Trouble::Kind::refused, laid.refused);
-    if (!laid.ok()) return failed_call("read", laid.error);
+    if (!laid.ok()) return failed_call("read", Error{laid.error});
     added->key = record_key(making.file, wanted.bias);
     added->size = making.layout.size;
     if (!making.layout.ranges.empty()) added->mappable = making.layout.ranges[0].offset;
@@ -300,9 +299,9 @@ Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable,
     if (problem.ok() && !there) problem = making.write_object();
     if (!problem.ok()) return problem;
     sys::FileIdentity after;
-    const long result = sys::identify(source, &after);
+    const auto result = sys::identify(source, &after);
     const KeyText key = record_key(after, wanted.bias);
-    if (failed(result) || !equal({key.data, key.size}, {added->key.data, added->key.size}))
+    if (!result.ok() || !equal({key.data, key.size}, {added->key.data, added->key.size}))
         problem = trouble(Trouble::Kind::changed, "was changed while it was copied");
     else
         problem = making.finish();
@@ -310,8 +309,8 @@ Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable,
     return problem;
 }
 
-long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
-                  Trouble *problem) {
+ErrorOr<int> open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
+                          Trouble *problem) {
     Str rest = basename(str(path));
     constexpr const char *kObjects = "objects/";
     const size_t front = length(kObjects);
@@ -320,43 +319,43 @@ long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity
     if (whole > front + rest.size + 1) object.add({path + front, whole - front - rest.size - 1});
     Outcome outcome;
     const Descriptor directory(open_directory(writer.objects(), object.data, &outcome));
-    if (directory >= 0) {
+    if (directory.ok()) {
         const int fd = open_file(directory, rest.data, file, &outcome, true);
-        if (fd >= 0) return fd;
+        if (fd >= 0) return success(fd);
     }
     if (outcome.status == Status::untrusted)
         *problem =
             trouble(Trouble::Kind::untrusted, "its copy could have been written by somebody else");
     else if (outcome.status == Status::no_entry || outcome.status == Status::no_store)
-        *problem = failed_call("its copy cannot be read: open", -sys::kEnoent);
+        *problem = failed_call("its copy cannot be read: open", Error{ENOENT});
     else
-        *problem = failed_call("its copy cannot be read: open", -long{outcome.error});
-    return -sys::kEnoent;
+        *problem = failed_call("its copy cannot be read: open", Error{outcome.error});
+    return Error{ENOENT};
 }
 
 Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored) {
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer, stored.record().path, &file, &problem);
-    if (failed(fd)) return problem;
+    const auto fd = open_copy_at(writer, stored.record().path, &file, &problem);
+    if (!fd.ok()) return problem;
     const Descriptor target(fd);
-    long result = sys::sync(target);
-    if (failed(result)) mark_lost(target, file);
+    auto result = sys::sync(target);
+    if (!result.ok()) mark_lost(target, file);
     const Str path = str(stored.record().path), base = basename(path);
     Buffer<256> object;
     const size_t front = length("objects/");
     object.add({path.data + front, path.size - front - base.size - 1});
     const Descriptor directory(open_plain_directory(writer.objects(), object.data));
-    if (!failed(result)) result = directory < 0 ? directory : sys::sync(directory);
-    if (!failed(result)) result = sys::sync(writer.objects());
-    if (failed(result)) return failed_call("fsync", result);
+    if (result.ok()) result = sync_directory(directory);
+    if (result.ok()) result = sys::sync(writer.objects());
+    if (!result.ok()) return failed_call("fsync", result);
     return write_as_durable(writer, name, stored);
 }
 
 bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file) {
     const KeyText key = record_key(file, 0);  // ends with "-0"
     Names names;
-    if (names.read(writer.index())) return false;
+    if (!names.read(writer.index()).ok()) return false;
     size_t entries = 0;
     for (const char *name; names.next(&name);)
         entries += starts_with(str(name), {key.data, key.size - 1});

@@ -35,9 +35,8 @@ Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &s
 // Whether this file, as it is, has entries for several load addresses already, each a whole copy.
 bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file);
 
-// Opens the copy at a path below v1, which must be one that nobody else can write. -1 or -errno
-// where it is none.
-long open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
-                  Trouble *problem);
+// Opens the copy at a path below v1, which must be one that nobody else can write.
+ErrorOr<int> open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
+                          Trouble *problem);
 
 }  // namespace pht

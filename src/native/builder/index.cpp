@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr u64 kBrief = 60;            // seconds that a note of what may pass lasts
 constexpr size_t kPathsLimit = 1024;  // of a record: view_record() takes no more
 
@@ -73,13 +71,13 @@ void StoredFile::read(int index, const char *name) {
     note_ = {};
     Outcome outcome;
     const Descriptor fd(open_file(index, name, &file_, &outcome));
-    if (fd < 0 || !buffer_ || file_.size > kRecordLimit) return;
+    if (!fd.ok() || !buffer_ || file_.size > kRecordLimit) return;
     size_t size = 0;
     while (size < file_.size) {
-        const long got = sys::uninterrupted(
+        const auto got = sys::uninterrupted(
             [&] { return sys::pread(fd, buffer_ + size, file_.size - size, size); });
-        if (got <= 0) return;
-        size += static_cast<size_t>(got);
+        if (!got.ok() || got.value() == 0) return;
+        size += got.value();
     }
     if (view_note(buffer_, size, &note_)) return;
     if (!view_record(buffer_, size, &record_) || !is_copy_path(str(record_.path))) record_ = {};
@@ -98,25 +96,25 @@ void Index::clear() {
     keep({});
 }
 
-long Index::read(const StoreWriter &writer, Boot &boot) {
+ErrorOr<void> Index::read(const StoreWriter &writer, Boot &boot) {
     clear();
     Names names;
-    if (const long error = names.read(writer.index())) return error;
+    if (const auto read = names.read(writer.index()); !read.ok()) return read;
     StoredFile stored;
-    if (!stored.data()) return -sys::kEnomem;
+    if (!stored.data()) return Error{ENOMEM};
     for (const char *name; names.next(&name);)
-        if (!add(writer, name, stored, boot)) return -sys::kEnomem;
-    return 0;
+        if (!add(writer, name, stored, boot)) return Error{ENOMEM};
+    return {};
 }
 
-long Index::read_one(const StoreWriter &writer, const char *name, Boot &boot) {
+ErrorOr<void> Index::read_one(const StoreWriter &writer, const char *name, Boot &boot) {
     clear();
     sys::FileIdentity there;
-    constexpr int kNoFollow = 0x100;
-    const long result = sys::identify_at(writer.index(), name, kNoFollow, &there);
-    if (failed(result)) return result;
+    const auto result = sys::identify_at(writer.index(), name, AT_SYMLINK_NOFOLLOW, &there);
+    if (!result.ok()) return result;
     StoredFile stored;
-    return stored.data() && add(writer, name, stored, boot) ? 0 : -sys::kEnomem;
+    if (!stored.data() || !add(writer, name, stored, boot)) return Error{ENOMEM};
+    return {};
 }
 
 bool Index::add(const StoreWriter &writer, const char *name, StoredFile &stored, Boot &boot) {
@@ -177,7 +175,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     head.bias = parts.bias;
     const Outcome outcome = boot.read();
     if (!outcome.ok())
-        return failed_call("reading /proc/sys/kernel/random/boot_id", -long{outcome.error});
+        return failed_call("reading /proc/sys/kernel/random/boot_id", Error{outcome.error});
     copy(head.made_in, boot.id, sizeof boot.id);
     if (!parts.durable) copy(head.boot_id, boot.id, sizeof boot.id);
     head.object_size = layout.size;
@@ -204,7 +202,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
         const u8 all = static_cast<u8>(left < 8 ? (1u << left) - 1 : 0xff);
         memory = memory && out.push(parts.present ? parts.present[i] : all);
     }
-    if (!memory) return failed_call("mmap", -sys::kEnomem);
+    if (!memory) return failed_call("mmap", Error{ENOMEM});
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
     seal_record(out.data(), out.size());

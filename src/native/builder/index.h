@@ -24,10 +24,10 @@ class StoredFile;
 
 class Index {
 public:
-    // Reads all of it. Returns 0 or -errno.
-    long read(const StoreWriter &writer, Boot &boot);
+    // Reads all of it.
+    ErrorOr<void> read(const StoreWriter &writer, Boot &boot);
     // Reads one name of it.
-    long read_one(const StoreWriter &writer, const char *name, Boot &boot);
+    ErrorOr<void> read_one(const StoreWriter &writer, const char *name, Boot &boot);
 
     const MappedArray<IndexItem> &items() const { return items_; }
     const char *text(size_t at) const { return text_.data() + at; }

@@ -26,10 +26,10 @@ LaidOut find_runs(const ElfFile &file, u64 bias, MappedArray<Run> *runs) {
     const MappedFile mapped = {1, 0, 0};  // any that no anonymous mapping has
     if (!read_segments(bias, headers, count, &segments, &low, &high) ||
         !add_loaded(bias, headers, count, mapped, low, high, &mappings))
-        return fail(-sys::kEnomem);
+        return fail(Error{ENOMEM});
     const Outline outline = {segments.data(), segments.size(), low, high, program, mapped};
     if (!find_extents(outline, mappings.data(), mappings.size(), &extents))
-        return fail(-sys::kEnomem);
+        return fail(Error{ENOMEM});
 
     bool memory = true;
     each_text_page(extents.data(), extents.size(), false, [&](u64 start, u64, bool coverable) {
@@ -39,7 +39,7 @@ LaidOut find_runs(const ElfFile &file, u64 bias, MappedArray<Run> *runs) {
         else
             memory = runs->push({start, start + kHugeSize});
     });
-    if (!memory) return fail(-sys::kEnomem);
+    if (!memory) return fail(Error{ENOMEM});
     return runs->empty() ? refuse("has no 2 MiB page of read-only content with text") : LaidOut{};
 }
 
@@ -98,7 +98,7 @@ LaidOut finish(Draft &draft) {
     if (!sections) head.e_shentsize = head.e_shnum = head.e_shstrndx = 0;
     if (!draft.add_patch(0, &head, sizeof head) ||
         !draft.add_patch(table, headers.data(), table_size))
-        return fail(-sys::kEnomem);
+        return fail(Error{ENOMEM});
     const u64 header_size = table + table_size;
     out->header_size = static_cast<u32>(header_size > kMostHeaders ? sizeof head : header_size);
     out->size = round_up(draft.end, kPageSize);
@@ -122,9 +122,9 @@ LaidOut lay_out(int fd, u64 size, u64 bias, Layout *out) {
     done = find_runs(file, bias, &runs);
     if (!done.ok()) return done;
     Offsets offsets;
-    if (!offsets.make(file, runs, bias)) return fail(-sys::kEnomem);
+    if (!offsets.make(file, runs, bias)) return fail(Error{ENOMEM});
     Draft draft = {file, runs, offsets, bias, out};
-    if (!add_ranges(draft) || !add_pieces(draft)) return fail(-sys::kEnomem);
+    if (!add_ranges(draft) || !add_pieces(draft)) return fail(Error{ENOMEM});
     u64 address = 0;
     done = file.find_build_id(&out->build_id, &address);
     if (!done.ok()) return done;

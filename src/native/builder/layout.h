@@ -36,10 +36,10 @@ struct Layout {
 };
 
 // How it went. `refused` says what is wrong with the file, as the end of a sentence about it;
-// `error` is -errno of reading it, or -ENOMEM.
+// `error` is the errno of reading it, or ENOMEM.
 struct LaidOut {
     const char *refused = nullptr;
-    long error = 0;
+    u16 error = 0;
     bool ok() const { return !refused && !error; }
 };
 

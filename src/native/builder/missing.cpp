@@ -9,8 +9,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr u64 kSmallFiles = 8 << 20;     // what trying a file system and writing records takes
 constexpr u64 kJudgesItself = 16 << 20;  // up to that the first copy tells what its disk can do
 constexpr u64 kPadding = 16 << 20;       // a copy is padded to 2 MiB here and there
@@ -23,7 +21,7 @@ unsigned patience = 25;
 
 // Who has no descriptor left has none for another store, and others have.
 bool lacks_descriptors(const Trouble &problem) {
-    return problem.error == sys::kEmfile || problem.error == sys::kEnfile;
+    return problem.error == EMFILE || problem.error == ENFILE;
 }
 
 enum class End : u8 { done, next_store, stopped };
@@ -100,8 +98,7 @@ constexpr const char *kHugeWhenRead =
 // Whether what is built into this store would run from huge pages, as far as is known.
 bool Builder::fits_here() {
     sys::FileSystem system;
-    if (!failed(sys::file_system_of(writer_.version(), &system)) &&
-        (system.flags & sys::kMountedNoExec)) {
+    if (sys::file_system_of(writer_.version(), &system).ok() && (system.flags & ST_NOEXEC)) {
         unfit("this file system is mounted noexec");
         return false;
     }
@@ -132,8 +129,8 @@ bool Builder::judge_by(const Added &added) {
     if (writer_.spec().shared_memory || verdict_ != Verdict::unknown) return true;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer_, added.path.data, &file, &problem);
-    if (failed(fd)) return true;
+    const auto fd = open_copy_at(writer_, added.path.data, &file, &problem);
+    if (!fd.ok()) return true;
     const Descriptor copy(fd);
     verdict_ = judge_copy(copy, added.mappable);
     if (verdict_ == Verdict::written)
@@ -162,13 +159,12 @@ bool is_restricted() {
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.
 bool Builder::collapse(const Wanted &wanted, const Added &added) {
     if (!writer_.spec().shared_memory) return true;
-    const long result = collapse_copy(writer_, added.path.data);
-    if (!result) return true;
+    const auto result = collapse_copy(writer_, added.path.data);
+    if (result.ok()) return true;
     drop_record(writer_, added.key.data, boot_);
     const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
-    constexpr long kBusy = -16;
-    const bool passes = result == -sys::kEagain || result == kBusy || result == -sys::kEnomem ||
-                        result == -sys::kEintr;
+    const bool passes = result.error() == EAGAIN || result.error() == EBUSY ||
+                        result.error() == ENOMEM || result.error() == EINTR;
     tell(wanted.path, problem.text.data);
     note(wanted, problem.text.data, passes || is_restricted());
     return false;
@@ -186,7 +182,7 @@ bool Builder::is_forbidden(const Wanted &wanted) {
     const bool lasting = size > request_.build_limit;
     if (spent + size > request_.build_limit)
         return forbid("PYHUGETEXT_BUILD_LIMIT leaves no room to build its entry", lasting);
-    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
     if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
@@ -217,8 +213,7 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
     }
     tell(wanted.path, problem.text.data);
     // Of this process and this moment.
-    if (problem.error == sys::kEintr || problem.error == sys::kEnomem || lacks_descriptors(problem))
-        return;
+    if (problem.error == EINTR || problem.error == ENOMEM || lacks_descriptors(problem)) return;
     note(wanted, problem.text.data, problem.kind == Kind::full && writer_.spec().limit_is_own);
 }
 
@@ -288,9 +283,7 @@ bool has_home(const char *root, const BuildHost &host) {
     if (!home.append(path.data, size) || (size == 0 && !home.push('/')) || !home.push('\0'))
         return false;
     sys::FileIdentity file;
-    constexpr u32 kTypeMask = 0170000, kDirectory = 0040000;
-    if (!failed(sys::identify_at(sys::kAtFdcwd, home.data(), 0, &file)) &&
-        (file.mode & kTypeMask) == kDirectory)
+    if (sys::identify_at(AT_FDCWD, home.data(), 0, &file).ok() && (file.mode & S_IFMT) == S_IFDIR)
         return true;
     Buffer<1024> text;
     text.add("store ").add(root).add(": there is no ").add(home.data());
@@ -306,8 +299,8 @@ bool has_shared_memory(const char *root, const BuildHost &host) {
     if (path.size <= name.size + 1 || !parent.append(path.data, path.size - name.size - 1) ||
         !parent.push('\0'))
         return false;
-    u64 type = 0;
-    if (!failed(sys::file_system(parent.data(), &type)) && type == sys::kTmpfs) return true;
+    const auto type = sys::file_system(parent.data());
+    if (type.ok() && type.value() == TMPFS_MAGIC) return true;
     Buffer<1024> text;
     text.add("store ").add(root).add(": ").add(parent.data()).add(" is no tmpfs");
     host.tell(host.context, {text.data, text.size});
@@ -341,7 +334,7 @@ bool WantedList::all_done() const {
 
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
-    const u64 ceiling = sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited);
+    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
     if (ceiling < kSmallFiles) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for a store");

@@ -4,8 +4,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr u64 kFreeFloor = 1ull << 30;  // bytes of disk that stay free
 
 // Seconds after which entries may go for others: use is noted once a day, so no less. Of a file
@@ -18,8 +16,8 @@ bool is_lost(const Index &index, const IndexItem &item) {
     const char *origin = index.text(item.origin);
     if (!*origin || item.image) return false;
     sys::FileIdentity file;
-    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
-    if (failed(result)) return result == -sys::kEnoent || result == -sys::kEnotdir;
+    const auto result = sys::identify_at(AT_FDCWD, origin, 0, &file);
+    if (!result.ok()) return result.error() == ENOENT || result.error() == ENOTDIR;
     const KeyText key = record_key(file, item.bias);
     return !equal({key.data, key.size}, str(index.name(item)));
 }
@@ -52,9 +50,9 @@ struct ObjectName {
 sys::FileIdentity identify_copy(const StoreWriter &writer, const char *path) {
     const ObjectName object(path);
     const Descriptor directory(open_plain_directory(writer.objects(), object.name.data));
-    constexpr int kNoFollow = 0x100;
     sys::FileIdentity file;
-    if (directory >= 0) sys::identify_at(directory, object.base.data, kNoFollow, &file);
+    if (directory.ok())
+        (void)sys::identify_at(directory, object.base.data, AT_SYMLINK_NOFOLLOW, &file);
     return file;
 }
 
@@ -88,35 +86,35 @@ bool may_go(const StoreWriter &writer, const Index &index, const Keep &keep, u64
 }
 
 // The copies that may go for others: first what no process can map any more, then what was used
-// least recently. 0 or -errno.
-long find_victims(const StoreWriter &writer, const Index &index, const Keep &keep,
-                  MappedArray<Victim> *out) {
+// least recently.
+ErrorOr<void> find_victims(const StoreWriter &writer, const Index &index, const Keep &keep,
+                           MappedArray<Victim> *out) {
     const u64 now = sys::wall_seconds();
     for (size_t i = 0; i < index.items().size(); ++i) {
         const IndexItem &item = index.items()[i];
         if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
         Victim victim = {index.path(item), false, 0, 0};
         if (!may_go(writer, index, keep, now, &victim)) continue;
-        if (!out->push(victim)) return -sys::kEnomem;
+        if (!out->push(victim)) return Error{ENOMEM};
         for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
             const Victim other = (*out)[at - 1];
             (*out)[at - 1] = (*out)[at];
             (*out)[at] = other;
         }
     }
-    return 0;
+    return {};
 }
 
-// How much has to go; 0 or less where nothing has to. Returns 0 or -errno.
-long find_lack(const StoreWriter &writer, u64 size, long long *lack) {
+// How much has to go; 0 or less where nothing has to.
+ErrorOr<void> find_lack(const StoreWriter &writer, u64 size, long long *lack) {
     sys::FileSystem system;
-    const long result = sys::file_system_of(writer.version(), &system);
-    if (failed(result)) return result;
+    const auto result = sys::file_system_of(writer.version(), &system);
+    if (!result.ok()) return result;
     const auto wanted = static_cast<long long>(size);
     const auto limit = static_cast<long long>(min<u64>(writer.spec().limit, ~0ull >> 1));
     const auto used = static_cast<long long>(used_bytes(writer));
     *lack = max(used - limit + wanted, wanted - free_bytes(system));
-    return 0;
+    return result;
 }
 
 Trouble full(u64 mebibytes, const char *before, const char *after) {
@@ -138,7 +136,7 @@ u64 last_use(const StoreWriter &writer, const Index &index, const char *path) {
 u64 used_bytes(const StoreWriter &writer) {
     Names names;
     u64 bytes = 0;
-    if (names.read(writer.objects())) return 0;
+    if (!names.read(writer.objects()).ok()) return 0;
     for (const char *name; names.next(&name);) bytes += disk_bytes(writer.objects(), name);
     return bytes;
 }
@@ -154,16 +152,18 @@ Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &b
     if (size > limit)
         return full(size >> 20, "its copy of ", " MiB is larger than the store may be");
     long long lack;
-    if (const long error = find_lack(writer, size, &lack)) return failed_call("statfs", error);
+    auto result = find_lack(writer, size, &lack);
+    if (!result.ok()) return failed_call("statfs", result);
     if (lack <= 0) return {};
     Index index;
-    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
-    if (drop_orphan_copies(writer, index))
-        if (const long error = find_lack(writer, size, &lack)) return failed_call("statfs", error);
+    result = index.read(writer, boot);
+    if (!result.ok()) return failed_call("reading v1/index", result);
+    if (drop_orphan_copies(writer, index)) result = find_lack(writer, size, &lack);
+    if (!result.ok()) return failed_call("statfs", result);
     if (lack <= 0) return {};
     MappedArray<Victim> victims;
-    if (const long error = find_victims(writer, index, keep, &victims))
-        return failed_call("mmap", error);
+    result = find_victims(writer, index, keep, &victims);
+    if (!result.ok()) return failed_call("mmap", result);
     size_t count = 0;
     while (count < victims.size() && lack > 0)
         lack -= static_cast<long long>(victims[count++].bytes);
@@ -179,13 +179,13 @@ Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &b
 u64 drop_object(const StoreWriter &writer, const char *path) {
     const ObjectName object(path);
     const u64 bytes = disk_bytes(writer.objects(), object.name.data);
-    return remove_tree(writer.objects(), object.name.data) == 0 ? bytes : 0;
+    return remove_tree(writer.objects(), object.name.data).ok() ? bytes : 0;
 }
 
 u64 drop_copy(const StoreWriter &writer, const Index &index, const char *path) {
     for (const IndexItem &item : index.items())
         if (item.kind == IndexItem::Kind::record && equal(str(index.path(item)), str(path)))
-            sys::unlink_at(writer.index(), index.name(item));
+            (void)sys::unlink_at(writer.index(), index.name(item));
     return drop_object(writer, path);
 }
 
@@ -194,17 +194,17 @@ u64 drop_record(const StoreWriter &writer, const char *name, Boot &boot) {
     stored.read(writer.index(), name);
     Buffer<1024> path;
     if (stored.is_record()) path.add(stored.record().path);
-    remove_tree(writer.index(), name);
+    (void)remove_tree(writer.index(), name);
     if (!path.size) return 0;
     Index index;
-    if (index.read(writer, boot) || index.has_copy(path.data, name)) return 0;
+    if (!index.read(writer, boot).ok() || index.has_copy(path.data, name)) return 0;
     return drop_object(writer, path.data);
 }
 
 u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
     Names names;
     u64 freed = 0;
-    if (names.read(writer.objects())) return 0;
+    if (!names.read(writer.objects()).ok()) return 0;
     for (const char *name; names.next(&name);) {
         bool used = false;
         for (const IndexItem &item : index.items()) {
@@ -212,14 +212,14 @@ u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
             const ObjectName object(index.path(item));
             if (!equal({object.name.data, object.name.size}, str(name))) continue;
             const Descriptor directory(open_plain_directory(writer.objects(), name));
-            constexpr int kNoFollow = 0x100;
             sys::FileIdentity file;
-            used = used || (directory >= 0 && !failed(sys::identify_at(directory, object.base.data,
-                                                                       kNoFollow, &file)));
+            used = used ||
+                   (directory.ok() &&
+                    sys::identify_at(directory, object.base.data, AT_SYMLINK_NOFOLLOW, &file).ok());
         }
         if (used) continue;
         const u64 bytes = disk_bytes(writer.objects(), name);
-        if (remove_tree(writer.objects(), name) == 0) freed += bytes;
+        if (remove_tree(writer.objects(), name).ok()) freed += bytes;
     }
     return freed;
 }

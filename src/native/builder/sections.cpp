@@ -26,9 +26,9 @@ LaidOut count_sections(const ElfFile &file, u64 *count) {
     u64 found = head.e_shnum;
     if (!found) {  // more than the header can tell
         Elf64_Shdr first;
-        const long got = file.read(&first, sizeof first, head.e_shoff);
-        if (sys::failed(got)) return fail(got);
-        if (got == sizeof first) found = first.sh_size;
+        const auto got = file.read(&first, sizeof first, head.e_shoff);
+        if (!got.ok()) return fail(got);
+        if (got.value() == sizeof first) found = first.sh_size;
     }
     if (head.e_shentsize == sizeof(Elf64_Shdr) && found <= kMostSections) *count = found;
     return {};
@@ -68,15 +68,14 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     const LaidOut counted = count_sections(file, &count);
     if (!counted.ok() || count == 0) return counted;
     const size_t from = bytes.size(), length = count * sizeof(Elf64_Shdr);
-    if (!bytes.resize(from + length)) return fail(-sys::kEnomem);
-    const long got = file.read(bytes.data() + from, length, file.head().e_shoff);
-    if (sys::failed(got)) return fail(got);
+    if (!bytes.resize(from + length)) return fail(Error{ENOMEM});
+    const auto got = file.read(bytes.data() + from, length, file.head().e_shoff);
+    if (!got.ok()) return fail(got);
     auto *sections = reinterpret_cast<Elf64_Shdr *>(bytes.data() + from);
     MappedArray<Trailing> trailing;
     bool memory = true;
-    if (static_cast<size_t>(got) != length ||
-        !place_sections(draft, sections, count, &trailing, &memory)) {
-        if (!memory || !bytes.resize(from)) return fail(-sys::kEnomem);
+    if (got.value() != length || !place_sections(draft, sections, count, &trailing, &memory)) {
+        if (!memory || !bytes.resize(from)) return fail(Error{ENOMEM});
         return {};
     }
 
@@ -87,13 +86,13 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     for (const Trailing &entry : trailing) {
         Elf64_Shdr &section = sections[entry.index];
         if (!draft.append_piece(section.sh_offset, section.sh_size, power(section.sh_addralign)))
-            return fail(-sys::kEnomem);
+            return fail(Error{ENOMEM});
         section.sh_offset = draft.end - section.sh_size;
         if (draft.end > limit) return refuse("has sections that overlap");
     }
     *at = round_up(draft.end, 8);
     draft.end = *at + length;
-    return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(-sys::kEnomem);
+    return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(Error{ENOMEM});
 }
 
 }  // namespace pht

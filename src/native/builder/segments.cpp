@@ -140,7 +140,7 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
     } else if (file.find_loaded(header.p_vaddr, header.p_filesz)) {
         out->p_offset = draft.offsets.of(header.p_vaddr);
     } else if (header.p_filesz <= file.size() && header.p_offset <= file.size() - header.p_filesz) {
-        if (!draft.append_piece(header.p_offset, header.p_filesz, 8)) return fail(-sys::kEnomem);
+        if (!draft.append_piece(header.p_offset, header.p_filesz, 8)) return fail(Error{ENOMEM});
         out->p_offset = draft.end - header.p_filesz;
         // Too large is too large, and must not wrap: the whole copy is refused in the end.
         draft.end = min(draft.end, draft.limit() + kPageSize);
@@ -154,7 +154,7 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
 
 LaidOut describe_segments(Draft &draft, u64 table, MappedArray<Elf64_Phdr> *headers) {
     MappedArray<Elf64_Phdr> loads, heads;
-    if (!merge(draft, &loads, &heads)) return fail(-sys::kEnomem);
+    if (!merge(draft, &loads, &heads)) return fail(Error{ENOMEM});
     // As where a segment without bytes in the file begins in the last page of a text: no linker
     // does.
     for (size_t i = 1; i < loads.size(); ++i)
@@ -167,7 +167,7 @@ LaidOut describe_segments(Draft &draft, u64 table, MappedArray<Elf64_Phdr> *head
         return refuse("has a segment layout that needs more program headers than it has");
     // Of text that reaches into the first run from before nobody needs to be told.
     for (size_t i = 0; i < heads.size() && loads.size() < slots; ++i)
-        if (!loads.push(heads[i])) return fail(-sys::kEnomem);
+        if (!loads.push(heads[i])) return fail(Error{ENOMEM});
     Elf64_Phdr unused = {};
     unused.p_type = PT_NULL;
     unused.p_align = 8;
@@ -180,7 +180,7 @@ LaidOut describe_segments(Draft &draft, u64 table, MappedArray<Elf64_Phdr> *head
         } else if (next < loads.size()) {
             described = loads[next++];
         }
-        if (!headers->push(described)) return fail(-sys::kEnomem);
+        if (!headers->push(described)) return fail(Error{ENOMEM});
     }
     return {};
 }

@@ -6,11 +6,11 @@ namespace pht {
 
 namespace {
 
-struct Error {
+struct ErrorText {
     int number;
     const char *text;
 };
-constexpr Error kErrors[] = {
+constexpr ErrorText kErrors[] = {
     {EPERM, "operation not permitted (EPERM)"},
     {ENOENT, "no such file or directory (ENOENT)"},
     {EINTR, "interrupted by a signal (EINTR)"},
@@ -48,28 +48,28 @@ constexpr Error kErrors[] = {
 
 }  // namespace
 
-void add_error(long result, Buffer<400> *out) {
-    for (const Error &error : kErrors) {
-        if (error.number != -result) continue;
-        out->add(error.text);
+void add_error(Error error, Buffer<400> *out) {
+    for (const ErrorText &known : kErrors) {
+        if (known.number != error.number) continue;
+        out->add(known.text);
         return;
     }
-    out->add("errno ").add_decimal(static_cast<u64>(-result));
+    out->add("errno ").add_decimal(error.number);
 }
 
-Trouble failed_call(const char *call, Str on, long result) {
+Trouble failed_call(const char *call, Str on, Error error) {
     Trouble out;
     out.kind = Trouble::Kind::io;
-    out.error = static_cast<u16>(-result);
+    out.error = error.number;
     out.text.add(call);
     if (on.size) out.text.add(" ").add(on);
     out.text.add(": ");
-    add_error(result, &out.text);
+    add_error(error, &out.text);
     return out;
 }
 
-Trouble failed_call(const char *call, long result) {
-    return failed_call(call, {}, result);
+Trouble failed_call(const char *call, Error error) {
+    return failed_call(call, {}, error);
 }
 
 Trouble trouble(Trouble::Kind kind, Str subject, const char *text) {

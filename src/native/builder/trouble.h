@@ -1,6 +1,7 @@
 // Why something could not be done, told once where it happened, as a person reads it.
 #pragma once
 
+#include "kernel/error_or.h"
 #include "kernel/strings.h"
 
 namespace pht {
@@ -27,12 +28,12 @@ inline constexpr const char *kTroubleNames[] = {
     "none", "refused", "changed", "full", "untrusted", "busy", "interrupted", "gone", "io"};
 
 // "no space left on device (ENOSPC)", "errno 512".
-void add_error(long result, Buffer<400> *out);
+void add_error(Error error, Buffer<400> *out);
 
 // A call that failed: "write: no space left on device (ENOSPC)".
-Trouble failed_call(const char *call, long result);
+Trouble failed_call(const char *call, Error error);
 // The same, on something: "mkdir v1/objects: ...".
-Trouble failed_call(const char *call, Str on, long result);
+Trouble failed_call(const char *call, Str on, Error error);
 
 Trouble trouble(Trouble::Kind kind, const char *text);
 Trouble trouble(Trouble::Kind kind, Str subject, const char *text);

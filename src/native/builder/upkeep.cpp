@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 // Whether the original is still the file that a name of the index stands for.
 State state_of_original(const char *name, const IndexItem &item, const char *origin,
                         Buffer<400> *reason) {
@@ -17,12 +15,12 @@ State state_of_original(const char *name, const IndexItem &item, const char *ori
         return State::ready;
     }
     sys::FileIdentity file;
-    const long result = sys::identify_at(sys::kAtFdcwd, origin, 0, &file);
-    if (result == -sys::kEacces || result == -sys::kEperm) {
+    const auto result = sys::identify_at(AT_FDCWD, origin, 0, &file);
+    if (result.error() == EACCES || result.error() == EPERM) {
         reason->add("its original cannot be looked at");
         return State::ready;
     }
-    if (failed(result)) {
+    if (!result.ok()) {
         reason->add("its original is gone: ");
         add_error(result, reason);
         return State::stale;
@@ -47,9 +45,9 @@ State state_of_original(const char *name, const IndexItem &item, const char *ori
 void describe_copy(const StoreWriter &writer, const char *path, EntryView *out) {
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer, path, &file, &problem);
-    if (failed(fd)) return;
-    sys::close(static_cast<int>(fd));
+    const auto fd = open_copy_at(writer, path, &file, &problem);
+    if (!fd.ok()) return;
+    sys::close(fd.value());
     out->size = file.size;
     out->disk = file.disk_bytes;
     out->built = file.mtime;
@@ -124,7 +122,7 @@ void compare_content(const StoreWriter &writer, EntryView *entry) {
     const Descriptor source(fd);
     if (!problem.ok()) return unknown(problem);
     const Descriptor target(open_copy_at(writer, entry->path, &copied, &problem));
-    if (target < 0) return unknown(problem);
+    if (!target.ok()) return unknown(problem);
     Layout layout;
     const LaidOut laid = lay_out(source, file.size, entry->item->bias, &layout);
     if (laid.refused) {
@@ -132,7 +130,7 @@ void compare_content(const StoreWriter &writer, EntryView *entry) {
         entry->reason.add(laid.refused);
         return;
     }
-    if (!laid.ok()) return unknown(failed_call("read", laid.error));
+    if (!laid.ok()) return unknown(failed_call("read", Error{laid.error}));
     if (!same_ranges(layout, stored.record())) return damaged("its record tells of other ranges");
     u64 differs;
     problem = compare_copy(layout, source, target, &differs);
@@ -148,7 +146,7 @@ void compare_content(const StoreWriter &writer, EntryView *entry) {
 // Looks at one entry, content too. False where it is gone, or a note.
 bool check(const StoreWriter &writer, const char *name, Index *index, EntryView *out) {
     Boot boot;
-    if (index->read_one(writer, name, boot)) return false;
+    if (!index->read_one(writer, name, boot).ok()) return false;
     const IndexItem &item = index->items()[0];
     if (item.kind == IndexItem::Kind::note) return false;
     *out = {};
@@ -163,7 +161,8 @@ Trouble each_entry(const StoreWriter &writer, void (*visit)(void *, const EntryV
                    void *context) {
     Boot boot;
     Index index;
-    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
+    const auto read = index.read(writer, boot);
+    if (!read.ok()) return failed_call("reading v1/index", read);
     for (const IndexItem &item : index.items()) {
         EntryView entry;
         view(writer, index, item, &entry);
@@ -196,8 +195,7 @@ Trouble verify_entry(StoreWriter &writer, const char *name,
         Boot boot;
         drop_record(writer, name, boot);
         sys::FileIdentity there;
-        constexpr int kNoFollow = 0x100;
-        *removed = failed(sys::identify_at(writer.index(), name, kNoFollow, &there));
+        *removed = !sys::identify_at(writer.index(), name, AT_SYMLINK_NOFOLLOW, &there).ok();
         if (!*removed) entry.reason.add("; it cannot be removed");
     }
     visit(context, entry);
@@ -237,8 +235,8 @@ Trouble Pruning::evict() {
     for (;;) {
         if (used_bytes(writer) <= writer.spec().limit) return {};
         Index index;
-        if (const long error = index.read(writer, boot))
-            return failed_call("reading v1/index", error);
+        const auto read = index.read(writer, boot);
+        if (!read.ok()) return failed_call("reading v1/index", read);
         const char *oldest = nullptr;
         u64 when = ~0ull;
         for (const IndexItem &item : index.items()) {
@@ -262,18 +260,21 @@ Trouble Pruning::evict() {
 
 Trouble Pruning::prune() {
     Names names;
-    if (const long error = names.read(writer.tmp())) return failed_call("reading v1/tmp", error);
+    auto read = names.read(writer.tmp());
+    if (!read.ok()) return failed_call("reading v1/tmp", read);
     for (const char *name; names.next(&name);) {
         const u64 freed = disk_bytes(writer.tmp(), name);
-        if (const long error = remove_tree(writer.tmp(), name))
-            return failed_call("removing from v1/tmp", error);
+        const auto removed = remove_tree(writer.tmp(), name);
+        if (!removed.ok()) return failed_call("removing from v1/tmp", removed);
         Buffer<300> path;
         tell(path.add("v1/tmp/").add(name).data, "left by a builder that was killed", freed);
     }
     Index index;
-    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
+    read = index.read(writer, boot);
+    if (!read.ok()) return failed_call("reading v1/index", read);
     drop_useless(index);
-    if (const long error = index.read(writer, boot)) return failed_call("reading v1/index", error);
+    read = index.read(writer, boot);
+    if (!read.ok()) return failed_call("reading v1/index", read);
     if (const u64 freed = drop_orphan_copies(writer, index))
         tell("v1/objects", "copies that no record tells of", freed);
     return evict();

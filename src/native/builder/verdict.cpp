@@ -9,21 +9,19 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 // "259:0 6.18.0": of which file system and kernel a verdict tells.
 Buffer<128> here(const StoreWriter &writer) {
     Buffer<128> out;
     sys::FileIdentity file;
-    if (failed(sys::identify(writer.version(), &file))) return out;
+    if (!sys::identify(writer.version(), &file).ok()) return out;
     const sys::KernelNames kernel;
     out.add_hex(file.dev_major).add(":").add_hex(file.dev_minor).add(" ").add(kernel.release());
     return out;
 }
 
 Trouble probe(int fd, u64 *bytes) {
-    const long result = probe_huge(fd, kHugeSize, kHugeSize, false, bytes);
-    return failed(result) ? failed_call("mapping a file just written", result) : Trouble{};
+    const auto result = probe_huge(fd, kHugeSize, kHugeSize, false, bytes);
+    return result.ok() ? Trouble{} : failed_call("mapping a file just written", result);
 }
 
 }  // namespace
@@ -32,11 +30,11 @@ Verdict remembered_verdict(const StoreWriter &writer) {
     Outcome outcome;
     sys::FileIdentity file;
     const Descriptor fd(open_file(writer.version(), "verdict", &file, &outcome));
-    if (fd < 0) return Verdict::unknown;
+    if (!fd.ok()) return Verdict::unknown;
     char text[160];
-    const long got = sys::pread(fd, text, sizeof text, 0);
-    if (got <= 0) return Verdict::unknown;
-    const Str told = {text, static_cast<size_t>(got)};
+    const auto got = sys::pread(fd, text, sizeof text, 0);
+    if (!got.ok() || got.value() == 0) return Verdict::unknown;
+    const Str told = {text, got.value()};
     constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never};
     for (const Verdict verdict : kAll) {
         Buffer<160> wanted;
@@ -59,33 +57,34 @@ Trouble remember(const StoreWriter &writer, Verdict verdict) {
 }
 
 bool has_huge_pages_disabled() {
-    constexpr long kGetThpDisable = 42;
-    return sys::raw(sys::nr::prctl, kGetThpDisable, 0, 0, 0, 0) > 0;
+    const auto disabled = sys::huge_pages_disabled();
+    return disabled.ok() && disabled.value();
 }
 
 Verdict judge_copy(int copy, u64 offset) {
     u64 bytes = 0;
-    return probe_huge(copy, offset, kHugeSize, false, &bytes) == 0 && bytes ? Verdict::written
-                                                                            : Verdict::unknown;
+    const bool probed = probe_huge(copy, offset, kHugeSize, false, &bytes).ok();
+    return probed && bytes ? Verdict::written : Verdict::unknown;
 }
 
 Trouble try_file(int fd, Verdict *verdict) {
     CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", -sys::kEnomem);
+    if (!buffer.data()) return failed_call("mmap", Error{ENOMEM});
     for (size_t at = 0; at < kHugeSize; at += kPageSize) buffer.data()[at] = 0x90;
     for (u64 at = 0; at < 2 * kHugeSize;) {
         const u64 done = at % kHugeSize;
-        const long got =
+        const auto step =
             sys::pwrite(fd, reinterpret_cast<u64>(buffer.data()) + done, kHugeSize - done, at);
-        if (failed(got) || got == 0) return failed_call("write", got ? got : -sys::kEio);
-        at += static_cast<u64>(got);
+        const auto got = step.nonzero(EIO);
+        if (!got.ok()) return failed_call("write", got);
+        at += got.value();
     }
     u64 bytes = 0;
     Trouble problem = probe(fd, &bytes);
     *verdict = Verdict::written;
     if (!problem.ok() || bytes) return problem;
-    const long result = sys::sync_data(fd);
-    if (failed(result)) return failed_call("fdatasync", result);
+    const auto result = sys::sync_data(fd);
+    if (!result.ok()) return failed_call("fdatasync", result);
     sys::drop_cached(fd, 0, 0);
     problem = probe(fd, &bytes);
     *verdict = bytes ? Verdict::evicted : Verdict::never;
@@ -99,11 +98,10 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
         return trouble(Trouble::Kind::io, "huge pages are disabled for this process (prctl)");
     Buffer<48> name;
     name.add_decimal(sys::process_id()).add("-probe");
-    const long fd =
-        sys::create_at(writer.tmp(), name.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
-    if (failed(fd)) return failed_call("open", str("v1/tmp"), fd);
+    const auto fd = sys::create_at(writer.tmp(), name.data, O_RDWR | O_EXCL, 0600);
+    if (!fd.ok()) return failed_call("open", str("v1/tmp"), fd);
     const Descriptor file(fd);
-    sys::unlink_at(writer.tmp(), name.data);
+    (void)sys::unlink_at(writer.tmp(), name.data);
     const Trouble problem = try_file(file, verdict);
     return problem.ok() ? remember(writer, *verdict) : problem;
 }

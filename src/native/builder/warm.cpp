@@ -9,25 +9,23 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 // Gets a copy just written onto 2 MiB pages; the bytes of it that are, as the kernel shows.
 u64 settle(const StoreWriter &writer, const char *path) {
-    if (writer.spec().shared_memory) collapse_copy(writer, path);
+    if (writer.spec().shared_memory) (void)collapse_copy(writer, path);
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer, path, &file, &problem);
-    if (failed(fd)) return 0;
+    const auto fd = open_copy_at(writer, path, &file, &problem);
+    if (!fd.ok()) return 0;
     const Descriptor copy(fd);
     const u64 size = round_down(file.size, kHugeSize);
     u64 huge = 0;
-    if (probe_huge(copy, 0, size, false, &huge)) return 0;
+    if (!probe_huge(copy, 0, size, false, &huge).ok()) return 0;
     if (huge >= size || writer.spec().shared_memory) return huge;
     // Some file systems use 2 MiB folios only when they read: what is written back and dropped
     // comes back huge. Clean pages go; what others have mapped stays.
-    sys::sync_data(copy);
+    (void)sys::sync_data(copy);
     sys::drop_cached(copy, 0, 0);
-    return probe_huge(copy, 0, size, false, &huge) ? 0 : huge;
+    return probe_huge(copy, 0, size, false, &huge).ok() ? huge : 0;
 }
 
 // Whether an entry of the system's store can be found from a container image as well.
@@ -38,8 +36,8 @@ bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const R
     if (head.build_id_size > sizeof id.bytes) return true;
     sys::FileIdentity copied;
     Trouble problem;
-    const long fd = open_copy_at(writer, record.path, &copied, &problem);
-    if (failed(fd)) return false;
+    const auto fd = open_copy_at(writer, record.path, &copied, &problem);
+    if (!fd.ok()) return false;
     const Descriptor copy(fd);
     CopyWindow window(copy);
     id.size = static_cast<u8>(head.build_id_size);
@@ -63,7 +61,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     const KeyText key = record_key(file, wanted.bias);
     StoredFile stored;
     if (!stored.data()) {
-        made->problem = failed_call("mmap", -sys::kEnomem);
+        made->problem = failed_call("mmap", Error{ENOMEM});
         return;
     }
     stored.read(writer.index(), key.data);
@@ -112,22 +110,21 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
 }  // namespace
 
 // Errors of MADV_COLLAPSE that tell of this moment: a page was busy, no 2 MiB were free.
-long collapse_copy(const StoreWriter &writer, const char *path) {
+ErrorOr<void> collapse_copy(const StoreWriter &writer, const char *path) {
     constexpr u64 kPauses[] = {0, 1'000'000, 4'000'000, 16'000'000};  // nanoseconds
-    constexpr long kBusy = -16;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer, path, &file, &problem);
-    if (failed(fd)) return fd;
+    const auto fd = open_copy_at(writer, path, &file, &problem);
+    if (!fd.ok()) return Error(fd);
     const Descriptor copy(fd);
-    long result = -sys::kEinval;
+    ErrorOr<void> result = Error{EINVAL};
     for (const u64 pause : kPauses) {
-        if (pause && sys::pause(pause) == -sys::kEintr) return -sys::kEintr;
+        if (pause && sys::pause(pause).error() == EINTR) return Error{EINTR};
         u64 huge = 0;
         result = probe_huge(copy, 0, round_down(file.size, kHugeSize), true, &huge);
-        if (huge) return 0;
-        if (!result) return -sys::kEinval;
-        if (result != -sys::kEagain && result != kBusy && result != -sys::kEnomem) break;
+        if (huge) return {};
+        if (result.ok()) return Error{EINVAL};
+        if (result.error() != EAGAIN && result.error() != EBUSY && result.error() != ENOMEM) break;
     }
     return result;
 }
@@ -136,8 +133,8 @@ Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record) {
     const Record &head = *record.head;
     sys::FileIdentity file;
     Trouble problem;
-    const long fd = open_copy_at(writer, record.path, &file, &problem);
-    if (failed(fd)) return problem;
+    const auto fd = open_copy_at(writer, record.path, &file, &problem);
+    if (!fd.ok()) return problem;
     const Descriptor copy(fd);
     if (file.size != head.object_size) {
         problem = trouble(Trouble::Kind::refused, "its copy has ");
@@ -150,7 +147,7 @@ Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record) {
     const Outcome same = window.expect(0, record.header, head.header_size);
     if (same.status == Status::damaged)
         return trouble(Trouble::Kind::refused, "its copy begins with other headers");
-    return same.ok() ? Trouble{} : failed_call("its copy cannot be read", -long{same.error});
+    return same.ok() ? Trouble{} : failed_call("its copy cannot be read", Error{same.error});
 }
 
 void warm_entry(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made) {

@@ -8,27 +8,23 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr u64 kPause = 4'000'000;  // nanoseconds between two tries of the lock
 constexpr int kReopenings = 3;     // of a store that others remove meanwhile
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
-
 // The descriptors that a forked child has to close, and how often this process was forked from
 // another: what a builder holds is its own only while that number stays.
 constexpr size_t kMostHeld = 64;
 int held[kMostHeld];  // descriptor + 1
 u64 generation;
 
-int hold(long fd) {
+int hold(int fd) {
     if (fd < 0) return -1;
     for (int &slot : held) {
         int expected = 0;
-        if (__atomic_compare_exchange_n(&slot, &expected, static_cast<int>(fd) + 1, false,
-                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&slot, &expected, fd + 1, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED))
             break;
     }
-    return static_cast<int>(fd);
+    return fd;
 }
 
 void let_go(int *fd) {
@@ -45,43 +41,43 @@ void let_go(int *fd) {
 
 Trouble told(const Outcome &outcome, const char *root) {
     if (outcome.status == Status::untrusted) return explain(root);
-    if (outcome.status == Status::no_store && outcome.error == sys::kEnotdir) {
+    if (outcome.status == Status::no_store && outcome.error == ENOTDIR) {
         Trouble out = explain(root);
         out.kind = Trouble::Kind::io;
-        out.error = sys::kEnotdir;
+        out.error = ENOTDIR;
         return out;
     }
-    if (outcome.status == Status::no_store && (outcome.buildable || outcome.error == sys::kEnoent))
+    if (outcome.status == Status::no_store && (outcome.buildable || outcome.error == ENOENT))
         return trouble(Trouble::Kind::gone, str(root), " is not there");
-    const long error = outcome.error ? outcome.error : long{sys::kEacces};
-    return failed_call(outcome.call == Call::access ? "access" : "open", str(root), -error);
+    const Error error = {outcome.error ? outcome.error : u16{EACCES}};
+    return failed_call(outcome.call == Call::access ? "access" : "open", str(root), error);
 }
 
 // Opens a directory below a trusted one, or makes it; it must be ours. The descriptor, or -1.
 int enter(int parent, const char *name, bool make, u32 mode, Trouble *out) {
-    long fd = open_plain_directory(parent, name);
-    if (fd == -sys::kEnoent) {
+    auto fd = open_plain_directory(parent, name);
+    if (fd.error() == ENOENT) {
         if (!make) {
             *out = trouble(Trouble::Kind::gone, str(name), " is not there");
             return -1;
         }
-        const long made = make_plain_directory(parent, name, mode);
-        if (failed(made) && made != -sys::kEexist) {
+        const auto made = make_plain_directory(parent, name, mode);
+        if (!made.ok() && made.error() != EEXIST) {
             *out = failed_call("mkdir", str(name), made);
             return -1;
         }
         fd = open_plain_directory(parent, name);
     }
-    if (failed(fd)) {
+    if (!fd.ok()) {
         *out = failed_call("open", str(name), fd);
-        if (fd == -sys::kEnotdir || fd == -sys::kEloop)
+        if (fd.error() == ENOTDIR || fd.error() == ELOOP)
             out->text.add(": it is a file or a symbolic link");
         return -1;
     }
-    const auto directory = static_cast<int>(fd);
+    const int directory = fd.value();
     sys::FileIdentity file;
-    const long result = sys::identify(directory, &file);
-    if (failed(result)) {
+    const auto result = sys::identify(directory, &file);
+    if (!result.ok()) {
         *out = failed_call("statx", str(name), result);
     } else if (!trusted_directory(file, false)) {
         *out = trouble(Trouble::Kind::untrusted, str(name),
@@ -99,12 +95,12 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
     Path there(spec.root);
     if (!there.ok()) {
         *out = spec.root[0] == '/' && length(spec.root) < kPathLimit
-                   ? failed_call("mmap", -sys::kEnomem)
+                   ? failed_call("mmap", Error{ENOMEM})
                    : trouble(Trouble::Kind::untrusted, str(spec.root), " is no absolute path");
         return -1;
     }
     sys::FileIdentity file;
-    while (there.size() > 1 && sys::identify_path(there.text(), &file) == -sys::kEnoent)
+    while (there.size() > 1 && sys::identify_path(there.text(), &file).error() == ENOENT)
         there.cut(there.parent());
     const size_t whole = length(spec.root);
     const bool above = there.size() < whole;
@@ -132,7 +128,7 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         Path step(spec.root + at - 1);  // with a slash in front
         step.cut(end - at + 1);
         if (!step.ok()) {
-            *out = failed_call("mmap", -sys::kEnomem);
+            *out = failed_call("mmap", Error{ENOMEM});
             sys::close(fd);
             return -1;
         }
@@ -147,7 +143,7 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
 
 }  // namespace
 
-Written::Written(long fd) : fd_(hold(fd)) {}
+Written::Written(ErrorOr<int> fd) : fd_(fd.ok() ? hold(fd.value()) : -1) {}
 
 Written::~Written() {
     let_go(&fd_);
@@ -193,17 +189,16 @@ Trouble StoreWriter::open(bool make) {
 // The file is of this store's owner and for nobody else: who may not open it cannot keep others
 // waiting.
 Trouble StoreWriter::open_lock(int *out) const {
-    const long fd =
-        sys::create_at(version_, "lock", sys::kOpenReadWrite | int(sys::kOpenNonBlock), 0600);
-    if (failed(fd)) return failed_call("open", str("v1/lock"), fd);
-    *out = static_cast<int>(fd);
+    const auto fd = sys::create_at(version_, "lock", O_RDWR | O_NONBLOCK, 0600);
+    if (!fd.ok()) return failed_call("open", str("v1/lock"), fd);
+    *out = fd.value();
     sys::FileIdentity file;
-    long result = sys::identify(*out, &file);
-    if (!failed(result) && (file.mode & 07777) != 0600) result = sys::change_mode(*out, 0600);
+    auto result = sys::identify(*out, &file);
+    if (result.ok() && (file.mode & 07777) != 0600) result = sys::change_mode(*out, 0600);
     Trouble problem;
-    if (failed(result))
+    if (!result.ok())
         problem = failed_call("fchmod", str("v1/lock"), result);
-    else if ((file.mode & kTypeMask) != kRegular)
+    else if ((file.mode & S_IFMT) != S_IFREG)
         problem = trouble(Trouble::Kind::untrusted, "v1/lock is no plain file");
     if (problem.ok()) return problem;
     sys::close(*out);
@@ -214,21 +209,20 @@ Trouble StoreWriter::open_lock(int *out) const {
 // Whether what is locked is still what has the name: the store may have been removed and made anew
 // while this process waited.
 bool StoreWriter::is_still_there() const {
-    constexpr int kNoFollow = 0x100;
     sys::FileIdentity ours, named;
     const auto same = [&] {
         return ours.inode == named.inode && ours.dev_major == named.dev_major &&
                ours.dev_minor == named.dev_minor;
     };
-    if (failed(sys::identify(lock_, &ours)) ||
-        failed(sys::identify_at(version_, "lock", kNoFollow, &named)) || !same())
+    if (!sys::identify(lock_, &ours).ok() ||
+        !sys::identify_at(version_, "lock", AT_SYMLINK_NOFOLLOW, &named).ok() || !same())
         return false;
-    if (failed(sys::identify(version_, &ours)) ||
-        failed(sys::identify_at(root_, "v1", kNoFollow, &named)) || !same())
+    if (!sys::identify(version_, &ours).ok() ||
+        !sys::identify_at(root_, "v1", AT_SYMLINK_NOFOLLOW, &named).ok() || !same())
         return false;
     // Through the links on the way to it, if there are any.
-    return !failed(sys::identify(root_, &ours)) &&
-           !failed(sys::identify_at(sys::kAtFdcwd, spec_.root, 0, &named)) && same();
+    return sys::identify(root_, &ours).ok() &&
+           sys::identify_at(AT_FDCWD, spec_.root, 0, &named).ok() && same();
 }
 
 Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
@@ -238,20 +232,20 @@ Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
         Trouble problem = open_lock(&fd);
         if (!problem.ok()) return problem;
         lock_ = hold(fd);
-        long result = sys::try_lock(lock_);
-        for (unsigned n = 0; (result == -sys::kEagain || result == -sys::kEacces) && n < tries;
+        auto result = sys::try_lock(lock_);
+        for (unsigned n = 0; (result.error() == EAGAIN || result.error() == EACCES) && n < tries;
              ++n) {
             *waited = true;
-            if (sys::pause(kPause) == -sys::kEintr) {
+            if (sys::pause(kPause).error() == EINTR) {
                 let_go(&lock_);
                 return trouble(Trouble::Kind::interrupted, str(spec_.root),
                                ": a signal came while another process was writing to it");
             }
             result = sys::try_lock(lock_);
         }
-        if (failed(result)) {
+        if (!result.ok()) {
             let_go(&lock_);
-            if (result == -sys::kEagain || result == -sys::kEacces)
+            if (result.error() == EAGAIN || result.error() == EACCES)
                 return trouble(Trouble::Kind::busy, str(spec_.root),
                                " is being written by another process");
             return failed_call("fcntl(F_OFD_SETLK)", str("v1/lock"), result);
@@ -275,10 +269,10 @@ void StoreWriter::unlock() {
 u64 StoreWriter::sweep() const {
     Names names;
     u64 freed = 0;
-    if (names.read(tmp_)) return 0;
+    if (!names.read(tmp_).ok()) return 0;
     for (const char *name; names.next(&name);) {
         const u64 bytes = disk_bytes(tmp_, name);
-        if (remove_tree(tmp_, name) == 0) freed += bytes;
+        if (remove_tree(tmp_, name).ok()) freed += bytes;
     }
     return freed;
 }
@@ -287,22 +281,25 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
                                 u32 mode, bool durable, u64 time) const {
     Buffer<48> temporary;
     temporary.add_decimal(sys::process_id()).add("-file");
-    long result =
-        sys::create_at(tmp_, temporary.data, sys::kOpenReadWrite | sys::kOpenExclusive, 0600);
-    if (failed(result)) return failed_call("open", str("v1/tmp"), result);
+    const auto created = sys::create_at(tmp_, temporary.data, O_RDWR | O_EXCL, 0600);
+    if (!created.ok()) return failed_call("open", str("v1/tmp"), created);
     const char *call = "write";
+    ErrorOr<void> result;
     {
-        const Written fd(result);
+        const Written fd(created);
         const auto *at = static_cast<const char *>(data);
-        while (size > 0) {
-            result = sys::uninterrupted([&] { return sys::write(fd, at, size); });
-            if (result <= 0) break;
-            at += result;
-            size -= static_cast<size_t>(result);
+        while (size > 0 && result.ok()) {
+            const auto step = sys::uninterrupted([&] { return sys::write(fd, at, size); });
+            const auto got = step.nonzero(EIO);
+            if (!got.ok()) {
+                result = Error(got);
+                continue;
+            }
+            at += got.value();
+            size -= got.value();
         }
-        if (size > 0 && result == 0) result = -sys::kEio;
         const auto then = [&](const char *next, auto step) {
-            if (failed(result)) return;
+            if (!result.ok()) return;
             call = next;
             result = step();
         };
@@ -310,27 +307,27 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
         if (time) then("utimensat", [&] { return sys::set_times(fd, time); });
         if (durable) then("fsync", [&] { return sys::sync(fd); });
     }
-    if (!failed(result)) {
+    if (result.ok()) {
         call = "rename";
         result = sys::rename_at(tmp_, temporary.data, directory, name);
-        if (result == -sys::kEisdir) {
-            remove_tree(directory, name);
+        if (result.error() == EISDIR) {
+            (void)remove_tree(directory, name);
             result = sys::rename_at(tmp_, temporary.data, directory, name);
         }
     }
-    if (!failed(result) && durable) {
+    if (result.ok() && durable) {
         call = "fsync";
         result = sys::sync(directory);
     }
-    if (!failed(result)) return {};
-    remove_tree(tmp_, temporary.data);
+    if (result.ok()) return {};
+    (void)remove_tree(tmp_, temporary.data);
     return failed_call(call, str(name), result);
 }
 
 Trouble StoreWriter::remove_all() const {
-    long result = remove_tree(version_, "index");
-    if (!failed(result)) result = remove_tree(root_, "v1");
-    if (failed(result)) return failed_call("removing", str(spec_.root), result);
+    auto result = remove_tree(version_, "index");
+    if (result.ok()) result = remove_tree(root_, "v1");
+    if (!result.ok()) return failed_call("removing", str(spec_.root), result);
     const Path root(spec_.root);
     if (!root.ok()) return {};
     Path parent(spec_.root);
@@ -339,7 +336,7 @@ Trouble StoreWriter::remove_all() const {
     Outcome outcome;
     const Descriptor above(open_root(parent.text(), &outcome, true));
     // Something else may be in it, or the directory above not ours.
-    if (above >= 0) sys::remove_directory_at(above, basename(str(spec_.root)).data);
+    if (above.ok()) (void)sys::remove_directory_at(above, basename(str(spec_.root)).data);
     return {};
 }
 

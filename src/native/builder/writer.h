@@ -91,7 +91,7 @@ private:
 // for as long as it lives.
 class Written {
 public:
-    explicit Written(long fd);
+    explicit Written(ErrorOr<int> fd);
     ~Written();
     Written(const Written &) = delete;
     Written &operator=(const Written &) = delete;

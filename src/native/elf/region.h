@@ -105,9 +105,7 @@ struct Region {
         return n;
     }
     u64 address_of(size_t page) const { return base + page * kHugeSize; }
-    int text_protection() const {
-        return sys::kProtRead | sys::kProtExec | (object.bti ? sys::kProtBti : 0);
-    }
+    int text_protection() const { return PROT_READ | PROT_EXEC | (object.bti ? PROT_BTI : 0); }
 };
 
 inline constexpr const char *kRegionStateNames[] = {"small", "partly huge", "huge", "restored"};

@@ -30,7 +30,7 @@ bool begin_building(bool wait) {
             builder = pthread_self();
             return true;
         }
-        if (!wait || i == kTurns || sys::pause(kTurn) == -sys::kEintr) return false;
+        if (!wait || i == kTurns || sys::pause(kTurn).error() == EINTR) return false;
     }
 }
 

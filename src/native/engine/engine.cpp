@@ -94,8 +94,7 @@ constexpr int kTries = 3;
 }  // namespace
 
 Engine::Engine() {
-    constexpr unsigned long kBti = 1 << 17;  // HWCAP2_BTI; elsewhere nothing asks
-    table_.use_bti(getauxval(AT_HWCAP2) & kBti);
+    table_.use_bti(getauxval(AT_HWCAP2) & HWCAP2_BTI);
     // What would stand in the way of the swapping, in the middle of it.
     table_.keep_out(reinterpret_cast<u64>(&storage));
     table_.keep_out(getauxval(AT_BASE));
@@ -117,8 +116,8 @@ Outcome Engine::look(Table::Scope scope, Visit *visit) {
     table_.end_listing();
     listed_ = true;
     listed_subs_ = visit->subs;
-    if (const long error = table_.observe(scope))
-        return {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    const auto observed = table_.observe(scope);
+    if (!observed.ok()) return {Status::unreadable, Call::read, observed.error()};
     return done();
 }
 
@@ -175,9 +174,10 @@ long Engine::remap(const Request &request, Table::Scope scope) {
     return static_cast<long>(table_.missing());
 }
 
-long Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
+ErrorOr<void> Engine::probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes) {
     const Locked locked;
-    return !locked.ok() ? -sys::kEagain : probe_huge(fd, offset, size, collapse, bytes);
+    if (!locked.ok()) return Error{EAGAIN};
+    return probe_huge(fd, offset, size, collapse, bytes);
 }
 
 size_t Engine::retry(bool fall_back) {

@@ -77,7 +77,7 @@ public:
     // The decisions that were not told yet, a line each, for PYHUGETEXT_DEBUG.
     void report(MappedArray<char> *out);
     // As probe_huge() of the core.
-    static long probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
+    static ErrorOr<void> probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // True when something new may be coverable. Cheap enough for every import: no lock, and no
     // system call, which a seccomp filter might kill for.
     bool stale();

@@ -10,6 +10,8 @@
 namespace pht {
 
 struct EngineApi {
+    // What the environment of this process asks for.
+    const Request &(*settings)();
     // How many regions wait for a store entry; -1 when memory ran out, kBusy when another thread
     // had the engine, and nothing was done.
     long (*remap)(const Request &request);
@@ -19,11 +21,11 @@ struct EngineApi {
     const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
     void (*free_snapshot)(const Snapshot *snapshot);
     // For other processes; see process/elsewhere.h.
-    long (*open_elsewhere)(int directory, const char *name, Way way);
+    ErrorOr<int> (*open_elsewhere)(int directory, const char *name, Way way);
     Outcome (*read_head)(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
                          ElfHead *out);
     const Snapshot *(*plan_elsewhere)(const ProcessObject &object);  // nullptr: no memory
-    long (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
+    ErrorOr<void> (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
     void (*memory_room)(MemoryRoom *out);  // see limits/memory.h; takes no lock
     // As lay_out() of the builder; *out only when it went well, to be given back.
     LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);

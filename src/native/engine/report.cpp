@@ -19,7 +19,7 @@ void add_sentence(const Outcome &outcome, Line *out) {
     Buffer<400> error;
     out->add(": ").add(kCallNames[static_cast<int>(outcome.call)]).add(" failed");
     if (!outcome.error) return;
-    add_error(-long{outcome.error}, &error);
+    add_error(Error{outcome.error}, &error);
     out->add(": ").add(error.data);
 }
 

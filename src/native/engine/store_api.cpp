@@ -51,7 +51,7 @@ void warm(const StoreSpec &spec, const Wanted &wanted, Str keep, Made *made) {
     Keep kept;
     for (size_t at = 0; at < keep.size; at += length(keep.data + at) + 1) {
         if (kept.add(str(keep.data + at))) continue;
-        made->problem = failed_call("mmap", -sys::kEnomem);
+        made->problem = failed_call("mmap", Error{ENOMEM});
         return;
     }
     warm_entry(store.writer(), wanted, kept, made);
@@ -90,8 +90,8 @@ Trouble used(const StoreSpec &spec, u64 *bytes) {
 
 Trouble free_of(int directory, long long *bytes) {
     sys::FileSystem system;
-    const long result = sys::file_system_of(directory, &system);
-    if (sys::failed(result)) return failed_call("fstatfs", result);
+    const auto result = sys::file_system_of(directory, &system);
+    if (!result.ok()) return failed_call("fstatfs", result);
     *bytes = free_bytes(system);
     return {};
 }

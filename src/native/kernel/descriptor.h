@@ -7,16 +7,20 @@ namespace pht {
 
 class Descriptor {
 public:
-    explicit Descriptor(long fd) : fd_(static_cast<int>(fd)) {}
+    explicit Descriptor(ErrorOr<int> fd) : fd_(fd) {}
+    explicit Descriptor(int fd) : fd_{fd} {}  // below 0: none
     ~Descriptor() {
-        if (fd_ >= 0) sys::close(fd_);
+        if (ok()) sys::close(fd_.value());
     }
     Descriptor(const Descriptor &) = delete;
     Descriptor &operator=(const Descriptor &) = delete;
-    operator int() const { return fd_; }
+    bool ok() const { return fd_.word >= 0; }
+    u16 error() const { return fd_.error(); }  // of what was to open it
+    operator Error() const { return fd_; }
+    operator int() const { return fd_.value(); }
 
 private:
-    int fd_;
+    const ErrorOr<int> fd_;
 };
 
 }  // namespace pht

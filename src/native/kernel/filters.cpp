@@ -19,22 +19,23 @@ bool read_field(Str line, const char *name, u64 *value) {
 }  // namespace
 
 u64 find_filters() {
-    return sys::seccomp_mode() == 0 ? 0 : read_filters();
+    const auto mode = sys::seccomp_mode();
+    return mode.ok() && mode.value() == 0 ? 0 : read_filters();
 }
 
 u64 read_filters() {
     // Of this thread: a filter need not be on the others.
     const Descriptor fd(sys::open("/proc/thread-self/status"));
-    if (fd < 0) return kUnknownFilters;
+    if (!fd.ok()) return kUnknownFilters;
     // Lines may be long (Groups); of each only the begin matters.
     char window[512] = {};
     Buffer<40> line;
     u64 mode = 0, count = 0;
     bool known = false;
     for (;;) {
-        const long got = sys::uninterrupted([&] { return sys::read(fd, window, sizeof window); });
-        if (got <= 0) break;
-        for (long i = 0; i < got; ++i) {
+        const auto got = sys::uninterrupted([&] { return sys::read(fd, window, sizeof window); });
+        if (!got.ok() || got.value() == 0) break;
+        for (size_t i = 0; i < got.value(); ++i) {
             if (window[i] != '\n') {
                 line.add({window + i, 1});
                 continue;

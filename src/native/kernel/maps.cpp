@@ -3,7 +3,7 @@
 namespace pht {
 
 bool LineReader::next(Str *line) {
-    if (error_) return false;
+    if (!state_.ok()) return false;
     for (;;) {
         for (size_t at = from_; at < to_; ++at) {
             if (window_[at] == '\n') {
@@ -19,57 +19,48 @@ bool LineReader::next(Str *line) {
             from_ = 0;
         }
         if (to_ == kWindow) {
-            error_ = -sys::kEinval;
+            state_ = Error{EINVAL};
             return false;
         }
-        const long got =
+        const auto got =
             sys::uninterrupted([&] { return sys::read(fd_, window_ + to_, kWindow - to_); });
-        if (sys::failed(got)) {
-            error_ = got;
+        if (!got.ok()) {
+            state_ = Error(got);
             return false;
         }
-        if (got == 0) ended_ = true;
-        to_ += static_cast<size_t>(got);
+        if (got.value() == 0) ended_ = true;
+        to_ += got.value();
     }
 }
 
-long MapsQuery::next(u64 address, Mapping *out) {
-    // include/uapi/linux/fs.h
-    struct Query {
-        u64 size, flags, address, start, end, vma_flags, page_size, offset, inode;
-        u32 dev_major, dev_minor, name_size, build_id_size;
-        u64 name, build_id;
-    };
-    static_assert(sizeof(Query) == 104);
-    constexpr unsigned long kProcmapQuery = 0xc0686611;
-    enum : u64 { kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16 };
+ErrorOr<void> MapsQuery::next(u64 address, Mapping *out) {
     if (!ready_) {
         ready_ = true;
         fd_ = sys::open("/proc/self/maps");
         if (names_) name_ = room_.take(kName);
     }
-    if (fd_ < 0) return fd_;
-    if (names_ && !name_) return -sys::kEnomem;
-    Query query = {};
+    if (!fd_.ok()) return Error(fd_);
+    if (names_ && !name_) return Error{ENOMEM};
+    procmap_query query = {};
     query.size = sizeof query;
-    query.flags = kCoveringOrNext;
-    query.address = address;
-    query.name = reinterpret_cast<u64>(name_);
-    query.name_size = names_ ? kName : 0;
-    const long result = sys::ioctl(static_cast<int>(fd_), kProcmapQuery, &query);
-    if (sys::failed(result)) return result;
-    out->start = query.start;
-    out->end = query.end;
-    out->offset = query.offset;
+    query.query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA;
+    query.query_addr = address;
+    query.vma_name_addr = reinterpret_cast<u64>(name_);
+    query.vma_name_size = names_ ? kName : 0;
+    const auto result = sys::ioctl(fd_.value(), PROCMAP_QUERY, &query);
+    if (!result.ok()) return Error(result);
+    out->start = query.vma_start;
+    out->end = query.vma_end;
+    out->offset = query.vma_offset;
     out->inode = query.inode;
     out->dev_major = query.dev_major;
     out->dev_minor = query.dev_minor;
-    out->readable = query.vma_flags & kReadable;
-    out->writable = query.vma_flags & kWritable;
-    out->executable = query.vma_flags & kExecutable;
-    out->shared = query.vma_flags & kShared;
-    out->path = {name_, query.name_size ? query.name_size - 1 : 0};
-    return 0;
+    out->readable = query.vma_flags & PROCMAP_QUERY_VMA_READABLE;
+    out->writable = query.vma_flags & PROCMAP_QUERY_VMA_WRITABLE;
+    out->executable = query.vma_flags & PROCMAP_QUERY_VMA_EXECUTABLE;
+    out->shared = query.vma_flags & PROCMAP_QUERY_VMA_SHARED;
+    out->path = {name_, query.vma_name_size ? query.vma_name_size - 1 : 0};
+    return {};
 }
 
 size_t unescape(char *path, size_t size) {

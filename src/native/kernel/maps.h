@@ -20,10 +20,10 @@ public:
     explicit LineReader(const char *file)
         : fd_(sys::open(file)),
           window_(room_.take(kWindow)),
-          error_(window_ ? min<long>(fd_, 0) : -sys::kEnomem) {}
+          state_(window_ ? Error(fd_) : Error{ENOMEM}) {}
 
     bool next(Str *line);
-    long error() const { return error_; }  // 0, or -errno of what ended the reading early
+    ErrorOr<void> state() const { return state_; }  // or what ended the reading early
 
 private:
     // A path of 4,096 bytes, all of them newlines, which the kernel prints as four characters each.
@@ -33,7 +33,7 @@ private:
     char *const window_;
     size_t from_ = 0, to_ = 0;
     bool ended_ = false;
-    long error_;
+    ErrorOr<void> state_;
 };
 
 // Replaces \012 by the newline it stands for, in place; returns the new size. The kernel escapes
@@ -42,17 +42,16 @@ size_t unescape(char *path, size_t size);
 
 bool parse_mapping(Str line, Mapping *out);
 
-// Calls visit(const Mapping &) for every mapping of this process until it returns false. Returns
-// 0 or -errno.
-template <class Visit> long each_mapping(Visit visit) {
+// Calls visit(const Mapping &) for every mapping of this process until it returns false.
+template <class Visit> ErrorOr<void> each_mapping(Visit visit) {
     LineReader reader("/proc/self/maps");
     Str line;
     while (reader.next(&line)) {
         Mapping mapping;
-        if (!parse_mapping(line, &mapping)) return -sys::kEinval;
-        if (!visit(mapping)) return 0;
+        if (!parse_mapping(line, &mapping)) return Error{EINVAL};
+        if (!visit(mapping)) return {};
     }
-    return reader.error();
+    return reader.state();
 }
 
 // The same for the mappings that touch [start, end) only, asked for one by one (PROCMAP_QUERY,
@@ -62,33 +61,33 @@ public:
     // Without `names`, every path is empty: half the price.
     explicit MapsQuery(bool names) : names_(names) {}
     ~MapsQuery() {
-        if (fd_ >= 0) sys::close(static_cast<int>(fd_));
+        if (ready_ && fd_.ok()) sys::close(fd_.value());
     }
     MapsQuery(const MapsQuery &) = delete;
     MapsQuery &operator=(const MapsQuery &) = delete;
 
-    // Returns 0 or -errno: ENOTTY where the kernel cannot.
-    template <class Visit> long each(u64 start, u64 end, Visit visit) {
+    // ENOTTY where the kernel cannot.
+    template <class Visit> ErrorOr<void> each(u64 start, u64 end, Visit visit) {
         while (start < end) {
             Mapping mapping;
-            const long result = next(start, &mapping);
-            if (result == -sys::kEnoent) return 0;
-            if (sys::failed(result)) return result;
-            if (mapping.start >= end) return 0;
-            if (!visit(mapping)) return 0;
+            const auto found = next(start, &mapping);
+            if (found.error() == ENOENT) return {};
+            if (!found.ok()) return found;
+            if (mapping.start >= end) return {};
+            if (!visit(mapping)) return {};
             start = mapping.end;
         }
-        return 0;
+        return {};
     }
 
 private:
     // The mapping that covers `address`, or the next one behind it.
-    long next(u64 address, Mapping *out);
+    ErrorOr<void> next(u64 address, Mapping *out);
 
     static constexpr size_t kName = 4096;
     // Opened when it is first asked.
     bool ready_ = false;
-    long fd_ = -1;
+    ErrorOr<int> fd_;
     Room<0> room_;
     char *name_ = nullptr;
     const bool names_;

@@ -47,9 +47,9 @@ int memcmp(const void *a, const void *b, size_t size) {
 namespace pht {
 
 void *map_memory(size_t size) {
-    const long got = sys::mmap(0, round_up(size, kPageSize), sys::kProtRead | sys::kProtWrite,
-                               sys::kMapPrivate | sys::kMapAnonymous, -1, 0);
-    return sys::failed(got) ? nullptr : reinterpret_cast<void *>(got);
+    const auto got = sys::mmap(0, round_up(size, kPageSize), PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return got.ok() ? reinterpret_cast<void *>(got.value()) : nullptr;
 }
 
 void unmap_memory(void *block, size_t size) {

@@ -4,28 +4,16 @@ namespace pht {
 
 namespace {
 
-// PAGEMAP_SCAN of Linux 6.7, include/uapi/linux/fs.h.
-struct ScanRange {
-    u64 start, end, categories;
-};
-struct ScanArguments {
-    u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    u64 category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-static_assert(sizeof(ScanArguments) == 96);
-constexpr unsigned long kPagemapScan = 0xc0606610;
-enum : u64 { kIsFile = 1 << 2, kIsPresent = 1 << 3, kIsSwapped = 1 << 4, kIsHuge = 1 << 6 };
-
 constexpr size_t kRanges = 16;
 
 // Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
-// and one of `any`. Returns 0 or -errno.
+// and one of `any`.
 template <class Visit>
-long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
+ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
     // Initialised for valgrind, which does not know what the call fills in.
-    ScanRange ranges[kRanges] = {};
+    page_region ranges[kRanges] = {};
     while (start < end) {
-        ScanArguments arguments = {};
+        pm_scan_arg arguments = {};
         arguments.size = sizeof arguments;
         arguments.start = start;
         arguments.end = end;
@@ -35,14 +23,14 @@ long scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visi
         arguments.category_mask = all;
         arguments.category_anyof_mask = any;
         arguments.return_mask = any ? any : all;
-        const long got =
-            sys::uninterrupted([&] { return sys::ioctl(fd, kPagemapScan, &arguments); });
-        if (sys::failed(got)) return got;
-        for (long i = 0; i < got; ++i) visit(ranges[i].start, ranges[i].end);
-        if (arguments.walk_end <= start) return -sys::kEio;
+        const auto got =
+            sys::uninterrupted([&] { return sys::ioctl(fd, PAGEMAP_SCAN, &arguments); });
+        if (!got.ok()) return Error(got);
+        for (size_t i = 0; i < got.value(); ++i) visit(ranges[i].start, ranges[i].end);
+        if (arguments.walk_end <= start) return Error{EIO};
         start = arguments.walk_end;
     }
-    return 0;
+    return {};
 }
 
 // Entry bits of /proc/PID/pagemap.
@@ -57,53 +45,57 @@ u64 smaps_kilobytes(Str line, const char *field) {
 }
 
 // Bytes in 2 MiB pages of the mapping that starts at `start`.
-long smaps_huge_bytes(u64 start, u64 *bytes) {
+ErrorOr<u64> smaps_huge_bytes(u64 start) {
     LineReader reader("/proc/self/smaps");
     Str line;
     bool inside = false;
-    *bytes = 0;
+    u64 bytes = 0;
     while (reader.next(&line)) {
         Mapping mapping;
         if (parse_mapping(line, &mapping)) {
-            if (inside) return 0;
+            if (inside) return success(bytes);
             inside = mapping.start == start;
         } else if (inside) {
             static constexpr const char *kFields[] = {
                 "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
                 "Shared_Hugetlb:"};
-            for (const char *field : kFields) *bytes += smaps_kilobytes(line, field) * 1024;
+            for (const char *field : kFields) bytes += smaps_kilobytes(line, field) * 1024;
         }
     }
-    return reader.error();
+    const auto state = reader.state();
+    if (!state.ok()) return Error(state);
+    return success(bytes);
 }
 
 }  // namespace
 
-long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
+ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
     const auto mark = [&](u64 from, u64 to) {
         for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     };
-    long result = scan(fd_, start, end, kIsFile, kIsFile, kIsPresent | kIsSwapped, mark);
-    if (!sys::failed(result)) return 0;
+    ErrorOr<void> result =
+        scan(fd_, start, end, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, mark);
+    if (result.ok()) return result;
 
     constexpr size_t kBatch = kHugeSize / kPageSize;
     auto *entries = static_cast<u64 *>(allocate(kBatch * sizeof(u64)));
-    if (!entries) return -sys::kEnomem;
-    result = 0;
-    for (u64 at = start; at < end && !result; at += kHugeSize) {
+    if (!entries) return Error{ENOMEM};
+    result = {};
+    for (u64 at = start; at < end && result.ok(); at += kHugeSize) {
         size_t have = 0;
         while (have < kBatch * sizeof(u64)) {
-            const long got = sys::uninterrupted([&] {
+            const auto step = sys::uninterrupted([&] {
                 return sys::pread(fd_, reinterpret_cast<char *>(entries) + have,
                                   kBatch * sizeof(u64) - have, at / kPageSize * sizeof(u64) + have);
             });
-            if (got <= 0) {
-                result = got ? got : -sys::kEio;
+            const auto got = step.nonzero(EIO);
+            if (!got.ok()) {
+                result = Error(got);
                 break;
             }
-            have += static_cast<size_t>(got);
+            have += got.value();
         }
         for (size_t i = 0; i < have / sizeof(u64); ++i)
             if ((entries[i] & kEntrySwapped) ||
@@ -114,20 +106,20 @@ long Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     return result;
 }
 
-long Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
+ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
-    const long result = scan(fd_, start, end, 0, kIsHuge, 0, [&](u64 from, u64 to) {
+    const auto found = scan(fd_, start, end, 0, PAGE_IS_HUGE, 0, [&](u64 from, u64 to) {
         for (u64 at = round_up(from, kHugeSize); at + kHugeSize <= to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     });
-    if (!sys::failed(result)) return 0;
-    u64 bytes;
-    if (const long error = smaps_huge_bytes(start, &bytes)) return error;
-    for (size_t i = 0; i < count; ++i) marks[i] = bytes > 0;
-    return 0;
+    if (found.ok()) return found;
+    const auto bytes = smaps_huge_bytes(start);
+    if (!bytes.ok()) return Error(bytes);
+    for (size_t i = 0; i < count; ++i) marks[i] = bytes.value() > 0;
+    return {};
 }
 
-long find_entries(int fd, u64 start, size_t count, u8 *marks) {
+ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
     const u64 end = start + count * kHugeSize;
     const auto mark = [&](u8 what) {
         return [=](u64 from, u64 to) {
@@ -135,14 +127,14 @@ long find_entries(int fd, u64 start, size_t count, u8 *marks) {
                 marks[(at - start) / kHugeSize] = what;
         };
     };
-    const long result = scan(fd, start, end, 0, kIsPresent, 0, mark(kSmallEntries));
-    return sys::failed(result) ? result : scan(fd, start, end, 0, kIsHuge, 0, mark(kOneEntry));
+    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, mark(kSmallEntries));
+    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, mark(kOneEntry));
 }
 
 bool Pagemap::all_huge(u64 start, u64 length) const {
     for (u64 at = start; at < start + length; at += kHugeSize) {
         u8 mark = 0;
-        if (find_huge(at, 1, &mark) || !mark) return false;
+        if (!find_huge(at, 1, &mark).ok() || !mark) return false;
     }
     return true;
 }

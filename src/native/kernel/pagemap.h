@@ -6,10 +6,9 @@
 namespace pht {
 
 // Of any process: marks the 2 MiB pages that are mapped by one entry (kOneEntry), or at least in
-// part by small pages (kSmallEntries). `fd` is open on its pagemap. Returns 0 or -errno: ENOTTY
-// before Linux 6.7.
+// part by small pages (kSmallEntries). `fd` is open on its pagemap. ENOTTY before Linux 6.7.
 enum : u8 { kNothing = 0, kOneEntry = 1, kSmallEntries = 2 };
-long find_entries(int fd, u64 start, size_t count, u8 *marks);
+ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks);
 
 class Pagemap {
 public:
@@ -18,10 +17,13 @@ public:
     Pagemap(const Pagemap &) = delete;
     Pagemap &operator=(const Pagemap &) = delete;
 
-    // Opens it unless it is open. Returns 0 or -errno.
-    long open() {
-        if (fd_ < 0) fd_ = static_cast<int>(sys::open("/proc/self/pagemap"));
-        return fd_ < 0 ? fd_ : 0;
+    // Opens it unless it is open.
+    ErrorOr<void> open() {
+        if (fd_ >= 0) return {};
+        const auto fd = sys::open("/proc/self/pagemap");
+        if (!fd.ok()) return Error(fd);
+        fd_ = fd.value();
+        return {};
     }
     void close() {
         if (fd_ >= 0) sys::close(fd_);
@@ -30,12 +32,12 @@ public:
 
     // Finds the 2 MiB pages of [start, start + count * 2 MiB) in which a page of the program's was
     // changed: a private file page that was written to is anonymous, whoever wrote (the program, a
-    // debugger, a uprobe). Sets marks[i]; returns 0 or -errno.
-    long find_modified(u64 start, size_t count, u8 *marks) const;
+    // debugger, a uprobe). Sets marks[i].
+    ErrorOr<void> find_modified(u64 start, size_t count, u8 *marks) const;
 
-    // Finds the 2 MiB pages that the kernel maps with one entry. Sets marks[i]; returns 0 or
-    // -errno. Kernels before 6.7 answer for the whole mapping only: all pages or none are marked.
-    long find_huge(u64 start, size_t count, u8 *marks) const;
+    // Finds the 2 MiB pages that the kernel maps with one entry. Sets marks[i]. Kernels before 6.7
+    // answer for the whole mapping only: all pages or none are marked.
+    ErrorOr<void> find_huge(u64 start, size_t count, u8 *marks) const;
 
     bool all_huge(u64 start, u64 length) const;
 

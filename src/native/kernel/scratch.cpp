@@ -2,69 +2,69 @@
 
 namespace pht {
 
-long reserve_scratch(u64 length, u64 *address) {
-    const long got = sys::mmap(0, length + kHugeSize, sys::kProtNone,
-                               sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve, -1, 0);
-    if (sys::failed(got)) return got;
-    const auto start = static_cast<u64>(got);
-    const u64 aligned = round_up(start, kHugeSize);
+ErrorOr<u64> reserve_scratch(u64 length) {
+    const auto got = sys::mmap(0, length + kHugeSize, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!got.ok()) return got;
+    const u64 start = got.value(), aligned = round_up(start, kHugeSize);
     if (aligned > start) sys::munmap(start, aligned - start);
     if (aligned < start + kHugeSize) sys::munmap(aligned + length, start + kHugeSize - aligned);
-    *address = aligned;
-    return 0;
+    return success(aligned);
 }
 
-long collapse(u64 address, u64 length) {
+ErrorOr<void> collapse(u64 address, u64 length) {
     constexpr int kTries = 4;
-    long result = 0;
+    ErrorOr<void> result;
     for (int i = 0; i < kTries; ++i) {
-        result = sys::madvise(address, length, sys::kMadvCollapse);
-        if (result != -sys::kEagain) break;
+        result = sys::madvise(address, length, MADV_COLLAPSE);
+        if (result.error() != EAGAIN) break;
     }
     return result;
 }
 
-long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes) {
+ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes) {
     *bytes = 0;
-    if (length == 0 || length % kHugeSize || offset % kHugeSize) return -sys::kEinval;
+    if (length == 0 || length % kHugeSize || offset % kHugeSize) return Error{EINVAL};
     Pagemap pagemap;
-    if (const long error = pagemap.open()) return error;
+    if (const auto opened = pagemap.open(); !opened.ok()) return opened;
     Scratch scratch(length);
-    if (const long error = scratch.reserve()) return error;
-    const long got = sys::mmap(scratch.address(), length, sys::kProtRead | sys::kProtExec,
-                               sys::kMapPrivate | sys::kMapFixed, fd, offset);
-    if (sys::failed(got)) {
+    if (const auto reserved = scratch.reserve(); !reserved.ok()) return reserved;
+    const auto got = sys::mmap(scratch.address(), length, PROT_READ | PROT_EXEC,
+                               MAP_PRIVATE | MAP_FIXED, fd, offset);
+    if (!got.ok()) {
         scratch.hand_on();
-        return got;
+        return Error(got);
     }
     // What a filter on this process refuses says nothing about the file system.
-    const long advised = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
-    if (sys::failed(advised)) return advised;
-    const long collapsed = collapse_first ? collapse(scratch.address(), length) : 0;
-    const long touched = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
-    if (sys::failed(touched)) return touched;
+    const auto advised = sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
+    if (!advised.ok()) return advised;
+    ErrorOr<void> collapsed;
+    if (collapse_first) collapsed = collapse(scratch.address(), length);
+    const auto touched = sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
+    if (!touched.ok()) return touched;
     // No array: this runs without the engine's lock, too.
     for (u64 at = 0; at < length; at += kHugeSize) {
         u8 huge = 0;
-        if (const long error = pagemap.find_huge(scratch.address() + at, 1, &huge)) return error;
+        const auto found = pagemap.find_huge(scratch.address() + at, 1, &huge);
+        if (!found.ok()) return found;
         *bytes += huge ? kHugeSize : 0;
     }
     // A part is better than nothing; of nothing the reason counts.
-    return *bytes ? 0 : collapsed;
+    return *bytes ? ErrorOr<void>{} : collapsed;
 }
 
 bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode) {
-    const long at = sys::mmap(0, kPageSize, sys::kProtRead, sys::kMapPrivate, fd, 0);
-    if (sys::failed(at)) return false;
+    const auto mapped = sys::mmap(0, kPageSize, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (!mapped.ok()) return false;
+    const u64 address = mapped.value();
     bool same = false;
-    each_mapping([&](const Mapping &mapping) {
-        const auto address = static_cast<u64>(at);
+    (void)each_mapping([&](const Mapping &mapping) {
         if (mapping.end <= address) return true;
         same = mapping.start <= address && mapping.inode == inode &&
                mapping.dev_major == dev_major && mapping.dev_minor == dev_minor;
         return false;
     });
-    sys::munmap(static_cast<u64>(at), kPageSize);
+    sys::munmap(address, kPageSize);
     return same;
 }
 

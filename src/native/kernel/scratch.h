@@ -1,5 +1,5 @@
 // Memory at 2 MiB boundaries, mapped away from everything: to build in, or to try what the kernel
-// does. Answers 0 or -errno.
+// does.
 #pragma once
 
 #include "kernel/pagemap.h"
@@ -7,7 +7,7 @@
 namespace pht {
 
 // Reserves `length` bytes of address space at a 2 MiB boundary, inaccessible.
-long reserve_scratch(u64 length, u64 *address);
+ErrorOr<u64> reserve_scratch(u64 length);
 
 // A scratch mapping that is unmapped again unless it is handed on.
 class Scratch {
@@ -19,7 +19,12 @@ public:
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
 
-    long reserve() { return reserve_scratch(length_, &address_); }
+    ErrorOr<void> reserve() {
+        const auto got = reserve_scratch(length_);
+        if (!got.ok()) return Error(got);
+        address_ = got.value();
+        return {};
+    }
     u64 address() const { return address_; }
     // Takes over a mapping made elsewhere, at a 2 MiB boundary.
     void adopt(u64 address) { address_ = address; }
@@ -36,11 +41,11 @@ private:
 };
 
 // MADV_COLLAPSE; tried again where a page was busy, or off the LRU for a moment (EAGAIN).
-long collapse(u64 address, u64 length);
+ErrorOr<void> collapse(u64 address, u64 length);
 
 // Maps a stretch of a file as text is mapped, touches it (and collapses it first, if asked), and
 // counts the bytes the kernel then maps in 2 MiB pages.
-long probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
+ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
 
 // Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
 // have another device there than in maps.

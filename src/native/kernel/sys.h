@@ -1,10 +1,10 @@
-// Typed system calls. Each returns a value or -errno, as the kernel does; `failed` tells which.
-// Inline on purpose: every use is a call site of its own, which is how the tests fail them one by
-// one (a seccomp filter on the instruction pointer).
+// Typed system calls: what the kernel answers, as a value or an errno; nothing where nobody could
+// make anything of it. Inline on purpose: every use is a call site of its own, which is how the
+// tests fail them one by one (a seccomp filter on the instruction pointer).
 #pragma once
 
+#include "kernel/error_or.h"
 #include "kernel/syscall_numbers.h"
-#include "kernel/types.h"
 
 #if defined(__x86_64__)
 #include "kernel/syscall_x86_64.h"
@@ -16,203 +16,144 @@
 
 namespace pht::sys {
 
-inline bool failed(long result) {
-    return static_cast<unsigned long>(result) >= static_cast<unsigned long>(-4095L);
+__attribute__((always_inline)) inline ErrorOr<int> open(const char *path) {
+    return {raw(nr::openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC)};
 }
-
-// Values from the kernel's uapi headers, which not every build machine has new enough.
-enum : int {
-    kEperm = 1,
-    kEnoent = 2,
-    kEintr = 4,
-    kEio = 5,
-    kEnxio = 6,
-    kEagain = 11,
-    kEnomem = 12,
-    kEacces = 13,
-    kEfault = 14,
-    kEnodev = 19,
-    kEnotdir = 20,
-    kEinval = 22,
-    kEnotty = 25,
-    kEfbig = 27,
-    kEnosys = 38,
-    kEloop = 40,
-};
-enum : int { kProtNone = 0, kProtRead = 1, kProtWrite = 2, kProtExec = 4, kProtBti = 0x10 };
-enum : int {
-    kMapPrivate = 0x02,
-    kMapFixed = 0x10,
-    kMapAnonymous = 0x20,
-    kMapNoReserve = 0x4000,
-    kMapHugetlb = 0x40000,
-    kMapHuge2M = 21 << 26,
-    kMapFixedNoReplace = 0x100000,
-};
-enum : int {
-    kMadvNormal = 0,
-    kMadvHugepage = 14,
-    kMadvDontDump = 16,
-    kMadvCold = 20,
-    kMadvPopulateRead = 22,
-    kMadvCollapse = 25,
-};
-enum : int { kMremapMaymove = 1, kMremapFixed = 2, kMremapDontUnmap = 4 };
-enum : int {
-    kOpenReadOnly = 0,
-    kOpenNonBlock = 04000,
-    kOpenNoAtime = 01000000,
-    kOpenCloexec = 02000000,
-    kOpenPath = 010000000,
-#if defined(__aarch64__)
-    kOpenDirectory = 040000,
-    kOpenNoFollow = 0100000,
-#else
-    kOpenDirectory = 0200000,
-    kOpenNoFollow = 0400000,
-#endif
-};
-enum : int { kAtFdcwd = -100 };
-enum : unsigned { kMfdCloexec = 1, kMfdAllowSealing = 2, kMfdExec = 0x10 };
-enum : int { kAddSeals = 1033, kSealSeal = 1, kSealShrink = 2, kSealGrow = 4, kSealWrite = 8 };
-
-__attribute__((always_inline)) inline long open(const char *path) {
-    return raw(nr::openat, kAtFdcwd, reinterpret_cast<long>(path), kOpenReadOnly | kOpenCloexec);
-}
-__attribute__((always_inline)) inline long open_at(int directory, const char *path, int flags) {
-    return raw(nr::openat, directory, reinterpret_cast<long>(path), flags | kOpenCloexec);
+__attribute__((always_inline)) inline ErrorOr<int> open_at(int directory, const char *path,
+                                                           int flags) {
+    return {raw(nr::openat, directory, reinterpret_cast<long>(path), flags | O_CLOEXEC)};
 }
 // With the RESOLVE_ flags of openat2(2), Linux 5.6.
-__attribute__((always_inline)) inline long open_inside(int directory, const char *path, int flags,
-                                                       u64 resolve) {
-    const u64 how[3] = {static_cast<u64>(flags | kOpenCloexec), 0, resolve};
-    return raw(nr::openat2, directory, reinterpret_cast<long>(path), reinterpret_cast<long>(how),
-               sizeof how);
+__attribute__((always_inline)) inline ErrorOr<int> open_inside(int directory, const char *path,
+                                                               int flags, u64 resolve) {
+    const u64 how[3] = {static_cast<u64>(flags | O_CLOEXEC), 0, resolve};
+    return {raw(nr::openat2, directory, reinterpret_cast<long>(path), reinterpret_cast<long>(how),
+                sizeof how)};
 }
-__attribute__((always_inline)) inline long read(int fd, void *to, size_t size) {
-    return raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size));
+__attribute__((always_inline)) inline ErrorOr<size_t> read(int fd, void *to, size_t size) {
+    return {raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size))};
 }
-__attribute__((always_inline)) inline long pread(int fd, void *to, size_t size, u64 offset) {
-    return raw(nr::pread64, fd, reinterpret_cast<long>(to), static_cast<long>(size),
-               static_cast<long>(offset));
+__attribute__((always_inline)) inline ErrorOr<size_t> pread(int fd, void *to, size_t size,
+                                                            u64 offset) {
+    return {raw(nr::pread64, fd, reinterpret_cast<long>(to), static_cast<long>(size),
+                static_cast<long>(offset))};
 }
 // Writing from program memory answers EFAULT where reading it would raise SIGBUS or SIGSEGV, so it
 // is also the safe way to copy text whose file may have been truncated.
-__attribute__((always_inline)) inline long pwrite(int fd, u64 from, size_t size, u64 offset) {
-    return raw(nr::pwrite64, fd, static_cast<long>(from), static_cast<long>(size),
-               static_cast<long>(offset));
+__attribute__((always_inline)) inline ErrorOr<size_t> pwrite(int fd, u64 from, size_t size,
+                                                             u64 offset) {
+    return {raw(nr::pwrite64, fd, static_cast<long>(from), static_cast<long>(size),
+                static_cast<long>(offset))};
 }
-__attribute__((always_inline)) inline long close(int fd) {
-    return raw(nr::close, fd);
+__attribute__((always_inline)) inline void close(int fd) {
+    raw(nr::close, fd);
 }
-__attribute__((always_inline)) inline long mmap(u64 address, u64 size, int prot, int flags, int fd,
-                                                u64 offset) {
-    return raw(nr::mmap, static_cast<long>(address), static_cast<long>(size), prot, flags, fd,
-               static_cast<long>(offset));
+__attribute__((always_inline)) inline ErrorOr<u64> mmap(u64 address, u64 size, int prot, int flags,
+                                                        int fd, u64 offset) {
+    return {raw(nr::mmap, static_cast<long>(address), static_cast<long>(size), prot, flags, fd,
+                static_cast<long>(offset))};
 }
-__attribute__((always_inline)) inline long munmap(u64 address, u64 size) {
-    return raw(nr::munmap, static_cast<long>(address), static_cast<long>(size));
+__attribute__((always_inline)) inline void munmap(u64 address, u64 size) {
+    raw(nr::munmap, static_cast<long>(address), static_cast<long>(size));
 }
-__attribute__((always_inline)) inline long mprotect(u64 address, u64 size, int prot) {
-    return raw(nr::mprotect, static_cast<long>(address), static_cast<long>(size), prot);
+__attribute__((always_inline)) inline ErrorOr<void> mprotect(u64 address, u64 size, int prot) {
+    return {raw(nr::mprotect, static_cast<long>(address), static_cast<long>(size), prot)};
 }
-__attribute__((always_inline)) inline long madvise(u64 address, u64 size, int advice) {
-    return raw(nr::madvise, static_cast<long>(address), static_cast<long>(size), advice);
+__attribute__((always_inline)) inline ErrorOr<void> madvise(u64 address, u64 size, int advice) {
+    return {raw(nr::madvise, static_cast<long>(address), static_cast<long>(size), advice)};
 }
 // Moves a mapping onto `target`, replacing what is there, in one step; see mremap(2).
-__attribute__((always_inline)) inline long mremap_onto(u64 from, u64 size, u64 target) {
-    return raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
-               static_cast<long>(size), kMremapMaymove | kMremapFixed, static_cast<long>(target));
+__attribute__((always_inline)) inline ErrorOr<void> mremap_onto(u64 from, u64 size, u64 target) {
+    return {raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
+                static_cast<long>(size), MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(target))};
 }
 // Moves the pages of a mapping to `target` and leaves the mapping, empty, where it is.
-__attribute__((always_inline)) inline long mremap_away(u64 from, u64 size, u64 target) {
-    return raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
-               static_cast<long>(size), kMremapMaymove | kMremapFixed | kMremapDontUnmap,
-               static_cast<long>(target));
+__attribute__((always_inline)) inline ErrorOr<void> mremap_away(u64 from, u64 size, u64 target) {
+    return {raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
+                static_cast<long>(size), MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                static_cast<long>(target))};
 }
-__attribute__((always_inline)) inline long memfd_create(const char *name, unsigned flags) {
-    return raw(nr::memfd_create, reinterpret_cast<long>(name), flags);
+__attribute__((always_inline)) inline ErrorOr<int> memfd_create(const char *name, unsigned flags) {
+    return {raw(nr::memfd_create, reinterpret_cast<long>(name), flags)};
 }
-__attribute__((always_inline)) inline long ftruncate(int fd, u64 size) {
-    return raw(nr::ftruncate, fd, static_cast<long>(size));
+__attribute__((always_inline)) inline ErrorOr<void> ftruncate(int fd, u64 size) {
+    return {raw(nr::ftruncate, fd, static_cast<long>(size))};
 }
 // A lock on an open file that is not waited for: EAGAIN where another process has it; see flock(2).
-__attribute__((always_inline)) inline long try_lock_file(int fd) {
-    constexpr long kExclusive = 2, kNoWait = 4;
-    return raw(nr::flock, fd, kExclusive | kNoWait);
+__attribute__((always_inline)) inline ErrorOr<void> try_lock_file(int fd) {
+    return {raw(nr::flock, fd, LOCK_EX | LOCK_NB)};
 }
-__attribute__((always_inline)) inline long unlock_file(int fd) {
-    constexpr long kUnlock = 8;
-    return raw(nr::flock, fd, kUnlock);
+__attribute__((always_inline)) inline void unlock_file(int fd) {
+    raw(nr::flock, fd, LOCK_UN);
 }
 // Sleeps; EINTR when a signal handler ran meanwhile.
-__attribute__((always_inline)) inline long pause(u64 nanoseconds) {
+__attribute__((always_inline)) inline ErrorOr<void> pause(u64 nanoseconds) {
     const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-    return raw(nr::nanosleep, reinterpret_cast<long>(time), 0);
+    return {raw(nr::nanosleep, reinterpret_cast<long>(time), 0)};
 }
-// The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond kLimitFileSize a write or
+// The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond RLIMIT_FSIZE a write or
 // ftruncate(2) raises SIGXFSZ, which kills.
-enum : int { kLimitFileSize = 1, kLimitData = 2, kLimitAddresses = 9 };
 constexpr u64 kUnlimited = ~0ull;
 inline u64 resource_limit(int which, u64 unknown) {
     u64 limits[2] = {unknown, unknown};
     raw(nr::prlimit64, 0, which, 0, reinterpret_cast<long>(limits));
     return limits[0];
 }
-__attribute__((always_inline)) inline long add_seals(int fd, int seals) {
-    return raw(nr::fcntl, fd, kAddSeals, seals);
+__attribute__((always_inline)) inline ErrorOr<void> add_seals(int fd, int seals) {
+    return {raw(nr::fcntl, fd, F_ADD_SEALS, seals)};
 }
-__attribute__((always_inline)) inline long ioctl(int fd, unsigned long request, void *argument) {
-    return raw(nr::ioctl, fd, static_cast<long>(request), reinterpret_cast<long>(argument));
+__attribute__((always_inline)) inline ErrorOr<size_t> ioctl(int fd, unsigned long request,
+                                                            void *argument) {
+    return {raw(nr::ioctl, fd, static_cast<long>(request), reinterpret_cast<long>(argument))};
 }
 // Copies inside this process; answers EFAULT instead of raising a signal; see process_vm_readv(2).
-__attribute__((always_inline)) inline long copy_memory(u64 to, u64 from, u64 size) {
+__attribute__((always_inline)) inline ErrorOr<size_t> copy_memory(u64 to, u64 from, u64 size) {
     struct Iovec {
         u64 base, size;
     } local = {to, size}, remote = {from, size};
-    return raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
-               reinterpret_cast<long>(&remote), 1, 0);
+    return {raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
+                reinterpret_cast<long>(&remote), 1, 0)};
 }
 // Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
-__attribute__((always_inline)) inline long drop_cached(int fd, u64 offset, u64 size) {
-    constexpr long kDontNeed = 4;
-    return raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), kDontNeed);
+__attribute__((always_inline)) inline void drop_cached(int fd, u64 offset, u64 size) {
+    raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), POSIX_FADV_DONTNEED);
 }
 // Waits for what is being written back of a file, which is nothing where it is clean, and tells the
 // error of an earlier write-back that nobody was told yet; see sync_file_range(2).
-__attribute__((always_inline)) inline long await_written(int fd) {
-    constexpr long kWaitBefore = 1;
-    return raw(nr::sync_file_range, fd, 0, 0, kWaitBefore);
+__attribute__((always_inline)) inline ErrorOr<void> await_written(int fd) {
+    return {raw(nr::sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
 }
 // How many pages of a file are cached and how many of those not on disk yet; Linux 6.5.
 struct CachedPages {
     u64 cached = 0, dirty = 0, written_back = 0, evicted = 0, recently_evicted = 0;
 };
 // Not under valgrind, which complains on stderr of each call that it does not know.
-__attribute__((always_inline)) inline long count_cached(int fd, CachedPages *out) {
-    if (under_valgrind()) return -kEnosys;
+__attribute__((always_inline)) inline ErrorOr<void> count_cached(int fd, CachedPages *out) {
+    if (under_valgrind()) return Error{ENOSYS};
     const u64 whole[2] = {0, 0};
-    return raw(nr::cachestat, fd, reinterpret_cast<long>(whole), reinterpret_cast<long>(out), 0);
+    return {raw(nr::cachestat, fd, reinterpret_cast<long>(whole), reinterpret_cast<long>(out), 0)};
 }
 // Changes the mode of an open file that is ours.
-__attribute__((always_inline)) inline long change_mode(int fd, u32 mode) {
-    return raw(nr::fchmod, fd, static_cast<long>(mode));
+__attribute__((always_inline)) inline ErrorOr<void> change_mode(int fd, u32 mode) {
+    return {raw(nr::fchmod, fd, static_cast<long>(mode))};
 }
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
-__attribute__((always_inline)) inline long name_memory(u64 address, u64 size, const char *name) {
-    constexpr long kSetVma = 0x53564d41, kAnonName = 0;
-    return raw(nr::prctl, kSetVma, kAnonName, static_cast<long>(address), static_cast<long>(size),
-               reinterpret_cast<long>(name));
+__attribute__((always_inline)) inline void name_memory(u64 address, u64 size, const char *name) {
+    raw(nr::prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, static_cast<long>(address),
+        static_cast<long>(size), reinterpret_cast<long>(name));
 }
-// 0: no seccomp filter is on this thread, 2: one is; else -errno. See prctl(2), PR_GET_SECCOMP.
-__attribute__((always_inline)) inline long seccomp_mode() {
-    constexpr long kGetSeccomp = 21;
-    return raw(nr::prctl, kGetSeccomp, 0, 0, 0, 0);
+// 0: no seccomp filter is on this thread, 2: one is. See prctl(2), PR_GET_SECCOMP.
+__attribute__((always_inline)) inline ErrorOr<int> seccomp_mode() {
+    return {raw(nr::prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};
+}
+// Whether huge pages are disabled for this process; see prctl(2), PR_SET_THP_DISABLE.
+__attribute__((always_inline)) inline ErrorOr<bool> huge_pages_disabled() {
+    return {raw(nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
 }
 // Nanoseconds of CLOCK_MONOTONIC.
 inline u64 now() {
     long time[2] = {0, 0};
-    raw(nr::clock_gettime, 1, reinterpret_cast<long>(time));
+    raw(nr::clock_gettime, CLOCK_MONOTONIC, reinterpret_cast<long>(time));
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 
@@ -224,10 +165,14 @@ inline u64 since(u64 began) {
 
 // Calls again after EINTR. Signals are blocked while the core runs, so that is rare; a filter that
 // always answers so must not hang the program either.
-template <class Function> inline long uninterrupted(Function function) {
+template <class Function> inline auto uninterrupted(Function function) {
     constexpr int kTries = 16;
-    long result = -kEintr;
-    for (int i = 0; i < kTries && result == -kEintr; ++i) result = function();
+    decltype(function()) result = Error{EINTR};
+#pragma GCC unroll 1  // else the one call becomes sixteen
+    for (int i = 0; i < kTries; ++i) {
+        result = function();
+        if (result.error() != EINTR) break;
+    }
     return result;
 }
 
@@ -241,15 +186,15 @@ struct KernelNames {
 // Nanoseconds and seconds since the epoch.
 inline u64 wall_nanoseconds() {
     long time[2] = {0, 0};
-    raw(nr::clock_gettime, 0, reinterpret_cast<long>(time));
+    raw(nr::clock_gettime, CLOCK_REALTIME, reinterpret_cast<long>(time));
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 inline u64 wall_seconds() {
     return wall_nanoseconds() / 1000000000u;
 }
 // Sets access and modification time of an open file to now.
-inline long touch(int fd) {
-    return raw(nr::utimensat, fd, 0, 0, 0);
+inline void touch(int fd) {
+    raw(nr::utimensat, fd, 0, 0, 0);
 }
 
 // What statfs(2) tells of a file system.
@@ -258,24 +203,22 @@ struct FileSystem {
     u64 id = 0, name_length = 0, fragment_size = 0, flags = 0, spare[4] = {};
 };
 static_assert(sizeof(FileSystem) == 120);
-enum : u64 { kOverlayFs = 0x794c7630, kTmpfs = 0x01021994, kMountedNoExec = 8 };
-inline long file_system_of(int fd, FileSystem *out) {
-    return raw(nr::fstatfs, fd, reinterpret_cast<long>(out));
+inline ErrorOr<void> file_system_of(int fd, FileSystem *out) {
+    return {raw(nr::fstatfs, fd, reinterpret_cast<long>(out))};
 }
 
-// The type of the file system a path is on. Returns 0 or -errno.
-inline long file_system(const char *path, u64 *type) {
+// The type of the file system a path is on.
+inline ErrorOr<u64> file_system(const char *path) {
     FileSystem info;
-    const long result =
-        raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(&info));
-    if (result == 0) *type = info.type;
-    return result;
+    const ErrorOr<u64> result = {
+        raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(&info))};
+    return result.ok() ? success(info.type) : result;
 }
 
 // The user ids of this process; see getresuid(2).
-inline long users(u32 *real, u32 *effective, u32 *saved) {
-    return raw(nr::getresuid, reinterpret_cast<long>(real), reinterpret_cast<long>(effective),
-               reinterpret_cast<long>(saved));
+inline ErrorOr<void> users(u32 *real, u32 *effective, u32 *saved) {
+    return {raw(nr::getresuid, reinterpret_cast<long>(real), reinterpret_cast<long>(effective),
+                reinterpret_cast<long>(saved))};
 }
 
 // What statx(2) tells of a file, as far as the core asks.
@@ -288,7 +231,7 @@ struct FileIdentity {
     u64 disk_bytes = 0;  // allocated
     u64 atime = 0;       // seconds
 };
-inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) {
+inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
         u64 seconds;
         u32 nanoseconds, spare;
@@ -304,10 +247,9 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
         u64 spare[14];
     } info = {};
     static_assert(sizeof(Statx) == 256);
-    constexpr long kBasicStats = 0x7ff;
-    const long result = raw(nr::statx, fd, reinterpret_cast<long>(path), flags, kBasicStats,
-                            reinterpret_cast<long>(&info));
-    if (failed(result)) return result;
+    const ErrorOr<void> result = {raw(nr::statx, fd, reinterpret_cast<long>(path), flags,
+                                      STATX_BASIC_STATS, reinterpret_cast<long>(&info))};
+    if (!result.ok()) return result;
     *out = {info.dev_major,
             info.dev_minor,
             info.ino,
@@ -320,32 +262,28 @@ inline long identify_at(int fd, const char *path, int flags, FileIdentity *out) 
             info.uid,
             info.blocks * 512,
             info.atime.seconds};
-    return 0;
+    return result;
 }
-inline long identify(int fd, FileIdentity *out) {
-    constexpr int kEmptyPath = 0x1000;
-    return identify_at(fd, "", kEmptyPath, out);
+inline ErrorOr<void> identify(int fd, FileIdentity *out) {
+    return identify_at(fd, "", AT_EMPTY_PATH, out);
 }
 // What the kernel knows by itself, without asking a server or a FUSE process.
-inline long identify_cached(int fd, FileIdentity *out) {
-    constexpr int kEmptyPath = 0x1000, kDontSync = 0x4000;
-    return identify_at(fd, "", kEmptyPath | kDontSync, out);
+inline ErrorOr<void> identify_cached(int fd, FileIdentity *out) {
+    return identify_at(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, out);
 }
 // Of the path itself where it is a symbolic link.
-inline long identify_path(const char *path, FileIdentity *out) {
-    constexpr int kNoFollow = 0x100;
-    return identify_at(kAtFdcwd, path, kNoFollow, out);
+inline ErrorOr<void> identify_path(const char *path, FileIdentity *out) {
+    return identify_at(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out);
 }
 
-// 0 when the file may be written; else why not, a read-only file system included.
-inline long may_write(int directory, const char *path) {
-    constexpr long kWrite = 2;
-    return raw(nr::faccessat, directory, reinterpret_cast<long>(path), kWrite);
+// Whether the file may be written, or why not: a read-only file system included.
+inline ErrorOr<void> may_write(int directory, const char *path) {
+    return {raw(nr::faccessat, directory, reinterpret_cast<long>(path), W_OK)};
 }
 // The target of a symbolic link, not NUL-terminated; returns its size.
-inline long read_link(const char *path, char *to, size_t size) {
-    return raw(nr::readlinkat, kAtFdcwd, reinterpret_cast<long>(path), reinterpret_cast<long>(to),
-               static_cast<long>(size));
+inline ErrorOr<size_t> read_link(const char *path, char *to, size_t size) {
+    return {raw(nr::readlinkat, AT_FDCWD, reinterpret_cast<long>(path), reinterpret_cast<long>(to),
+                static_cast<long>(size))};
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,
@@ -356,11 +294,11 @@ public:
     SignalsBlocked() {
         constexpr u64 kOfLibc = 7ull << (32 - 1);
         const u64 all = ~kOfLibc;
-        blocked_ = raw(nr::rt_sigprocmask, 0, reinterpret_cast<long>(&all),
+        blocked_ = raw(nr::rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&all),
                        reinterpret_cast<long>(&old_), 8) == 0;
     }
     ~SignalsBlocked() {
-        if (blocked_) raw(nr::rt_sigprocmask, 2, reinterpret_cast<long>(&old_), 0, 8);
+        if (blocked_) raw(nr::rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&old_), 0, 8);
     }
     SignalsBlocked(const SignalsBlocked &) = delete;
     SignalsBlocked &operator=(const SignalsBlocked &) = delete;

@@ -4,6 +4,10 @@
 
 #include <asm/unistd.h>
 
+// Before the names below: musl's headers have macros that turn some of them (prlimit64) into
+// others.
+#include "kernel/uapi.h"
+
 namespace pht::sys::nr {
 enum : long {
 #ifdef __NR_cachestat

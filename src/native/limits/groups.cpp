@@ -18,25 +18,25 @@ struct Work {
 };
 
 // Calls visit(Str) for each line of an open file until it returns false. What is longer than the
-// window comes cut. Returns 0 or -errno.
-template <class Visit> long each_line(int fd, char *window, size_t room, Visit visit) {
+// window comes cut.
+template <class Visit> ErrorOr<void> each_line(int fd, char *window, size_t room, Visit visit) {
     size_t held = 0;
     bool cut = false;
     for (;;) {
-        const long got =
+        const auto got =
             sys::uninterrupted([&] { return sys::read(fd, window + held, room - held); });
-        if (sys::failed(got)) return got;
-        if (got == 0) return 0;
-        held += static_cast<size_t>(got);
+        if (!got.ok()) return Error(got);
+        if (got.value() == 0) return {};
+        held += got.value();
         size_t from = 0;
         for (size_t at = 0; at < held; ++at) {
             if (window[at] != '\n') continue;
-            if (!cut && !visit(Str{window + from, at - from})) return 0;
+            if (!cut && !visit(Str{window + from, at - from})) return {};
             cut = false;
             from = at + 1;
         }
         if (from == 0 && held == room) {
-            if (!cut && !visit(Str{window, held})) return 0;
+            if (!cut && !visit(Str{window, held})) return {};
             cut = true;
             from = held;
         }
@@ -74,13 +74,13 @@ public:
     void read() {
         const Descriptor fd(sys::open("/proc/self/cgroup"));
         // Without /proc, or without control groups in the kernel.
-        if (fd < 0) {
-            if (fd != -sys::kEnoent) fail(Call::open, fd);
+        if (!fd.ok()) {
+            if (fd.error() != ENOENT) fail(Call::open, fd.error());
             return;
         }
         Str groups[2];
         // A line that is longer than the window comes cut; its group is walked as far as it goes.
-        const long error = each_line(fd, work_->window, sizeof work_->window, [&](Str line) {
+        const auto read = each_line(fd, work_->window, sizeof work_->window, [&](Str line) {
             Str path;
             const int version = parse(line, &path);
             if (!version) return true;
@@ -89,7 +89,7 @@ public:
             groups[version - 1] = {kept, path.size};
             return true;
         });
-        if (error) fail(Call::read, error);
+        if (!read.ok()) fail(Call::read, read.error());
         // The controller is in one of them only.
         const Str &first = groups[0], &second = groups[1];
         if (first.data && walk(kVersion1, kVersion1.top, first)) return;
@@ -98,12 +98,12 @@ public:
                                           walk(kVersion2, "/sys/fs/cgroup/unified", second));
         // A group that has a name and cannot be seen may have any limit.
         const Str &own = first.data ? first : second;
-        if ((first.data || !seen) && own.size > 1) fail(Call::open, -sys::kEnoent);
+        if ((first.data || !seen) && own.size > 1) fail(Call::open, ENOENT);
     }
 
 private:
-    void fail(Call call, long result) {
-        if (out_->known.ok()) out_->known = {Status::memory_limit, call, static_cast<u16>(-result)};
+    void fail(Call call, u16 error) {
+        if (out_->known.ok()) out_->known = {Status::memory_limit, call, error};
     }
 
     // A line of cgroups(7): number, controllers, path. The version, or 0 where it has no memory.
@@ -153,9 +153,9 @@ private:
             const size_t end = step(group, 0);
             const bool outside = equal({group.data, end}, str("/.."));
             if (!outside) {
-                const Descriptor fd(sys::open_at(sys::kAtFdcwd, path(top, {group.data, end}, ""),
-                                                 sys::kOpenPath | sys::kOpenDirectory));
-                if (fd >= 0) break;
+                const Descriptor fd(
+                    sys::open_at(AT_FDCWD, path(top, {group.data, end}, ""), O_PATH | O_DIRECTORY));
+                if (fd.ok()) break;
             }
             group = {group.data + end, group.size - end};
         }
@@ -169,31 +169,32 @@ private:
     }
 
     static bool is_cgroup(const char *top) {
-        constexpr u64 kCgroup1 = 0x27e0eb, kCgroup2 = 0x63677270;
-        u64 type = 0;
-        return sys::file_system(top, &type) == 0 && (type == kCgroup1 || type == kCgroup2);
+        const auto type = sys::file_system(top);
+        return type.ok() &&
+               (type.value() == CGROUP_SUPER_MAGIC || type.value() == CGROUP2_SUPER_MAGIC);
     }
 
     // A file with one number, or `max`: kNone. Whether it is there.
     bool number(const char *file, u64 *value) {
         const Descriptor fd(sys::open(file));
         *value = kNone;
-        if (fd < 0) {
+        if (!fd.ok()) {
             // ENODEV: the group was removed this moment.
-            const bool absent = fd == -sys::kEnoent || fd == -sys::kEnodev || fd == -sys::kEnotdir;
-            if (!absent) fail(Call::open, fd);
+            const bool absent =
+                fd.error() == ENOENT || fd.error() == ENODEV || fd.error() == ENOTDIR;
+            if (!absent) fail(Call::open, fd.error());
             return false;
         }
-        const long got = sys::read(fd, work_->window, sizeof work_->window);
-        if (sys::failed(got)) {
-            if (got != -sys::kEnodev) fail(Call::read, got);
+        const auto got = sys::read(fd, work_->window, sizeof work_->window);
+        if (!got.ok()) {
+            if (got.error() != ENODEV) fail(Call::read, got.error());
             return false;
         }
-        const Str text = {work_->window, static_cast<size_t>(got)};
+        const Str text = {work_->window, got.value()};
         if (starts_with(text, str("max"))) return true;
         Cursor cursor{text.data, text.data + text.size};
         const u64 found = cursor.number(10);
-        if (!cursor.ok) fail(Call::read, -sys::kEinval);
+        if (!cursor.ok) fail(Call::read, EINVAL);
         if (cursor.ok && found < kNoLimit) *value = found;
         return true;
     }
@@ -215,12 +216,12 @@ private:
     }
 
     void measure(const Hierarchy &kind, const char *top, Str group, u64 limit) {
-        const long opened = sys::open(path(top, group, "memory.stat"));
-        if (sys::failed(opened)) {
-            fail(Call::open, opened);
+        const auto opened = sys::open(path(top, group, "memory.stat"));
+        if (!opened.ok()) {
+            fail(Call::open, opened.error());
             return;
         }
-        const auto fd = static_cast<int>(opened);
+        const int fd = opened.value();
         u64 huge = 0, shared = 0, reclaimable = 0;
         const auto note = [&](Str line) {
             Cursor cursor{line.data, line.data + line.size};
@@ -236,11 +237,11 @@ private:
                 limit = min(limit, value);
             return true;
         };
-        const long error = each_line(fd, work_->window, sizeof work_->window, note);
-        if (error) fail(Call::read, error);
+        const auto read = each_line(fd, work_->window, sizeof work_->window, note);
+        if (!read.ok()) fail(Call::read, read.error());
         if (limit != kNone) {
             u64 used = kNone;
-            if (!number(path(top, group, kind.used), &used)) fail(Call::open, -sys::kEnoent);
+            if (!number(path(top, group, kind.used), &used)) fail(Call::open, ENOENT);
             used = less(used, reclaimable);
             fold(kind, group, limit, used, huge + shared);
         }
@@ -271,7 +272,7 @@ private:
 void read_groups(MemoryRoom *out, int *stat) {
     auto *work = static_cast<Work *>(map_memory(sizeof(Work)));
     if (!work) {
-        out->known = {Status::memory_limit, Call::mmap, sys::kEnomem};
+        out->known = {Status::memory_limit, Call::mmap, ENOMEM};
         return;
     }
     Reader(out, stat, work).read();

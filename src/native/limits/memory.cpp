@@ -10,24 +10,31 @@ namespace {
 constexpr u64 kNone = sys::kUnlimited;
 constexpr u64 kForOne = 16, kOfMachine = 4;
 void read_own_limits(MemoryRoom *out) {
-    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, kNone);
-    const u64 data = sys::resource_limit(sys::kLimitData, kNone);
+    const u64 addresses = sys::resource_limit(RLIMIT_AS, kNone);
+    const u64 data = sys::resource_limit(RLIMIT_DATA, kNone);
     if (addresses == kNone && data == kNone) return;
     u64 used[2];
     if (!used_addresses(&used[0], &used[1]))
-        out->known = {Status::memory_limit, Call::read, sys::kEio};
+        out->known = {Status::memory_limit, Call::read, EIO};
     else if (addresses != kNone)
         out->addresses = less(addresses, used[0]);
     if (data != kNone) out->data = less(data, used[1]);
 }
 
+// How much could be read: nothing where that failed, as after opening. Inlined as system calls are.
+[[gnu::always_inline]] inline size_t read_some(const Descriptor &fd, char *to, size_t size) {
+    if (!fd.ok()) return 0;
+    const auto got = sys::read(fd, to, size);
+    return got.ok() ? got.value() : 0;
+}
+
 u64 machine_memory() {
     const Descriptor fd(sys::open("/proc/meminfo"));
     char text[64];  // MemTotal comes first
-    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
+    const size_t size = read_some(fd, text, sizeof text);
     const Str name = str("MemTotal:");
-    if (got < 0 || !starts_with({text, static_cast<size_t>(got)}, name)) return kNone;
-    Cursor cursor{text + name.size, text + got};
+    if (!starts_with({text, size}, name)) return kNone;
+    Cursor cursor{text + name.size, text + size};
     cursor.spaces();
     const u64 bytes = cursor.number(10) * 1024;
     return cursor.ok ? bytes : kNone;
@@ -42,8 +49,7 @@ bool used_addresses(u64 *addresses, u64 *data) {
     u64 pages[6] = {};
     const Descriptor fd(sys::open("/proc/self/statm"));
     char text[160];
-    const long got = fd < 0 ? 0 : sys::read(fd, text, sizeof text);
-    Cursor cursor{text, text + max<long>(got, 0)};
+    Cursor cursor{text, text + read_some(fd, text, sizeof text)};
     for (u64 &number : pages) {
         number = cursor.number(10);
         cursor.spaces();
@@ -88,15 +94,14 @@ MemoryTurn::~MemoryTurn() {
 Outcome MemoryTurn::wait() {
     constexpr u64 kPause = 500'000;
     for (;;) {
-        const long result = sys::try_lock_file(stat_);
-        locked_ = result == 0;
+        const auto result = sys::try_lock_file(stat_);
+        locked_ = result.ok();
         if (locked_) return done();
-        if (result != -sys::kEagain || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
-            return {Status::memory_limit, Call::lock, static_cast<u16>(-result)};
+        if (result.error() != EAGAIN || __atomic_load_n(&patience, __ATOMIC_RELAXED) == 0)
+            return {Status::memory_limit, Call::lock, result.error()};
         const u64 began = sys::now();
         // A signal is the program's: it does not wait for others' memory.
-        if (sys::pause(kPause) == -sys::kEintr)
-            return {Status::memory_limit, Call::lock, sys::kEintr};
+        if (sys::pause(kPause).error() == EINTR) return {Status::memory_limit, Call::lock, EINTR};
         const u64 waited = max(sys::since(began), kPause);
         const u64 left = __atomic_load_n(&patience, __ATOMIC_RELAXED);
         __atomic_store_n(&patience, less(left, waited), __ATOMIC_RELAXED);

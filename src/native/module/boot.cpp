@@ -17,6 +17,10 @@ namespace {
 
 using pht::Engine;
 
+const pht::Request &api_settings() {
+    return pht::Settings::of_process().request();
+}
+
 long api_remap(const pht::Request &request) {
     return Engine::get().remap(request, pht::Table::Scope::candidates);
 }
@@ -54,7 +58,7 @@ void api_free_layout(const pht::Layout *layout) {
 // Needs no lock, and so no memory of the engine's.
 pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
     void *memory = pht::map_memory(sizeof(pht::Layout));
-    if (!memory) return {nullptr, -pht::sys::kEnomem};
+    if (!memory) return {nullptr, ENOMEM};
     auto *layout = new (memory) pht::Layout;
     const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
     if (done.ok())
@@ -65,9 +69,9 @@ pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout
 }
 
 const pht::EngineApi api = {
-    api_remap,           api_complete,    api_restore,        api_take_snapshot, api_free_snapshot,
-    pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries, api_memory_room,
-    api_lay_out,         api_free_layout, &pht::store_api};
+    api_settings,      api_remap,           api_complete,    api_restore,        api_take_snapshot,
+    api_free_snapshot, pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries,
+    api_memory_room,   api_lay_out,         api_free_layout, &pht::store_api};
 
 // Which file stderr was when the engine was started. What has its number later may be another, and
 // nobody's to write to.
@@ -75,12 +79,12 @@ pht::sys::FileIdentity first_stderr;
 constexpr int kStderr = 2;
 
 void remember_stderr() {
-    pht::sys::identify(kStderr, &first_stderr);
+    (void)pht::sys::identify(kStderr, &first_stderr);
 }
 
 void write_to_stderr(const pht::MappedArray<char> &text) {
     pht::sys::FileIdentity now;
-    if (pht::sys::failed(pht::sys::identify(kStderr, &now)) || now.inode != first_stderr.inode ||
+    if (!pht::sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
         now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
         return;
     for (size_t at = 0; at < text.size();) {
@@ -232,12 +236,12 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     unsigned long long offset, size;
     if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
     pht::u64 bytes = 0;
-    long result;
+    pht::ErrorOr<void> result;
     Py_BEGIN_ALLOW_THREADS;
     result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
     Py_END_ALLOW_THREADS;
-    if (result < 0) {
-        errno = static_cast<int>(-result);
+    if (!result.ok()) {
+        errno = result.error();
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     return PyLong_FromUnsignedLongLong(bytes);

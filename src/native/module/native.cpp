@@ -52,24 +52,42 @@ pht::Str view(const py::bytes &bytes) {
     return {data, static_cast<size_t>(size)};
 }
 
-long remap(int backing, pht::u64 minimum_text, pht::u64 private_limit, int building,
-           const py::bytes &include, const py::bytes &exclude, const py::bytes &stores,
-           const py::bytes &shm_stores, pht::u64 store_limit, pht::u64 shm_limit,
-           pht::u64 build_limit, bool inward) {
+// The request of the settings, with what is given by name in place of its parts. `texts` keeps the
+// lists that are given: bytes, each text ended by a NUL.
+pht::Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
+    pht::Request request = engine().settings();
+    for (const auto &[key, value] : given) {
+        const auto name = key.cast<std::string>();
+        bool known = true;
+        if (name == "backing")
+            request.backing = static_cast<pht::Backing>(value.cast<int>());
+        else if (name == "building")
+            request.building = static_cast<pht::Building>(value.cast<int>());
+        else if (name == "inward")
+            request.inward = value.cast<bool>();
+        else
+            known = false;
+        for (const pht::SizeField &field : pht::kSizeFields) {
+            if (name != field.name) continue;
+            request.*field.member = value.cast<pht::u64>();
+            known = true;
+        }
+        for (const pht::ListField &field : pht::kListFields) {
+            if (name != field.name) continue;
+            texts->push_back(value.cast<py::bytes>());
+            request.*field.member = view(texts->back());
+            known = true;
+        }
+        if (!known) throw py::type_error("remap: there is no " + name);
+    }
+    return request;
+}
+
+// Another pass, as the settings say but for what is given.
+long remap(const py::kwargs &given) {
     const pht::EngineApi &api = engine();
-    pht::Request request;
-    request.backing = static_cast<pht::Backing>(backing);
-    request.building = static_cast<pht::Building>(building);
-    request.minimum_text = minimum_text;
-    request.private_limit = private_limit;
-    request.store_limit = store_limit;
-    request.shm_limit = shm_limit;
-    request.build_limit = build_limit;
-    request.include = view(include);
-    request.exclude = view(exclude);
-    request.stores = view(stores);
-    request.shm_stores = view(shm_stores);
-    request.inward = inward;
+    std::vector<py::bytes> texts;
+    const pht::Request request = request_with(given, &texts);
     long missing;
     {
         const py::gil_scoped_release released;
@@ -166,22 +184,22 @@ py::dict snapshot() {
     return out;
 }
 
-[[noreturn]] void throw_errno(long result) {
-    errno = static_cast<int>(-result);
+[[noreturn]] void throw_errno(pht::Error error) {
+    errno = error.number;
     PyErr_SetFromErrno(PyExc_OSError);
     throw py::error_already_set();
 }
 
-long open_elsewhere(int directory, const py::bytes &name, int way) {
+int open_elsewhere(int directory, const py::bytes &name, int way) {
     const pht::EngineApi &api = engine();
     const std::string path = name;
-    long fd;
+    pht::ErrorOr<int> fd;
     {
         const py::gil_scoped_release released;
         fd = api.open_elsewhere(directory, path.c_str(), static_cast<pht::Way>(way));
     }
-    if (pht::sys::failed(fd)) throw_errno(fd);
-    return fd;
+    if (!fd.ok()) throw_errno(fd);
+    return fd.value();
 }
 
 py::tuple read_head(int path_fd, pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode) {
@@ -250,12 +268,12 @@ py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_ma
 py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
     const pht::EngineApi &api = engine();
     std::string marks(count, '\0');
-    long result;
+    pht::ErrorOr<void> result;
     {
         const py::gil_scoped_release released;
         result = api.find_entries(pagemap, start, count, reinterpret_cast<pht::u8 *>(marks.data()));
     }
-    if (pht::sys::failed(result)) throw_errno(result);
+    if (!result.ok()) throw_errno(result);
     return marks;
 }
 
@@ -310,7 +328,7 @@ py::dict lay_out(int fd, pht::u64 size, pht::u64 bias) {
         const py::gil_scoped_release released;
         result = api.lay_out(fd, size, bias, &made);
     }
-    if (result.error) throw_errno(result.error);
+    if (result.error) throw_errno({result.error});
     if (result.refused) {
         py::dict out;
         out["refused"] = result.refused;
@@ -345,10 +363,7 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
     module.attr("SENTENCES") = py::tuple(texts(&pht::StatusText::sentence));
     module.attr("BUSY") = pht::kBusy;
     module.attr("CALLS") = names(pht::kCallNames);
-    module.def("remap", &remap, py::arg("backing"), py::arg("minimum_text"),
-               py::arg("private_limit"), py::arg("building"), py::arg("include"),
-               py::arg("exclude"), py::arg("stores"), py::arg("shm_stores"), py::arg("store_limit"),
-               py::arg("shm_limit"), py::arg("build_limit"), py::arg("inward") = false);
+    module.def("remap", &remap);
     module.def("complete", &complete);
     module.def("restore", &restore);
     module.def("snapshot", &snapshot);

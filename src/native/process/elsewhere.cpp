@@ -7,9 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000;
 constexpr size_t kNotesLimit = 4096;
 
 #if defined(__aarch64__)
@@ -23,10 +20,10 @@ Outcome read_all(int fd, void *to, size_t size, u64 offset) {
     auto *at = static_cast<char *>(to);
     if (offset > 1ull << 62) return {Status::unsupported, Call::none, 0};
     while (size > 0) {
-        const long got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
-        if (failed(got)) return refused(Call::read, got);
-        if (got == 0) return {Status::unsupported, Call::none, 0};
-        const auto n = static_cast<size_t>(got);
+        const auto got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
+        if (!got.ok()) return refused(Call::read, got);
+        if (got.value() == 0) return {Status::unsupported, Call::none, 0};
+        const size_t n = got.value();
         at += n, offset += n, size -= n;
     }
     return done();
@@ -84,24 +81,23 @@ void mark_swapped(const ProcessObject &object, Region *region) {
 
 }  // namespace
 
-long open_elsewhere(int directory, const char *name, Way way) {
-    if (way == Way::link) return sys::open_at(directory, name, sys::kOpenPath);
-    constexpr u64 kNoMagicLinks = 0x02, kInRoot = 0x10, kCached = 0x20;
-    return sys::open_inside(directory, name, sys::kOpenPath,
-                            kNoMagicLinks | kInRoot | (way == Way::cached ? kCached : 0));
+ErrorOr<int> open_elsewhere(int directory, const char *name, Way way) {
+    if (way == Way::link) return sys::open_at(directory, name, O_PATH);
+    return sys::open_inside(
+        directory, name, O_PATH,
+        RESOLVE_NO_MAGICLINKS | RESOLVE_IN_ROOT | (way == Way::cached ? RESOLVE_CACHED : 0));
 }
 
 Outcome read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
                   ElfHead *out) {
     sys::FileIdentity file;
-    long result = sys::identify_cached(path_fd, &file);
-    if (failed(result)) return refused(Call::statx, result);
-    if ((file.mode & kTypeMask) != kRegular) return {Status::file_gone, Call::none, 0};
+    const auto result = sys::identify_cached(path_fd, &file);
+    if (!result.ok()) return refused(Call::statx, result);
+    if ((file.mode & S_IFMT) != S_IFREG) return {Status::file_gone, Call::none, 0};
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(path_fd));
-    const Descriptor fd(
-        sys::open_at(sys::kAtFdcwd, link.data, sys::kOpenReadOnly | sys::kOpenNonBlock));
-    if (fd < 0) return refused(Call::open, fd);
+    const Descriptor fd(sys::open_at(AT_FDCWD, link.data, O_RDONLY | O_NONBLOCK));
+    if (!fd.ok()) return refused(Call::open, fd);
     const bool same =
         file.inode == inode && file.dev_major == dev_major && file.dev_minor == dev_minor;
     if (!same && !is_mapped_file(fd, dev_major, dev_minor, inode))

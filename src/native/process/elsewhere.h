@@ -24,9 +24,8 @@ enum class Way : u8 {
 // As many program headers as execve(2) takes.
 inline constexpr size_t kMostHeaders = 65536 / sizeof(Elf64_Phdr);
 
-// Opens with O_PATH, which has no effect on what it opens, be it a FIFO or a device. Returns a
-// descriptor or -errno.
-long open_elsewhere(int directory, const char *name, Way way);
+// Opens with O_PATH, which has no effect on what it opens, be it a FIFO or a device.
+ErrorOr<int> open_elsewhere(int directory, const char *name, Way way);
 
 // Reads the head of the file behind an O_PATH descriptor, provided that it is a regular file and
 // the one that maps names by device and inode: else file_gone. Status::unsupported for what is no

@@ -201,7 +201,7 @@ const Settings &Settings::of_process() {
         new (storage) Settings(environ);
         __atomic_store_n(&ready, 2, __ATOMIC_RELEASE);
     }
-    while (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) != 2) sys::pause(10'000);
+    while (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) != 2) (void)sys::pause(10'000);
     return *std::launder(reinterpret_cast<Settings *>(storage));
 }
 

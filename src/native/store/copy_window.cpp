@@ -5,8 +5,6 @@
 
 namespace pht {
 
-using sys::failed;
-
 Outcome CopyWindow::reach(u64 at, size_t size, u64 *where) {
     if (at < offset_ || at + size > offset_ + length_) {
         const Outcome outcome = move_to(at, size);
@@ -16,9 +14,9 @@ Outcome CopyWindow::reach(u64 at, size_t size, u64 *where) {
     const u64 page = round_down(*where, kPageSize);
     // Answers with an error where touching would raise SIGBUS.
     const u64 end = round_up(*where + size, kPageSize);
-    const long result =
-        end <= address_ + present_ ? 0 : sys::madvise(page, end - page, sys::kMadvPopulateRead);
-    return failed(result) ? refused(Call::read, result) : done();
+    ErrorOr<void> result;
+    if (end > address_ + present_) result = sys::madvise(page, end - page, MADV_POPULATE_READ);
+    return result.ok() ? done() : refused(Call::read, result);
 }
 
 Outcome CopyWindow::expect(u64 at, const u8 *bytes, size_t size) {
@@ -42,15 +40,16 @@ Outcome CopyWindow::move_to(u64 at, size_t size) {
     present_ = 0;
     offset_ = round_down(at, kHugeSize);
     length_ = round_up(at + size, kHugeSize) - offset_;
-    if (const long error = reserve_scratch(length_, &address_))
-        return refused(Call::mmap_reserve, error);
-    const long result = sys::mmap(address_, length_, sys::kProtRead,
-                                  sys::kMapPrivate | sys::kMapFixed, fd_, offset_);
+    const auto reserved = reserve_scratch(length_);
+    if (!reserved.ok()) return refused(Call::mmap_reserve, reserved);
+    address_ = reserved.value();
+    const auto result =
+        sys::mmap(address_, length_, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd_, offset_);
     // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is
     // unmapped.
-    if (failed(result)) return refused(Call::mmap, result);
+    if (!result.ok()) return refused(Call::mmap, result);
     ours_ = true;
-    sys::madvise(address_, length_, sys::kMadvHugepage);
+    (void)sys::madvise(address_, length_, MADV_HUGEPAGE);
     return done();
 }
 

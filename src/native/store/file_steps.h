@@ -16,14 +16,15 @@ template <class Visit> Outcome each_step(int fd, u64 offset, u64 size, Visit vis
     if (!bytes) return {Status::no_memory, Call::none, 0};
     Outcome outcome = done();
     for (u64 seen = 0; seen < size && outcome.ok();) {
-        const long got = sys::uninterrupted(
+        const auto step = sys::uninterrupted(
             [&] { return sys::pread(fd, bytes, min(kStep, size - seen), offset + seen); });
-        if (got <= 0) {
-            outcome = refused(Call::read, got ? got : -sys::kEfault);
+        const auto got = step.nonzero(EFAULT);
+        if (!got.ok()) {
+            outcome = refused(Call::read, got);
             continue;
         }
-        outcome = visit(seen, static_cast<const u8 *>(bytes), static_cast<size_t>(got));
-        seen += static_cast<u64>(got);
+        outcome = visit(seen, static_cast<const u8 *>(bytes), got.value());
+        seen += got.value();
     }
     release(bytes, kStep);
     return outcome;

@@ -8,8 +8,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr Outcome damaged = bad_entry(Status::damaged);
 
 struct CrcTable {
@@ -33,10 +31,10 @@ bool zero(const u8 *data, size_t size) {
 
 Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
     while (size > 0) {
-        const long got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
-        if (failed(got)) return refused(Call::read, got);
-        if (got == 0) return damaged;
-        const auto n = static_cast<size_t>(got);
+        const auto got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
+        if (!got.ok()) return refused(Call::read, got);
+        if (got.value() == 0) return damaged;
+        const size_t n = got.value();
         to += n, offset += n, size -= n;
     }
     return done();
@@ -70,7 +68,7 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room,
     Outcome outcome;
     sys::FileIdentity file;
     const Descriptor fd(open_file(index, key.data, &file, &outcome));
-    if (fd < 0) return outcome;
+    if (!fd.ok()) return outcome;
     if (file.size > kRecordLimit) return damaged;
     auto *const buffer = reinterpret_cast<u8 *>(room.take(file.size));
     if (!buffer) return {Status::no_memory, Call::none, 0};
@@ -97,12 +95,12 @@ u32 crc32(const u8 *data, size_t size) {
 Outcome Boot::read() {
     if (known) return done();
     const Descriptor fd(sys::open("/proc/sys/kernel/random/boot_id"));
-    if (fd < 0) return {Status::unreadable, Call::open, static_cast<u16>(-fd)};
+    if (!fd.ok()) return {Status::unreadable, Call::open, fd.error()};
     char text[40] = {};
-    const long got = sys::read(fd, text, sizeof text);
-    if (failed(got)) return {Status::unreadable, Call::read, static_cast<u16>(-got)};
+    const auto got = sys::read(fd, text, sizeof text);
+    if (!got.ok()) return {Status::unreadable, Call::read, got.error()};
     constexpr Outcome malformed = {Status::unreadable, Call::none, 0};
-    if (got < 36) return malformed;
+    if (got.value() < 36) return malformed;
     size_t digits = 0;
     for (int i = 0; i < 36 && digits < 32; ++i) {
         if (text[i] == '-') continue;
@@ -216,7 +214,7 @@ bool is_image_record_of(const Record &head, int original, const sys::FileIdentit
     if (head.dev_major == file.dev_major && head.dev_minor == file.dev_minor) {
         sys::FileSystem system;
         const bool overlay =
-            !failed(sys::file_system_of(original, &system)) && system.type == sys::kOverlayFs;
+            sys::file_system_of(original, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
         if (!overlay || !boot.read().ok() || compare(head.made_in, boot.id, sizeof boot.id) == 0)
             return false;
     }

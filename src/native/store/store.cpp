@@ -11,8 +11,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 constexpr Outcome damaged = bad_entry(Status::damaged);
 
 // The copy must begin with the very headers the record tells of, and carry the build-id of the
@@ -90,17 +88,17 @@ int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
 // themselves; else a place is reserved.
 Outcome map_aligned(const Region &region, int copy, u64 offset, u64 length, u64 *address) {
     const int protection = region.text_protection();
-    long result = sys::mmap(0, length, protection, sys::kMapPrivate, copy, offset);
-    if (failed(result)) return refused(Call::mmap, result);
-    *address = static_cast<u64>(result);
+    auto result = sys::mmap(0, length, protection, MAP_PRIVATE, copy, offset);
+    if (!result.ok()) return refused(Call::mmap, result);
+    *address = result.value();
     if (*address % kHugeSize == 0) return done();
     sys::munmap(*address, length);
-    if (const long error = reserve_scratch(length, address))
-        return refused(Call::mmap_reserve, error);
-    result =
-        sys::mmap(*address, length, protection, sys::kMapPrivate | sys::kMapFixed, copy, offset);
+    const auto reserved = reserve_scratch(length);
+    if (!reserved.ok()) return refused(Call::mmap_reserve, reserved);
+    *address = reserved.value();
+    result = sys::mmap(*address, length, protection, MAP_PRIVATE | MAP_FIXED, copy, offset);
     // A mmap(MAP_FIXED) that failed may leave a hole, soon another thread's: nothing is unmapped.
-    return failed(result) ? refused(Call::mmap, result) : done();
+    return result.ok() ? done() : refused(Call::mmap, result);
 }
 
 // The same, and touches its first page.
@@ -109,9 +107,9 @@ Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at
     if (!outcome.ok()) return outcome;
     const u64 address = *at;
     // A fault after eviction reads 2 MiB back only under this advice.
-    sys::madvise(address, length, sys::kMadvHugepage);
-    const long touched = sys::madvise(address, kPageSize, sys::kMadvPopulateRead);
-    if (!failed(touched)) return done();
+    (void)sys::madvise(address, length, MADV_HUGEPAGE);
+    const auto touched = sys::madvise(address, kPageSize, MADV_POPULATE_READ);
+    if (touched.ok()) return done();
     sys::munmap(address, length);
     return refused(Call::read, touched);
 }
@@ -128,11 +126,11 @@ Outcome Store::open(const char *root, bool system, bool in_memory) {
     in_memory_ = in_memory;
     sys::FileIdentity file;
     // Most machines have none of the system's, and nobody asks whether it could be made.
-    if (system && sys::identify_path(root, &file) == -sys::kEnoent)
-        return {Status::no_store, Call::open, sys::kEnoent};
+    if (system && sys::identify_path(root, &file).error() == ENOENT)
+        return {Status::no_store, Call::open, ENOENT};
     Outcome outcome;
     const Descriptor top(open_root(root, &outcome));
-    if (top < 0) return outcome;
+    if (!top.ok()) return outcome;
     version_ = open_directory(top, "v1", &outcome);
     if (version_ < 0) return outcome;
     index_ = open_directory(version_, "index", &outcome);

@@ -62,7 +62,7 @@ public:
     // for this file as it is; `buildable` when writing the entry would help.
     Outcome find(const Region &region, int original, const sys::FileIdentity &file, Shared &shared,
                  Entry *entry) const;
-    bool is_writable() const { return !sys::failed(sys::may_write(index_, ".")); }
+    bool is_writable() const { return sys::may_write(index_, ".").ok(); }
 
 private:
     int version_ = -1, index_ = -1;

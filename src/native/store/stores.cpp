@@ -14,13 +14,14 @@ bool is_on_overlay(const char *directory) {
     char *const path = size < kPathLimit ? room.take(size + 1) : nullptr;
     if (!path) return false;
     copy(path, directory, size + 1);
-    u64 type = 0;
-    while (sys::file_system(path, &type) == -sys::kEnoent && size > 1) {
+    auto type = sys::file_system(path);
+    while (type.error() == ENOENT && size > 1) {
         while (size > 1 && path[size - 1] != '/') --size;
         if (size > 1) --size;
         path[size] = 0;
+        type = sys::file_system(path);
     }
-    return type == sys::kOverlayFs;
+    return type.ok() && type.value() == OVERLAYFS_SUPER_MAGIC;
 }
 
 bool says_little(const Outcome &outcome) {
@@ -31,8 +32,8 @@ constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at 
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
 bool is_cramped() {
-    const u64 addresses = sys::resource_limit(sys::kLimitAddresses, sys::kUnlimited);
-    const u64 data = sys::resource_limit(sys::kLimitData, sys::kUnlimited);
+    const u64 addresses = sys::resource_limit(RLIMIT_AS, sys::kUnlimited);
+    const u64 data = sys::resource_limit(RLIMIT_DATA, sys::kUnlimited);
     if (addresses == sys::kUnlimited && data == sys::kUnlimited) return false;
     u64 used[2];
     if (!used_addresses(&used[0], &used[1])) return true;

@@ -7,10 +7,7 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
-constexpr u32 kTypeMask = 0170000, kRegular = 0100000, kDirectory = 0040000, kLink = 0120000;
-constexpr u32 kOthersWrite = 0022, kSticky = 01000;
+constexpr u32 kOthersWrite = S_IWGRP | S_IWOTH;
 
 constexpr Outcome untrusted = {Status::untrusted, Call::none, 0};
 
@@ -22,7 +19,7 @@ constexpr u32 kNobody = 65534;
 // lesser of its users can write, the greater must not run.
 u32 user() {
     u32 real = 0, effective = 0, saved = 0;
-    if (sys::failed(sys::users(&real, &effective, &saved))) return kNobody;
+    if (!sys::users(&real, &effective, &saved).ok()) return kNobody;
     return real == effective && real == saved ? effective : kNobody;
 }
 
@@ -31,10 +28,10 @@ bool owned_by_us(const sys::FileIdentity &file) {
 }
 
 // What a missing directory comes to: it can be made where its parent may be written.
-Outcome missing_directory(int parent, const char *path, long error) {
-    if (error != -sys::kEnoent) return {Status::no_store, Call::open, static_cast<u16>(-error)};
-    const long refusal = sys::may_write(parent, path);
-    if (failed(refusal)) return {Status::no_store, Call::access, static_cast<u16>(-refusal)};
+Outcome missing_directory(int parent, const char *path, u16 error) {
+    if (error != ENOENT) return {Status::no_store, Call::open, error};
+    const auto refusal = sys::may_write(parent, path);
+    if (!refusal.ok()) return {Status::no_store, Call::access, refusal.error()};
     return {Status::no_store, Call::none, 0, user() != kNobody};
 }
 
@@ -56,17 +53,17 @@ Outcome check_way(const char *path, bool above, bool *links) {
         if (i < size) prefix[i] = '/';
         prefix[i == 0 ? 1 : i] = 0;
         sys::FileIdentity file;
-        const long result = sys::identify_path(prefix, &file);
-        if (failed(result)) {
+        const auto result = sys::identify_path(prefix, &file);
+        if (!result.ok()) {
             prefix[parent] = 0;
-            return missing_directory(sys::kAtFdcwd, prefix, result);
+            return missing_directory(AT_FDCWD, prefix, result.error());
         }
-        const u32 type = file.mode & kTypeMask;
-        if (type == kLink) {
+        const u32 type = file.mode & S_IFMT;
+        if (type == S_IFLNK) {
             if (!owned_by_us(file)) return untrusted;
             *links = true;
-        } else if (type != kDirectory) {
-            return {Status::no_store, Call::open, sys::kEnotdir};
+        } else if (type != S_IFDIR) {
+            return {Status::no_store, Call::open, ENOTDIR};
         } else if (!trusted_directory(file, above || i < size)) {
             return untrusted;
         }
@@ -83,9 +80,9 @@ Outcome check_real_way(int directory, bool above) {
     Room<0> room;
     char *const real = room.take(kPathLimit);
     if (!real) return {Status::no_memory, Call::none, 0};
-    const long size = sys::read_link(link.data, real, kPathLimit);
-    if (failed(size) || static_cast<size_t>(size) >= kPathLimit) return untrusted;
-    real[size] = 0;
+    const auto size = sys::read_link(link.data, real, kPathLimit);
+    if (!size.ok() || size.value() >= kPathLimit) return untrusted;
+    real[size.value()] = 0;
     bool links;
     const Outcome outcome = check_way(real, above, &links);
     return links ? untrusted : outcome;
@@ -94,9 +91,9 @@ Outcome check_real_way(int directory, bool above) {
 }  // namespace
 
 bool trusted_directory(const sys::FileIdentity &file, bool above) {
-    if ((file.mode & kTypeMask) != kDirectory || !owned_by_us(file)) return false;
+    if ((file.mode & S_IFMT) != S_IFDIR || !owned_by_us(file)) return false;
     if (!(file.mode & kOthersWrite)) return true;
-    return above && (file.mode & kSticky) && file.owner == 0;
+    return above && (file.mode & S_ISVTX) && file.owner == 0;
 }
 
 bool is_somebody() {
@@ -107,32 +104,30 @@ int open_root(const char *root, Outcome *outcome, bool above) {
     bool links;
     *outcome = check_way(root, above, &links);
     if (!outcome->ok()) return -1;
-    const long fd = sys::open_at(sys::kAtFdcwd, root, sys::kOpenPath | sys::kOpenDirectory);
-    if (failed(fd)) {
-        *outcome = {Status::no_store, Call::open, static_cast<u16>(-fd)};
+    const auto fd = sys::open_at(AT_FDCWD, root, O_PATH | O_DIRECTORY);
+    if (!fd.ok()) {
+        *outcome = {Status::no_store, Call::open, fd.error()};
         return -1;
     }
-    const auto directory = static_cast<int>(fd);
-    if (links) *outcome = check_real_way(directory, above);
-    if (outcome->ok()) return directory;
-    sys::close(directory);
+    if (links) *outcome = check_real_way(fd.value(), above);
+    if (outcome->ok()) return fd.value();
+    sys::close(fd.value());
     return -1;
 }
 
 int open_directory(int parent, const char *name, Outcome *outcome) {
-    const long fd =
-        sys::open_at(parent, name, sys::kOpenPath | sys::kOpenDirectory | sys::kOpenNoFollow);
-    if (failed(fd)) {
-        *outcome = missing_directory(parent, ".", fd);
+    const auto fd = sys::open_at(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    if (!fd.ok()) {
+        *outcome = missing_directory(parent, ".", fd.error());
         // A link, or no directory at all: nothing of ours.
-        if (fd == -sys::kEnotdir || fd == -sys::kEloop) *outcome = untrusted;
+        if (fd.error() == ENOTDIR || fd.error() == ELOOP) *outcome = untrusted;
         return -1;
     }
     sys::FileIdentity file;
-    const long result = sys::identify(static_cast<int>(fd), &file);
-    if (!failed(result) && trusted_directory(file, false)) return static_cast<int>(fd);
-    *outcome = failed(result) ? refused(Call::statx, result) : untrusted;
-    sys::close(static_cast<int>(fd));
+    const auto result = sys::identify(fd.value(), &file);
+    if (result.ok() && trusted_directory(file, false)) return fd.value();
+    *outcome = result.ok() ? untrusted : refused(Call::statx, result);
+    sys::close(fd.value());
     return -1;
 }
 
@@ -141,27 +136,26 @@ int open_directory(int parent, const char *name, Outcome *outcome) {
 int open_file(int parent, const char *name, sys::FileIdentity *file, Outcome *outcome,
               bool quietly) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
-    constexpr int kFlags = int(sys::kOpenReadOnly) | int(sys::kOpenNoFollow) |
-                           int(sys::kOpenNonBlock) | int(sys::kOpenCloexec);
-    long fd = -sys::kEperm;
-    if (quietly) fd = sys::open_at(parent, name, kFlags | int(sys::kOpenNoAtime));
+    constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    ErrorOr<int> fd = Error{EPERM};
+    if (quietly) fd = sys::open_at(parent, name, kFlags | O_NOATIME);
     // Of another user's file nobody but root may keep the access time.
-    if (fd == -sys::kEperm) fd = sys::open_at(parent, name, kFlags);
-    if (failed(fd)) {
+    if (fd.error() == EPERM) fd = sys::open_at(parent, name, kFlags);
+    if (!fd.ok()) {
         *outcome = refused(Call::open, fd);
-        if (fd == -sys::kEnoent || fd == -sys::kEnotdir) *outcome = bad_entry(Status::no_entry);
+        if (fd.error() == ENOENT || fd.error() == ENOTDIR) *outcome = bad_entry(Status::no_entry);
         // A link, a socket, a device, a file that its owner may not read: nothing that we wrote.
-        if (fd == -sys::kEloop || fd == -sys::kEnxio || fd == -sys::kEnodev ||
-            fd == -sys::kEacces || fd == -sys::kEperm)
+        if (fd.error() == ELOOP || fd.error() == ENXIO || fd.error() == ENODEV ||
+            fd.error() == EACCES || fd.error() == EPERM)
             *outcome = bad_entry(Status::untrusted);
         return -1;
     }
-    const long result = sys::identify(static_cast<int>(fd), file);
-    if (!failed(result) && (file->mode & kTypeMask) == kRegular && owned_by_us(*file) &&
+    const auto result = sys::identify(fd.value(), file);
+    if (result.ok() && (file->mode & S_IFMT) == S_IFREG && owned_by_us(*file) &&
         !(file->mode & kOthersWrite))
-        return static_cast<int>(fd);
-    *outcome = failed(result) ? refused(Call::statx, result) : bad_entry(Status::untrusted);
-    sys::close(static_cast<int>(fd));
+        return fd.value();
+    *outcome = result.ok() ? bad_entry(Status::untrusted) : refused(Call::statx, result);
+    sys::close(fd.value());
     return -1;
 }
 

@@ -7,8 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::failed;
-
 // The kernel writes back what has been dirty for half a minute; see dirty_expire_centisecs in
 // Documentation/admin-guide/sysctl/vm.rst.
 constexpr u64 kFirstMinutes = 600;  // seconds
@@ -18,24 +16,23 @@ constexpr u64 kBlocksBeside = 64ul * 1024;
 
 // Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
 // and where there is no such call.
-bool tells_nothing(long result) {
-    constexpr long kRefusals[] = {-sys::kEperm, -sys::kEacces, -sys::kEintr, -sys::kEinval,
-                                  -sys::kEnosys};
-    for (const long refusal : kRefusals)
-        if (result == refusal) return true;
+bool tells_nothing(u16 error) {
+    constexpr u16 kRefusals[] = {EPERM, EACCES, EINTR, EINVAL, ENOSYS};
+    for (const u16 refusal : kRefusals)
+        if (error == refusal) return true;
     return false;
 }
 
 // Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
 bool is_stacked(int fd) {
     sys::FileSystem system;
-    return failed(sys::file_system_of(fd, &system)) || system.type == sys::kOverlayFs;
+    return !sys::file_system_of(fd, &system).ok() || system.type == OVERLAYFS_SUPER_MAGIC;
 }
 
 }  // namespace
 
 void mark_lost(int copy, const sys::FileIdentity &file) {
-    sys::change_mode(copy, (file.mode & 07777) | kLost);
+    (void)sys::change_mode(copy, (file.mode & 07777) | kLost);
 }
 
 // A clock that was set back makes nothing young.
@@ -48,23 +45,22 @@ Outcome check_written(int index, const char *name, int copy) {
     Outcome outcome;
     sys::FileIdentity record, file;
     const Descriptor fd(open_file(index, name, &record, &outcome));
-    if (fd < 0) return outcome;
-    if (failed(sys::identify(copy, &file)) || (file.mode & kLost))
-        return bad_entry(Status::damaged);
-    const long awaited = sys::await_written(copy);
-    if (failed(awaited) && !tells_nothing(awaited)) {
+    if (!fd.ok()) return outcome;
+    if (!sys::identify(copy, &file).ok() || (file.mode & kLost)) return bad_entry(Status::damaged);
+    const auto awaited = sys::await_written(copy);
+    if (!awaited.ok() && !tells_nothing(awaited.error())) {
         mark_lost(copy, file);
         return bad_entry(Status::damaged);
     }
     sys::CachedPages pages;
-    bool counted = !failed(sys::count_cached(copy, &pages));
+    bool counted = sys::count_cached(copy, &pages).ok();
     if (counted && pages.cached == 0) counted = !is_stacked(copy);
     const u64 cached = pages.cached * kPageSize;
     // Every page that was ever written is still cached and on disk: then none was dropped and read
     // again, and there would have been an error.
-    if (!failed(awaited) && counted && pages.dirty == 0 && pages.written_back == 0 &&
+    if (awaited.ok() && counted && pages.dirty == 0 && pages.written_back == 0 &&
         cached >= file.disk_bytes) {
-        sys::change_mode(fd, record.mode & 07555);
+        (void)sys::change_mode(fd, record.mode & 07555);
         return done();
     }
     // A page that is gone had been written back before, or lost.

@@ -12,11 +12,11 @@
 namespace pht {
 
 // The mode of a record whose copy was seen to be written back: as others, but not to be written.
-inline constexpr u32 kOwnerWrites = 0200;
+inline constexpr u32 kOwnerWrites = S_IWUSR;
 
 // What the mode of a copy has once the kernel said that it could not be written back: it is of no
 // use, even while its pages in memory are right.
-inline constexpr u32 kLost = 0100;
+inline constexpr u32 kLost = S_IXUSR;
 void mark_lost(int copy, const sys::FileIdentity &file);
 
 // Whether a copy was written so lately that it may be used unseen.

@@ -7,12 +7,6 @@ namespace pht {
 
 namespace {
 
-using sys::kMapAnonymous;
-using sys::kMapFixed;
-using sys::kMapPrivate;
-using sys::kProtRead;
-using sys::kProtWrite;
-
 Buffer<80> memory_name(const Region &region) {
     Buffer<80> name;
     name.add("pyhugetext:");
@@ -30,10 +24,10 @@ Buffer<80> memory_name(const Region &region) {
 
 Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
     while (size > 0) {
-        const long got = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
-        if (sys::failed(got)) return refused(Call::pwrite, got);
-        if (got == 0) return refused(Call::pwrite, -sys::kEio);
-        const auto n = static_cast<u64>(got);
+        const auto step = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
+        const auto got = step.nonzero(EIO);
+        if (!got.ok()) return refused(Call::pwrite, got);
+        const u64 n = got.value();
         from += n, offset += n, size -= n;
     }
     return done();
@@ -41,22 +35,22 @@ Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
 
 Outcome copy_all(u64 to, u64 from, u64 size) {
     while (size > 0) {
-        const long got = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
-        if (sys::failed(got)) return refused(Call::copy, got);
-        if (got == 0) return refused(Call::copy, -sys::kEfault);
-        const auto n = static_cast<u64>(got);
+        const auto step = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
+        const auto got = step.nonzero(EFAULT);
+        if (!got.ok()) return refused(Call::copy, got);
+        const u64 n = got.value();
         from += n, to += n, size -= n;
     }
     return done();
 }
 
-int create_memfd(const char *name) {
+ErrorOr<int> create_memfd(const char *name) {
     // Ask for an executable one explicitly where the kernel knows the flag (6.3); vm.memfd_noexec
     // may forbid it.
-    const unsigned flags = sys::kMfdCloexec | sys::kMfdAllowSealing;
-    long fd = sys::memfd_create(name, flags | sys::kMfdExec);
-    if (fd == -sys::kEinval) fd = sys::memfd_create(name, flags);
-    return static_cast<int>(fd);
+    const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    auto fd = sys::memfd_create(name, flags | MFD_EXEC);
+    if (fd.error() == EINVAL) fd = sys::memfd_create(name, flags);
+    return fd;
 }
 
 // What was built, to be moved to its target.
@@ -70,20 +64,21 @@ Outcome stage(Scratch *scratch, u64 target, u64 length, Staged *staged) {
 // byte is written once, into the huge page.
 Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged) {
     const Descriptor fd(create_memfd(memory_name(region).data));
-    if (fd < 0) return refused(Call::memfd_create, fd);
+    if (!fd.ok()) return refused(Call::memfd_create, fd);
     // The limit counts for memory files too.
-    if (length > sys::resource_limit(sys::kLimitFileSize, sys::kUnlimited))
-        return refused(Call::ftruncate, -sys::kEfbig);
-    long result = sys::ftruncate(fd, length);
-    if (sys::failed(result)) return refused(Call::ftruncate, result);
+    if (length > sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited))
+        return refused(Call::ftruncate, Error{EFBIG});
+    auto result = sys::ftruncate(fd, length);
+    if (!result.ok()) return refused(Call::ftruncate, result);
     Scratch scratch(length);
-    if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
+    const auto reserved = scratch.reserve();
+    if (!reserved.ok()) return refused(Call::mmap_reserve, reserved);
     // Private, so that a debugger can still plant a breakpoint (copy on write).
-    result = sys::mmap(scratch.address(), length, region.text_protection(), kMapPrivate | kMapFixed,
-                       fd, 0);
-    if (sys::failed(result)) {
+    const auto mapped = sys::mmap(scratch.address(), length, region.text_protection(),
+                                  MAP_PRIVATE | MAP_FIXED, fd, 0);
+    if (!mapped.ok()) {
         scratch.hand_on();
-        return refused(Call::mmap, result);
+        return refused(Call::mmap, mapped);
     }
     const u8 zero = 0;
     Outcome outcome = done();
@@ -91,18 +86,17 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged
         outcome = write_all(fd, reinterpret_cast<u64>(&zero), 1, at);
         if (!outcome.ok()) return outcome;
     }
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    (void)sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     result = collapse(scratch.address(), length);
-    if (sys::failed(result)) return refused(Call::collapse, result);
+    if (!result.ok()) return refused(Call::collapse, result);
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return write_all(fd, start, end - start, start - target);
     });
     if (!outcome.ok()) return outcome;
-    result =
-        sys::add_seals(fd, sys::kSealSeal | sys::kSealShrink | sys::kSealGrow | sys::kSealWrite);
-    if (sys::failed(result)) return refused(Call::seal, result);
+    result = sys::add_seals(fd, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+    if (!result.ok()) return refused(Call::seal, result);
     sys::sync_instructions(scratch.address(), length);
-    sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+    (void)sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
     return stage(&scratch, target, length, staged);
 }
 
@@ -111,26 +105,26 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
                         bool hugetlb, Staged *staged) {
     Scratch scratch(length);
     Outcome outcome = done();
-    int flags = kMapPrivate | kMapAnonymous;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     if (hugetlb) {
         // Not over a reservation: MAP_FIXED leaves a hole when the pool is empty, which another
         // thread may fill before it is given back. The kernel aligns these by itself.
-        flags |= sys::kMapHugetlb | sys::kMapHuge2M;
+        flags |= MAP_HUGETLB | MAP_HUGE_2MB;
     } else {
-        if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
-        flags |= kMapFixed;
+        const auto reserved = scratch.reserve();
+        if (!reserved.ok()) return refused(Call::mmap_reserve, reserved);
+        flags |= MAP_FIXED;
     }
-    long result = sys::mmap(scratch.address(), length, kProtRead | kProtWrite, flags, -1, 0);
-    if (sys::failed(result)) {
+    const auto mapped = sys::mmap(scratch.address(), length, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (!mapped.ok()) {
         scratch.hand_on();
-        return refused(Call::mmap, result);
+        return refused(Call::mmap, mapped);
     }
-    scratch.adopt(static_cast<u64>(result));
+    scratch.adopt(mapped.value());
     Outcome small = {Status::no_huge_page, Call::none, 0};
     if (!hugetlb) {
-        result = sys::madvise(scratch.address(), length, sys::kMadvHugepage);
-        if (sys::failed(result))
-            small = {Status::no_huge_page, Call::hugepage, static_cast<u16>(-result)};
+        const auto advised = sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
+        if (!advised.ok()) small = {Status::no_huge_page, Call::hugepage, advised.error()};
         sys::name_memory(scratch.address(), length, memory_name(region).data);
     }
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
@@ -140,13 +134,13 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
     // Where the faults gave small pages; kernels before about 6.18 collapse anonymous memory only
     // while it is not executable.
     if (!hugetlb && !pagemap.all_huge(scratch.address(), length)) {
-        result = collapse(scratch.address(), length);
-        if (sys::failed(result) && small.call == Call::none)
-            small = {Status::no_huge_page, Call::collapse, static_cast<u16>(-result)};
+        const auto collapsed = collapse(scratch.address(), length);
+        if (!collapsed.ok() && small.call == Call::none)
+            small = {Status::no_huge_page, Call::collapse, collapsed.error()};
     }
     sys::sync_instructions(scratch.address(), length);
-    result = sys::mprotect(scratch.address(), length, region.text_protection());
-    if (sys::failed(result)) return refused(Call::mprotect, result);
+    const auto protection = sys::mprotect(scratch.address(), length, region.text_protection());
+    if (!protection.ok()) return refused(Call::mprotect, protection);
     outcome = stage(&scratch, target, length, staged);
     staged->small = small;
     return outcome;
@@ -171,27 +165,28 @@ Outcome build_file(const Region &region, const Sources &sources, u64 target, u64
     if (!known || offset % kHugeSize != 0 || offset > (1ull << 62)) return unsupported;
     if (!sources.opened.ok()) return sources.opened;
     Scratch scratch(length);
-    if (const long error = scratch.reserve()) return refused(Call::mmap_reserve, error);
-    long result = sys::mmap(scratch.address(), length, region.text_protection(),
-                            kMapPrivate | kMapFixed, sources.original.fd(), offset);
-    if (sys::failed(result)) {
+    const auto reserved = scratch.reserve();
+    if (!reserved.ok()) return refused(Call::mmap_reserve, reserved);
+    const auto mapped = sys::mmap(scratch.address(), length, region.text_protection(),
+                                  MAP_PRIVATE | MAP_FIXED, sources.original.fd(), offset);
+    if (!mapped.ok()) {
         scratch.hand_on();
-        return refused(Call::mmap, result);
+        return refused(Call::mmap, mapped);
     }
-    sys::madvise(scratch.address(), length, sys::kMadvHugepage);
+    (void)sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     // Another process may have collapsed it already: one touch tells, and spares this one a
     // collapse, which waits for every CPU.
-    sys::madvise(scratch.address(), kPageSize, sys::kMadvPopulateRead);
+    (void)sys::madvise(scratch.address(), kPageSize, MADV_POPULATE_READ);
     bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
     if (huge) {
-        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        (void)sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
         huge = pagemap.all_huge(scratch.address(), length);
     }
     if (!huge) {
-        result = collapse(scratch.address(), length);
-        if (sys::failed(result)) return refused(Call::collapse, result);
-        result = sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
-        if (sys::failed(result)) return refused(Call::read, result);
+        auto result = collapse(scratch.address(), length);
+        if (!result.ok()) return refused(Call::collapse, result);
+        result = sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
+        if (!result.ok()) return refused(Call::read, result);
     }
     return stage(&scratch, target, length, staged);
 }
@@ -206,14 +201,14 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
     if (!outcome.ok()) return outcome;
     scratch.adopt(address);
     if (backing == Backing::shm) {
-        sys::madvise(scratch.address(), length, sys::kMadvPopulateRead);
+        (void)sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
         if (!sources.pagemap.all_huge(scratch.address(), length)) {
             // The huge pages would be charged to this process's group.
             MemoryTurn turn;
             const Outcome allowed = turn.take_shared(length, sys::kUnlimited, 0);
             if (!allowed.ok()) return allowed;
-            const long result = collapse(scratch.address(), length);
-            if (sys::failed(result)) return refused(Call::collapse, result);
+            const auto result = collapse(scratch.address(), length);
+            if (!result.ok()) return refused(Call::collapse, result);
         }
     }
     return stage(&scratch, target, length, staged);
@@ -231,12 +226,11 @@ Original::~Original() {
 
 Outcome Original::open(const Region &region) {
     // What has that name now may be a FIFO without a writer.
-    const long fd =
-        sys::open_at(sys::kAtFdcwd, region.path.data(), sys::kOpenReadOnly | sys::kOpenNonBlock);
-    if (sys::failed(fd)) return {Status::file_gone, Call::open, static_cast<u16>(-fd)};
-    fd_ = static_cast<int>(fd);
-    const long result = sys::identify(fd_, &file_);
-    if (sys::failed(result)) return refused(Call::statx, result);
+    const auto fd = sys::open_at(AT_FDCWD, region.path.data(), O_RDONLY | O_NONBLOCK);
+    if (!fd.ok()) return {Status::file_gone, Call::open, fd.error()};
+    fd_ = fd.value();
+    const auto result = sys::identify(fd_, &file_);
+    if (!result.ok()) return refused(Call::statx, result);
     const sys::FileIdentity &known = region.file;
     const bool unchanged = !known.size || (file_.size == known.size && file_.mtime == known.mtime &&
                                            file_.mtime_ns == known.mtime_ns);

@@ -14,13 +14,13 @@ constexpr u64 kWorthwhile = 16 << 20;
 constexpr u64 kWitness = ~0ull;
 
 bool unlimited_addresses() {
-    return sys::resource_limit(sys::kLimitAddresses, 0) == sys::kUnlimited;
+    return sys::resource_limit(RLIMIT_AS, 0) == sys::kUnlimited;
 }
 
 // Of locked memory (mlock(2)) the kernel would lock what was moved away, too. MADV_COLD says so,
 // and only ages a page otherwise.
 bool is_locked(u64 address) {
-    return sys::failed(sys::madvise(address, kPageSize, sys::kMadvCold));
+    return !sys::madvise(address, kPageSize, MADV_COLD).ok();
 }
 
 // Once it failed it is not tried again. Linux 5.7 to 5.12 unmap the place first and refuse the file
@@ -29,19 +29,21 @@ bool is_locked(u64 address) {
 bool refuses;
 
 bool move_away(Displaced *one) {
-    if (refuses || is_locked(one->start) || reserve_scratch(one->length, &one->address))
-        return false;
-    if (sys::failed(sys::mremap_away(one->start, one->length, one->address))) {
+    if (refuses || is_locked(one->start)) return false;
+    const auto reserved = reserve_scratch(one->length);
+    if (!reserved.ok()) return false;
+    one->address = reserved.value();
+    if (!sys::mremap_away(one->start, one->length, one->address).ok()) {
         refuses = true;
         return false;
     }
     // A core dump needs it as little; and this tells the status command what it is.
-    sys::madvise(one->address, one->length, sys::kMadvDontDump);
+    (void)sys::madvise(one->address, one->length, MADV_DONTDUMP);
     return true;
 }
 
 void move_back(Displaced *one) {
-    if (sys::failed(sys::mremap_onto(one->address, one->length, one->start)))
+    if (!sys::mremap_onto(one->address, one->length, one->start).ok())
         discard(one->address, one->length);
     one->length = 0;
 }
@@ -77,15 +79,14 @@ void leave_witness(Region &region, int fd) {
         if (extent.kind == Extent::Kind::text && !extent.filler) last = &extent;
     if (!last) return;
     const u64 offset = last->offset + (round_down(last->end - 1, kPageSize) - last->start);
-    const long got =
-        sys::mmap(0, kPageSize, region.text_protection(), sys::kMapPrivate, fd, offset);
-    if (sys::failed(got)) return;
-    const Displaced one = {static_cast<u64>(got), kWitness, kPageSize};
+    const auto got = sys::mmap(0, kPageSize, region.text_protection(), MAP_PRIVATE, fd, offset);
+    if (!got.ok()) return;
+    const Displaced one = {got.value(), kWitness, kPageSize};
     // Tools take the first mapping under a library's name for where it begins.
     if (one.address < region.object.low || !region.displaced.push(one))
         discard(one.address, one.length);
     else
-        sys::madvise(one.address, one.length, sys::kMadvDontDump);
+        (void)sys::madvise(one.address, one.length, MADV_DONTDUMP);
 }
 
 void bring_back(Region &region, u64 from, u64 to) {

@@ -26,8 +26,7 @@ bool is_name_of(const char *path, const Mapping &mapping) {
     for (const char *at = path; *at && !doubtful; ++at)
         doubtful = starts_with(str(at), str("\\012"));
     sys::FileIdentity file;
-    return !doubtful ||
-           (!sys::failed(sys::identify_path(path, &file)) && file.inode == mapping.inode);
+    return !doubtful || (sys::identify_path(path, &file).ok() && file.inode == mapping.inode);
 }
 
 // Keeps a mapping that is near a region, for planning it. False when memory ran out.
@@ -97,18 +96,18 @@ Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, boo
     return done();
 }
 
-long Table::observe(Scope scope) {
+ErrorOr<void> Table::observe(Scope scope) {
     if (scope == Scope::fresh) {
-        const long error = observe_fresh();
-        if (!error) return 0;  // else an older kernel
+        const auto seen = observe_fresh();
+        if (seen.ok()) return seen;  // else an older kernel
     }
     bool replaced = false;
-    const long error = observe_once(scope, &replaced);
+    const auto seen = observe_once(scope, &replaced);
     // What is mapped now in place of ours has to be looked at with fresh eyes.
-    return !error && replaced ? observe_once(scope, &replaced) : error;
+    return seen.ok() && replaced ? observe_once(scope, &replaced) : seen;
 }
 
-long Table::observe_fresh() {
+ErrorOr<void> Table::observe_fresh() {
     MapsQuery query(true);
     Array<PlainMapping> around;
     mapping_count_ = 0;
@@ -118,20 +117,20 @@ long Table::observe_fresh() {
         around.clear();
         region->path.clear();
         bool memory = true;
-        const long error = query.each(object.low > kHugeSize ? object.low - kHugeSize : 0,
-                                      object.high + kHugeSize, [&](const Mapping &mapping) {
-                                          ++mapping_count_;
-                                          memory = keep(*region, mapping, &around);
-                                          return memory;
-                                      });
-        if (error) return error;
+        const auto seen = query.each(object.low > kHugeSize ? object.low - kHugeSize : 0,
+                                     object.high + kHugeSize, [&](const Mapping &mapping) {
+                                         ++mapping_count_;
+                                         memory = keep(*region, mapping, &around);
+                                         return memory;
+                                     });
+        if (!seen.ok()) return seen;
         bool replaced;
-        if (!memory || !plan_again(*region, around, &replaced).ok()) return -sys::kEnomem;
+        if (!memory || !plan_again(*region, around, &replaced).ok()) return Error{ENOMEM};
     }
-    return 0;
+    return {};
 }
 
-long Table::observe_once(Scope scope, bool *replaced) {
+ErrorOr<void> Table::observe_once(Scope scope, bool *replaced) {
     // Only mappings near a region of interest are kept, so that a process with ten thousands of
     // them costs reading time and no memory.
     Array<PlainMapping> kept;
@@ -139,7 +138,7 @@ long Table::observe_once(Scope scope, bool *replaced) {
     mapping_count_ = 0;
     for (Region *region : regions_)
         if (in_scope(*region, scope) && !region->any_huge()) region->path.clear();
-    const long error = each_mapping([&](const Mapping &mapping) {
+    const auto seen = each_mapping([&](const Mapping &mapping) {
         ++mapping_count_;
         for (Region *region : regions_) {
             const Object &object = region->object;
@@ -149,12 +148,12 @@ long Table::observe_once(Scope scope, bool *replaced) {
         }
         return memory;
     });
-    if (!memory) return -sys::kEnomem;
-    if (error) return error;
+    if (!memory) return Error{ENOMEM};
+    if (!seen.ok()) return seen;
     for (Region *region : regions_)
         if (in_scope(*region, scope) && !plan_again(*region, kept, replaced).ok())
-            return -sys::kEnomem;
-    return 0;
+            return Error{ENOMEM};
+    return {};
 }
 
 }  // namespace pht

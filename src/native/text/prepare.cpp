@@ -16,11 +16,11 @@ constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
     const Descriptor fd(sys::open(file));
-    if (fd < 0) return false;
+    if (!fd.ok()) return false;
     char text[32] = {};
-    const long got = sys::read(fd, text, sizeof text);
-    if (sys::failed(got)) return false;
-    Cursor cursor{text, text + got};
+    const auto got = sys::read(fd, text, sizeof text);
+    if (!got.ok()) return false;
+    Cursor cursor{text, text + got.value()};
     *value = cursor.number(10);
     return cursor.ok;
 }
@@ -101,9 +101,9 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Sources &sourc
             // Not touched yet, so not there yet: the builder tried the file system, and
             // statistics tell what became of it.
             for (size_t i = 0; i < count; ++i) huge[i] = 1;
-        } else if (const long error =
-                       sources.pagemap.find_huge(staged.address, count, huge.data())) {
-            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+        } else if (const auto found = sources.pagemap.find_huge(staged.address, count, huge.data());
+                   !found.ok()) {
+            outcome = {Status::unreadable, Call::pagemap, found.error()};
             return;
         }
         for (size_t i = 0; i < count; ++i) {
@@ -154,8 +154,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     } else {
         outcome = stage(nullptr);
     }
-    if (backing == Backing::file && outcome.call == Call::collapse &&
-        outcome.error == sys::kEinval) {
+    if (backing == Backing::file && outcome.call == Call::collapse && outcome.error == EINVAL) {
         refusal_ = outcome;
         refusing_major_ = region.dev_major;
         refusing_minor_ = region.dev_minor;
@@ -197,7 +196,7 @@ void Table::prepare(const Request &request, Scope scope) {
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
         mapping_count_ = 0;
-        each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
+        (void)each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }
     prepared_private_ = 0;
     too_large_ = sys::kUnlimited;
@@ -212,8 +211,10 @@ void Table::prepare(const Request &request, Scope scope) {
         region->missing = region->fresh = false;
         const u64 began = sys::now();
         Outcome outcome = filter(*region, request);
-        if (const long error = outcome.ok() ? pagemap_.open() : 0)
-            outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+        if (outcome.ok()) {
+            const auto opened = pagemap_.open();
+            if (!opened.ok()) outcome = {Status::unreadable, Call::pagemap, opened.error()};
+        }
         if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
             outcome = {Status::map_count, Call::none, 0};
         if (!outcome.ok()) {

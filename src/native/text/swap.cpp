@@ -38,15 +38,14 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
     u64 reserved_to = from;
     each_hole(region, from, to, [&](u64 start, u64 end) {
         if (!outcome.ok()) return;
-        const long got = sys::mmap(
-            start, end - start, sys::kProtNone,
-            sys::kMapPrivate | sys::kMapAnonymous | sys::kMapNoReserve | sys::kMapFixedNoReplace,
-            -1, 0);
-        if (sys::failed(got)) {
+        const auto got =
+            sys::mmap(start, end - start, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (!got.ok()) {
             outcome = refused(Call::mmap_reserve, got);
-        } else if (static_cast<u64>(got) != start) {
-            sys::munmap(static_cast<u64>(got), end - start);
-            outcome = refused(Call::mmap_reserve, -17);  // EEXIST
+        } else if (got.value() != start) {
+            sys::munmap(got.value(), end - start);
+            outcome = refused(Call::mmap_reserve, Error{EEXIST});
         } else {
             reserved_to = end;
         }
@@ -59,7 +58,7 @@ Outcome reserve_holes(const Region &region, u64 from, u64 to) {
 
 bool is_mapped(u64 start, u64 length) {
     // MADV_NORMAL changes nothing here and answers ENOMEM where any page is not mapped.
-    return sys::madvise(start, length, sys::kMadvNormal) != -sys::kEnomem;
+    return sys::madvise(start, length, MADV_NORMAL).error() != ENOMEM;
 }
 
 class StagedOriginals {
@@ -76,19 +75,19 @@ public:
         for (const Extent &extent : region.extents) {
             const u64 start = max(extent.start, from), end = min(extent.end, to);
             if (start >= end || extent.kind == Extent::Kind::hole) continue;
-            int protection = sys::kProtNone;
+            int protection = PROT_NONE;
             if (extent.kind == Extent::Kind::text) protection = region.text_protection();
-            if (extent.kind == Extent::Kind::readonly) protection = sys::kProtRead;
+            if (extent.kind == Extent::Kind::readonly) protection = PROT_READ;
             const bool anonymous = extent.kind == Extent::Kind::guard;
             const u64 offset = extent.offset + (start - extent.start);
-            const long got =
-                anonymous ? sys::mmap(0, end - start, protection,
-                                      sys::kMapPrivate | sys::kMapAnonymous, -1, 0)
-                          : sys::mmap(0, end - start, protection, sys::kMapPrivate, fd, offset);
-            if (sys::failed(got)) return refused(Call::mmap, got);
+            const auto got =
+                anonymous
+                    ? sys::mmap(0, end - start, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                    : sys::mmap(0, end - start, protection, MAP_PRIVATE, fd, offset);
+            if (!got.ok()) return refused(Call::mmap, got);
             const Extent::Kind kind = extent.filler ? Extent::Kind::padding : extent.kind;
-            if (!list_.push({static_cast<u64>(got), start, end, kind, offset})) {
-                sys::munmap(static_cast<u64>(got), end - start);
+            if (!list_.push({got.value(), start, end, kind, offset})) {
+                sys::munmap(got.value(), end - start);
                 return {Status::no_memory, Call::none, 0};
             }
         }
@@ -123,8 +122,8 @@ public:
             const u64 start = max(staged.start, from), end = min(staged.end, to);
             if (start >= end) continue;
             drop_before(staged, start);
-            const long got = sys::mremap_onto(staged.address, end - start, start);
-            if (sys::failed(got)) return refused(Call::mremap, got);
+            const auto got = sys::mremap_onto(staged.address, end - start, start);
+            if (!got.ok()) return refused(Call::mremap, got);
             // From here on the place it came from may be another thread's.
             advance(staged, end);
         }
@@ -158,10 +157,10 @@ void rescue(Region &region, u64 from, u64 to) {
 // last. Sets marks[i]; the outcome says what cannot be found out.
 Outcome find_changed(const Region &region, const Pagemap &pagemap, MapsQuery &query, u64 start,
                      size_t count, u8 *marks) {
-    if (const long error = pagemap.find_modified(start, count, marks))
-        return {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
-    if (const long error = find_unplanned(region, query, start, count, false, marks))
-        return {Status::unreadable, Call::read, static_cast<u16>(-error)};
+    const auto looked = pagemap.find_modified(start, count, marks);
+    if (!looked.ok()) return {Status::unreadable, Call::pagemap, looked.error()};
+    const auto compared = find_unplanned(region, query, start, count, false, marks);
+    if (!compared.ok()) return {Status::unreadable, Call::read, compared.error()};
     return done();
 }
 
@@ -169,7 +168,7 @@ Outcome find_changed(const Region &region, const Pagemap &pagemap, MapsQuery &qu
 bool is_still_planned(const Region &region, MapsQuery &query, u64 target, size_t count) {
     Array<u8> marks;
     if (!marks.resize(count) ||
-        find_unplanned(region, query, target, count, false, marks.data()) != 0)
+        !find_unplanned(region, query, target, count, false, marks.data()).ok())
         return false;
     for (const u8 mark : marks)
         if (mark) return false;
@@ -188,8 +187,9 @@ void commit_run(Region &region, MapsQuery &query, u64 address, size_t first, siz
     displace(region, target, target + length);
     const bool planned =
         region.displaced.size() == displaced || is_still_planned(region, query, target, count);
-    const long result = planned ? sys::mremap_onto(address, length, target) : -sys::kEagain;
-    if (!sys::failed(result)) {
+    ErrorOr<void> result = Error{EAGAIN};
+    if (planned) result = sys::mremap_onto(address, length, target);
+    if (result.ok()) {
         set_outcome(region, first, count, HugePage::State::huge, done());
         return;
     }
@@ -208,8 +208,8 @@ Outcome leave_hugetlb(Region &region, const Sources &sources, u64 target, u64 le
     Staged staged;
     const Outcome outcome = build(Backing::thp, region, sources, target, length, &staged);
     if (!outcome.ok()) return outcome;
-    const long result = sys::mremap_onto(staged.address, length, target);
-    if (!sys::failed(result)) return done();
+    const auto result = sys::mremap_onto(staged.address, length, target);
+    if (result.ok()) return done();
     discard(staged.address, length);
     return refused(Call::mremap, result);
 }
@@ -236,8 +236,9 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
             modified[i] = outcome.status == Status::modified;
             if (!outcome.ok() && !modified[i]) return fail(outcome);
         }
-    } else if (const long error = sources.pagemap.find_modified(from, count, modified.data())) {
-        return fail({Status::unreadable, Call::pagemap, static_cast<u16>(-error)});
+    } else {
+        const auto looked = sources.pagemap.find_modified(from, count, modified.data());
+        if (!looked.ok()) return fail({Status::unreadable, Call::pagemap, looked.error()});
     }
     for (size_t i = 0; sources.original.touched() && i < count; ++i) {
         const u64 start = from + i * kHugeSize;
@@ -252,8 +253,8 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
         if (!outcome.ok()) return fail(outcome);
     }
     // How it is mapped as late as can be. What a restore that failed half way put back is right.
-    if (const long error = find_unplanned(region, query, from, count, true, modified.data()))
-        return fail({Status::unreadable, Call::read, static_cast<u16>(-error)});
+    const auto compared = find_unplanned(region, query, from, count, true, modified.data());
+    if (!compared.ok()) return fail({Status::unreadable, Call::read, compared.error()});
     for (size_t i = 0; i < count; ++i) {
         const size_t page = first + i;
         if (modified[i]) {

@@ -159,8 +159,8 @@ void Table::restore(Backing keep) {
     const Stores none({}, pagemap_);
     for (Region *region : regions_) {
         if (!region->any_huge() || region->backing == keep) continue;
-        if (const long error = pagemap_.open()) {
-            region->outcome = {Status::unreadable, Call::pagemap, static_cast<u16>(-error)};
+        if (const auto open = pagemap_.open(); !open.ok()) {
+            region->outcome = {Status::unreadable, Call::pagemap, open.error()};
             continue;
         }
         Original original;

@@ -38,8 +38,8 @@ public:
     };
 
     // Reads /proc/self/maps, plans what is in scope and not swapped, and forgets what it knew of
-    // regions whose mappings were replaced behind its back. Returns 0 or -errno.
-    long observe(Scope scope);
+    // regions whose mappings were replaced behind its back.
+    ErrorOr<void> observe(Scope scope);
 
     // Builds new content aside for what the request wants and is not swapped yet. Ends with
     // regions that have what is staged, for commit(). Changes nothing that the program can see.
@@ -70,8 +70,8 @@ private:
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
     static void finish(Region &region);
-    long observe_once(Scope scope, bool *replaced);
-    long observe_fresh();
+    ErrorOr<void> observe_once(Scope scope, bool *replaced);
+    ErrorOr<void> observe_fresh();
     Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
                        bool *replaced) const;
 

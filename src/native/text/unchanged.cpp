@@ -19,8 +19,8 @@ bool is_text(const Mapping &mapping) {
 
 }  // namespace
 
-long find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t count, bool or_ours,
-                    u8 *marks) {
+ErrorOr<void> find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t count,
+                             bool or_ours, u8 *marks) {
     const u64 end = start + count * kHugeSize;
     // Calls visit(piece, start, end) for the pieces in [from, to). Holes are told by reserving
     // them.
@@ -47,13 +47,13 @@ long find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t co
         });
         return true;
     };
-    long error = query.each(start, end, look);
-    if (error == -sys::kEnotty) {
+    auto seen = query.each(start, end, look);
+    if (seen.error() == ENOTTY) {
         at = start;
-        error = each_mapping(look);
+        seen = each_mapping(look);
     }
-    if (!error) each_extent(at, end, mark_gone);
-    return error;
+    if (seen.ok()) each_extent(at, end, mark_gone);
+    return seen;
 }
 
 }  // namespace pht

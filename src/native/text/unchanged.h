@@ -12,8 +12,8 @@ namespace pht {
 
 // Marks the 2 MiB pages of [start, start + count * 2 MiB) in which a mapping has another protection
 // or file than its piece of the plan, or is gone. With `or_ours`, what is mapped as our text is
-// right, too. Returns 0 or -errno.
-long find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t count, bool or_ours,
-                    u8 *marks);
+// right, too.
+ErrorOr<void> find_unplanned(const Region &region, MapsQuery &query, u64 start, size_t count,
+                             bool or_ours, u8 *marks);
 
 }  // namespace pht

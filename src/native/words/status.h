@@ -1,7 +1,7 @@
 // Every outcome there is, and where it came from. The core returns these and never prints.
 #pragma once
 
-#include "kernel/types.h"
+#include "kernel/error_or.h"
 
 namespace pht {
 
@@ -144,8 +144,8 @@ struct Outcome {
 constexpr Outcome done() {
     return {Status::ok, Call::none, 0};
 }
-constexpr Outcome refused(Call call, long result) {
-    return {Status::refused, call, static_cast<u16>(-result)};
+constexpr Outcome refused(Call call, Error error) {
+    return {Status::refused, call, error.number};
 }
 
 }  // namespace pht

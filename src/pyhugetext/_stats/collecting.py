@@ -65,6 +65,11 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
     for text, starts in left.items():
         more = f" and {len(starts) - 1} more" if len(starts) > 1 else ""
         parts.append(f"2 MiB at {starts[0]:#x}{more}: {text}")
+    return joined(parts, resident, huge)
+
+
+def joined(parts: list[str], resident: int, huge: int) -> str | None:
+    """The reasons as one, with that of the kernel behind them; None for none."""
     if huge < resident:
         parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
     return "; ".join(parts) or None
@@ -139,16 +144,7 @@ def not_loaded(mapping: smaps.Mapping) -> Region:
         start=mapping.start,
         end=mapping.end,
         text_bytes=mapping.end - mapping.start,
-        coverable_bytes=0,
-        mapped_bytes=0,
-        swapped_bytes=0,
-        huge_bytes=0,
-        private_bytes=0,
-        backing="none",
-        status="small",
         reason=NOT_LOADED,
-        fallbacks=(),
-        elapsed_ns=0,
     )
 
 

@@ -20,16 +20,16 @@ class Region:
     start: int  # of what was swapped; of the whole object where nothing was
     end: int
     text_bytes: int  # executable file text
-    coverable_bytes: int  # of it, what merging with read-only neighbours allows
-    mapped_bytes: int  # of it, inside swapped ranges
-    swapped_bytes: int  # the swapped ranges themselves, a multiple of 2 MiB
-    huge_bytes: int  # of them, what the kernel holds in 2 MiB pages now
-    private_bytes: int  # of them, memory no other process shares
-    backing: str  # file, store, shm, memfd, thp, hugetlb; none
-    status: str  # huge: all coverable text; partial: some of it; small: nothing
-    reason: str | None  # why not all of it
-    fallbacks: tuple[str, ...]  # why each better backing was not taken
-    elapsed_ns: int
+    coverable_bytes: int = 0  # of it, what merging with read-only neighbours allows
+    mapped_bytes: int = 0  # of it, inside swapped ranges
+    swapped_bytes: int = 0  # the swapped ranges themselves, a multiple of 2 MiB
+    huge_bytes: int = 0  # of them, what the kernel holds in 2 MiB pages now
+    private_bytes: int = 0  # of them, memory no other process shares
+    backing: str = "none"  # file, store, shm, memfd, thp, hugetlb; none
+    status: str = "small"  # huge: all coverable text; partial: some of it; small: nothing
+    reason: str | None = None  # why not all of it
+    fallbacks: tuple[str, ...] = ()  # why each better backing was not taken
+    elapsed_ns: int = 0
     replaced: bool = False  # its file was deleted or replaced since: the next start runs another
 
 

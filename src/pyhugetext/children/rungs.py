@@ -6,42 +6,40 @@ import shutil
 from typing import Any
 
 import pyhugetext
-from pyhugetext import _native, _settings
+from pyhugetext import _api, _backing, _native, _settings
 from pyhugetext.children.channel import answer
 
+_TOLD = ("backing", "huge_bytes", "private_bytes", "fallbacks")
 
-def _take(rung: str) -> dict[str, Any]:
+
+def _take(rung: str, stores: dict[str, bytes]) -> dict[str, Any]:
     """Moves to a rung, `` for what the environment asks for, and back; what it came to."""
-    settings = _settings.current()
-    asked = settings.building
+    given: dict[str, Any] = {}
     if rung:
-        settings.building = asked if rung == "auto" else "always"
-        settings.min_text = 0
-        stats = pyhugetext.remap(backing=rung, include=(), exclude=())
-    else:
-        stats = pyhugetext.remap()
+        given = {"backing": _backing.NUMBERS[rung], "min_text": 0, "include": b"", "exclude": b""}
+    if rung and rung != "auto":
+        given["building"] = _settings.BUILDING.index("always")
+    stats = _api.remap_with(**stores, **given)
     region = max(stats.regions, key=lambda r: r.coverable_bytes)
     told = {
         "active": bool(region.huge_bytes) if rung else stats.active,
-        "backing": region.backing,
-        "path": region.path,
-        "huge_bytes": region.huge_bytes,
-        "private_bytes": region.private_bytes,
+        **{name: getattr(region, name) for name in _TOLD},
         "reason": region.reason or stats.reason,
-        "fallbacks": list(region.fallbacks),
         "build": _native.snapshot()["reasons"],
     }
-    settings.building = asked
     pyhugetext.restore()
     return told
 
 
 def _try(request: Any, told: dict[str, Any]) -> None:
-    settings = _settings.current()
-    settings.store, settings.shm_store = request["store"], request["shm"] or "/nonexistent/none"
+    own = [request["store"]] if request["store"] else []
+    stores = {
+        "stores": _settings.encoded([_settings.SYSTEM_STORE, *own]),
+        "shm_stores": _settings.encoded([request["shm"]] if request["shm"] else []),
+    }
     try:
         for rung in request["rungs"]:
-            told[rung] = _take(rung)
+            told[rung] = _take(rung, stores)
     finally:
         for path in request["remove"]:
             shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from pyhugetext import _words
@@ -98,30 +97,19 @@ class Child:
             raise
         finally:
             os.close(writer)
-        try:
-            self._hand_over(request)
-        except BaseException:
-            self._end()
-            raise
-
-    def _hand_over(self, request: object) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # gone already: noticed by told()
-            self._process.stdin.write(json.dumps(request).encode())
-            self._process.stdin.close()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # gone already: noticed by told()
+                self._process.stdin.write(json.dumps(request).encode())
+                self._process.stdin.close()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._apart:
             kill_group(self._process)
         else:
@@ -152,13 +140,11 @@ class Child:
             if gone:
                 return
             if seconds is not None and time.monotonic() - began > seconds:
-                raise self._unanswered(f"did not end within {seconds:.0f} seconds")
+                raise self.unanswered(f"did not end within {seconds:.0f} seconds")
 
-    def unanswered(self) -> Unanswered:
+    def unanswered(self, how: str = "") -> Unanswered:
         """Says how it ended, and what it printed."""
-        return self._unanswered(ending(self._process.wait()))
-
-    def _unanswered(self, how: str) -> Unanswered:
+        how = how or ending(self._process.wait())
         return Unanswered(how, self.printed(), last_line(self._output))
 
     def printed(self) -> bytes:

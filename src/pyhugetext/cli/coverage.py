@@ -10,14 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pyhugetext._stats.model import (
-    Region,
-    Stats,
-    by_coverable,
-    name_of,
-    replaced_line,
-    sizes_of,
-)
+from pyhugetext._stats.model import Region, Stats, by_coverable, name_of, replaced_line, sizes_of
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
@@ -146,14 +139,15 @@ def overview_lines(found: Sequence[Seen], width: int | None) -> list[str]:
 def total_of(found: Iterable[Seen]) -> dict[str, int]:
     """The sums over processes; text that they share counts for each."""
     stats = [seen.stats for seen in found]
+    text, coverable, mapped, huge, private = map(sum, zip((0,) * 5, *map(sizes_of, stats)))
     return {
         "processes": len(stats),
-        "text_bytes": sum(s.text_bytes for s in stats),
-        "coverable_bytes": sum(s.coverable_bytes for s in stats),
-        "mapped_bytes": sum(s.mapped_bytes for s in stats),
-        "swapped_bytes": sum(swapped_bytes(s) for s in stats),
-        "huge_bytes": sum(s.huge_bytes for s in stats),
-        "private_bytes": sum(s.private_bytes for s in stats),
+        "text_bytes": text,
+        "coverable_bytes": coverable,
+        "mapped_bytes": mapped,
+        "swapped_bytes": sum(map(swapped_bytes, stats)),
+        "huge_bytes": huge,
+        "private_bytes": private,
     }
 
 

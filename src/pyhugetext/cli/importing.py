@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyhugetext.children import runner
+from pyhugetext.cli import text
 from pyhugetext.cli.outcome import USAGE, Failure
 
 
@@ -28,7 +29,7 @@ def told_after_importing(
         told, printed = runner.ask("pyhugetext.children.importing", request, environ)
     except runner.Unanswered as error:
         _show(error.printed)
-        what = f"importing {listed(modules)}" if modules else "starting the interpreter"
+        what = f"importing {text.listed(modules)}" if modules else "starting the interpreter"
         raise Failure(f"{what} failed: it {error}") from None
     module, missing = told["module"], told["missing"]
     if module and missing and (module == missing or module.startswith(f"{missing}.")):
@@ -38,11 +39,6 @@ def told_after_importing(
         what = f"importing {module}" if module else "looking at the process"
         raise Failure(f"{what} failed: {told['error']}")
     return told
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _show(printed: bytes) -> None:

@@ -6,7 +6,6 @@ import mmap
 import os
 import site
 import stat
-import sys
 import sysconfig
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -116,13 +115,7 @@ def _comes_aligned(head: Head, fd: int) -> bool:
     """
     if any(load.align >= HUGE for load in head.loads):
         return True
-    try:
-        import ctypes
-    except ImportError:
-        return sys.platform == "linux"
-    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; ctypes wants it writable
-    with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection) as mapping:
-        byte = ctypes.c_char.from_buffer(mapping)
-        address = ctypes.addressof(byte)
-        del byte
-    return address % HUGE == 0
+    protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; the binding wants it writable
+    mapping = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection)
+    with mapping, memoryview(mapping) as view:
+        return _native.address_of(view) % HUGE == 0

@@ -70,11 +70,11 @@ def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
 
 
 def _seen(process: proc.Process) -> Seen:
-    found = inspect.examine(process)
+    stats, python = inspect.examine(process)
     words = process.text("cmdline", _COMMAND).split("\0")
     command = " ".join(words).strip() or f"[{process.state().name}]"
     user = user_name(process.owner)
-    return Seen(process.pid, process.owner, user, command, found.python, found.stats)
+    return Seen(process.pid, process.owner, user, command, python, stats)
 
 
 def _unread(pid: int, error: proc.NotInspectable) -> Unread:

@@ -16,7 +16,8 @@ _REDRAW = 0.2
 
 
 class Progress:
-    """begin() starts a phase, advance() and label() say where it is, stop() takes the bar away.
+    """begin() starts a phase, advance() and label() say where it is, stop() takes the bar away. A
+    context manager stops it at its end.
 
     Drawn by a thread of its own, so that one long step is seen to go on.
     """
@@ -29,6 +30,12 @@ class Progress:
         self._began = 0.0
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def begin(self, label: str, total: int = 0, show: Callable[[int], str] = text.size) -> None:
         """A new phase; `total` is ahead, 0 where that is not known: bytes, or what `show` makes

@@ -38,7 +38,7 @@ class Recorder:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.store = places.Store(os.path.join(root, "store"), 0, False)
+        self.store = places.Store(os.path.join(root, "store"), 0)
         places.remember(self.store, places.NEVER)
 
     def environment(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from pyhugetext import _settings, _words
 from pyhugetext._settings import Settings
@@ -23,13 +22,6 @@ _DECISIVE = (
 )
 
 
-class Place(NamedTuple):
-    """A store and what it is for: `system`, `user` or `shm`."""
-
-    kind: str
-    store: Store
-
-
 def settings() -> Settings:
     """The environment's settings. Failure where one that decides about the store is malformed."""
     from pyhugetext import _native  # noqa: F401  without it nobody reads the environment
@@ -41,33 +33,15 @@ def settings() -> Settings:
     return found
 
 
-def system(limit: int) -> Place:
-    """The system's store."""
-    root = _settings.SYSTEM_STORE
-    return Place("system", Store(root, limit, False, public=True))
-
-
-def user(found: Settings) -> Place | None:
-    """The user's store on disk; None where nothing says where that is."""
-    if not found.store:
-        return None
-    return Place("user", Store(found.store, found.store_limit, False))
-
-
-def shared_memory(found: Settings) -> Place:
-    """The user's store in shared memory."""
-    return Place("shm", Store(found.shm_store, found.shm_limit, True))
-
-
-def addressed(use_system: bool) -> list[Place]:
+def addressed(use_system: bool) -> list[Store]:
     """The system's store, or the user's on disk and in shared memory; of these only the one that
     PYHUGETEXT_BACKING asks for."""
     found = settings()
     if use_system:
-        return [system(found.store_limit)]
-    own = user(found) if found.backing != "shm" else None
-    shm = shared_memory(found) if found.backing != "store" else None
-    return [place for place in (own, shm) if place is not None]
+        return [places.system(found)]
+    own = places.user(found) if found.backing != "shm" else None
+    shm = places.shared_memory(found) if found.backing != "store" else None
+    return [store for store in (own, shm) if store is not None]
 
 
 def need_root() -> None:

@@ -16,7 +16,7 @@ class Advice(NamedTuple):
     """One recommendation; the command is empty where there is none to give."""
 
     text: str
-    command: str
+    command: str = ""
 
 
 def collect(
@@ -35,8 +35,7 @@ def collect(
         out.append(
             Advice(
                 "a parent process has disabled huge pages for all it starts "
-                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away",
-                "",
+                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away"
             )
         )
     if backing not in ("file", "store"):
@@ -57,7 +56,7 @@ def collect(
 
 
 def _about_start(started: Start, settings: Settings) -> list[Advice]:
-    out = [Advice(f"correct the setting: {problem}", "") for problem in settings.problems]
+    out = [Advice(f"correct the setting: {problem}") for problem in settings.problems]
     if started.off:
         out.append(Advice("PYHUGETEXT turns it off: take the variable away", "unset PYHUGETEXT"))
     if not started.started and not started.files:

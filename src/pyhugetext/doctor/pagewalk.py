@@ -53,17 +53,11 @@ def check(guest: bool | None) -> Check:
         timing = _time()
     except (OSError, MemoryError) as error:
         words = _words.sentence(error, True) if isinstance(error, OSError) else "no memory"
-        return Check("machine", "page_walk", UNKNOWN, f"not timed: {words}", dict(_EMPTY))
+        return Check("machine", "page_walk", UNKNOWN, f"not timed: {words}", dict.fromkeys(_FACTS))
     saved = timing.saved
-    facts = {
-        "small_ns": round(timing.small, 2),
-        "huge_ns": round(timing.huge, 2),
-        "floor_ns": round(timing.floor, 2),
-        "ratio": round(timing.ratio, 3),
-        "ratio_low": round(timing.low, 3),
-        "ratio_high": round(timing.high, 3),
-        "saved": None if saved is None else round(saved, 3),
-    }
+    figures = [round(figure, 2) for figure in (timing.small, timing.huge, timing.floor)]
+    ratios = [round(ratio, 3) for ratio in (timing.ratio, timing.low, timing.high)]
+    facts = dict(zip(_FACTS, (*figures, *ratios, None if saved is None else round(saved, 3))))
     text = (
         f"huge/small {timing.ratio:.2f} ({timing.low:.2f} to {timing.high:.2f}); at best a step takes "
         f"{timing.small:.1f} ns on small pages, {timing.huge:.1f} on huge ones, {timing.floor:.1f} "
@@ -79,9 +73,7 @@ def check(guest: bool | None) -> Check:
     return Check("machine", "page_walk", LIMIT, text, facts)
 
 
-_EMPTY = dict.fromkeys(
-    ("small_ns", "huge_ns", "floor_ns", "ratio", "ratio_low", "ratio_high", "saved")
-)
+_FACTS = ("small_ns", "huge_ns", "floor_ns", "ratio", "ratio_low", "ratio_high", "saved")
 
 
 def _time() -> Timing:
@@ -116,14 +108,7 @@ def _alternate(small: memoryview, huge: memoryview, dense: memoryview) -> Timing
         raise OSError(0, "the clock is too coarse to time a walk")
     ratios = [h / s for h, s in zip(huges, smalls)]
     low, _, high = statistics.quantiles(ratios, n=4)
-    return Timing(
-        min(smalls),
-        min(huges),
-        min(floors),
-        statistics.median(ratios),
-        low,
-        high,
-    )
+    return Timing(min(smalls), min(huges), min(floors), statistics.median(ratios), low, high)
 
 
 def _need_memory() -> None:

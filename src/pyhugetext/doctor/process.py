@@ -6,7 +6,7 @@ import resource
 
 from pyhugetext import _native
 from pyhugetext._stats import sentences
-from pyhugetext._stats.kernel import fields_of
+from pyhugetext._stats.kernel import fields_of, text_of
 from pyhugetext._words import size
 from pyhugetext.doctor.check import INFO, LIMIT, OK, PROBLEM, UNKNOWN, Check
 
@@ -92,10 +92,8 @@ def _limits() -> Check:
 def _used() -> tuple[int, int]:
     """Bytes of addresses and of data that this process has; 0 where proc_pid_statm(5) is not
     there."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = [int(word) for word in file.read().split()]
-    except OSError:
+    pages = [int(word) for word in (text_of("/proc/self/statm") or "").split()]
+    if not pages:
         return 0, 0
     return pages[0] * resource.getpagesize(), pages[5] * resource.getpagesize()
 

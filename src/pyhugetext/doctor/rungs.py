@@ -38,7 +38,6 @@ class Ladder(NamedTuple):
 
     rungs: list[Rung]
     auto: str  # the backing, "none" where there is none
-    auto_reason: str | None
     wanted: str
     wanted_active: bool
     wanted_reason: str | None
@@ -54,12 +53,7 @@ def try_all(settings: Settings, stores: list[Storage], present: str | None) -> L
     places: list[str] = []
     disk = _make(user, unfit, places)
     memory = _make(shm, unfit, places)
-    spec = {
-        "store": disk,
-        "shm": memory,
-        "rungs": ["", "auto", *LADDER],
-        "remove": places,
-    }
+    spec = {"store": disk, "shm": memory, "rungs": ["", "auto", *LADDER], "remove": places}
     # Started by the call and not by the hook, with the settings of the environment.
     environ = runner.environment(PYHUGETEXT="0", PYHUGETEXT_DEBUG=None)
     try:
@@ -143,7 +137,6 @@ def _conclude(
     return Ladder(
         rungs,
         taken,
-        None if taken != "none" else error or auto.get("reason"),
         wanted,
         bool(asked.get("active")),
         None if asked.get("active") else error or _reason(wanted, asked, unfit),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
 from pyhugetext import _boot, _words
-from pyhugetext._settings import SYSTEM_STORE, Settings
+from pyhugetext._settings import Settings
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
 
@@ -23,32 +24,27 @@ class Storage(NamedTuple):
 
     kind: str  # system, user, shm
     path: str | None  # None where nothing says where it is
-    exists: bool
-    trusted: bool
-    writable: bool
-    reason: str | None  # why it cannot be used, or not written
-    entries: int
-    used: int  # what the copies take
-    limit: int
-    free: int | None  # that new copies may take; None where that cannot be told
-    file_system: str | None
-    remembered: str | None  # the verdict on file for this kernel: written, evicted, never
+    exists: bool = False
+    trusted: bool = False
+    writable: bool = False
+    reason: str | None = None  # why it cannot be used, or not written
+    entries: int = 0
+    used: int = 0  # what the copies take
+    limit: int = 0
+    free: int | None = None  # that new copies may take; None where that cannot be told
+    file_system: str | None = None
+    remembered: str | None = None  # the verdict on file for this kernel: written, evicted, never
 
 
 def stores(settings: Settings) -> list[Storage]:
     """The three stores, the system's first, as a process looks through them."""
-    system = Store(SYSTEM_STORE, settings.store_limit, False, public=True)
-    found = [_look("system", system)]
-    if settings.store:
-        found.append(_look("user", Store(settings.store, settings.store_limit, False)))
-    else:
-        reason = "neither HOME nor PYHUGETEXT_STORE says where it is"
-        found.append(
-            Storage("user", None, False, False, False, reason, 0, 0, settings.store_limit, None,
-                    None, None)
-        )  # fmt: skip
-    found.append(_look("shm", Store(settings.shm_store, settings.shm_limit, True)))
-    return found
+    own = places.user(settings)
+    why = "neither HOME nor PYHUGETEXT_STORE says where it is"
+    return [
+        _look(places.system(settings)),
+        _look(own) if own else Storage("user", None, reason=why, limit=settings.store_limit),
+        _look(places.shared_memory(settings)),
+    ]
 
 
 def nearest(path: str) -> str:
@@ -61,7 +57,7 @@ def nearest(path: str) -> str:
     return path
 
 
-def _look(kind: str, store: Store) -> Storage:
+def _look(store: Store) -> Storage:
     here = nearest(store.root)
     exists = os.path.isdir(store.records)
     reason = _distrust(store)
@@ -77,13 +73,15 @@ def _look(kind: str, store: Store) -> Storage:
             used = places.used_bytes(store)
         except OSError as error:
             reason = reason or _words.sentence(error, coded=True)
-    free = _free(store, here)
+    free: int | None = None
+    with contextlib.suppress(OSError):
+        free = places.free_bytes(here)
     if writable and free is not None and free < 0:
         reason = "too little free space"
-    remembered = places.UNKNOWN if store.shared_memory else places.remembered_verdict(store)
+    remembered = places.UNKNOWN if store.kind == "shm" else places.remembered_verdict(store)
     return Storage(
-        kind, store.root, exists, trusted, writable, reason, entries, used, store.limit,
-        free, file_system(here), None if remembered == places.UNKNOWN else remembered,
+        store.kind, store.root, exists, trusted, writable, reason, entries, used, store.limit, free,
+        file_system(here), None if remembered == places.UNKNOWN else remembered,
     )  # fmt: skip
 
 
@@ -108,7 +106,7 @@ def _why_not_written(store: Store, here: str) -> str | None:
         return f"{store.root} is no directory"
     if _flags(here) & os.ST_NOEXEC:
         return f"{here} is mounted noexec"
-    if store.shared_memory and file_system(os.path.dirname(store.root)) != "tmpfs":
+    if store.kind == "shm" and file_system(os.path.dirname(store.root)) != "tmpfs":
         return f"{os.path.dirname(store.root)} is no tmpfs"
     return None
 
@@ -121,13 +119,6 @@ def _flags(path: str) -> int:
         return os.statvfs(path).f_flag
     except OSError:
         return 0
-
-
-def _free(store: Store, here: str) -> int | None:
-    try:
-        return places.free_bytes(here)
-    except OSError:
-        return None
 
 
 def file_system(path: str) -> str | None:

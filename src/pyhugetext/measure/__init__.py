@@ -1,4 +1,4 @@
-"""Measuring whether a program runs faster from 2 MiB pages.
+"""Measuring whether a program runs faster; may touch the text of the processes it starts for that.
 
 `switcher` compares both within one process, `processes` whole commands; `statistics` turns what
 they find into a ratio with an interval and a verdict.

@@ -11,6 +11,8 @@ import gc
 import os
 import sys
 
+from pyhugetext import _api  # noqa: F401  (stats() would import it late)
+from pyhugetext._stats import collecting  # noqa: F401
 from pyhugetext.children.channel import Channel
 from pyhugetext.measure import sides, switcher
 from pyhugetext.measure.counters import Meters, tlb_events
@@ -24,6 +26,11 @@ def _run(channel: Channel) -> None:
     meters = Meters(tlb_events())
     gc.disable()
     channel.tell(event="phase", label="running SETUP")
+    # As with `python -m timeit` it may import from the current directory, where nothing is looked
+    # for before: what is needed later is there.
+    if not os.environ.get("PYTHONSAFEPATH"):
+        with contextlib.suppress(OSError):
+            sys.path.insert(0, os.getcwd())
     repeat = Statement(job["setup"], job["stmt"]).set_up()
     channel.tell(event="phase", label="running STMT")
     repeat(1)
@@ -68,10 +75,6 @@ def _run(channel: Channel) -> None:
 def main() -> int:
     channel = Channel()
     del os.environ["PYHUGETEXT"]
-    # As with `python -m timeit`, STMT imports from the current directory. What we need is there.
-    if not os.environ.get("PYTHONSAFEPATH"):
-        with contextlib.suppress(OSError):
-            sys.path.insert(0, os.getcwd())
     try:
         _run(channel)
     except Failed as failure:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pyhugetext
-from pyhugetext import _native, _settings
+from pyhugetext import _backing, _native, _settings
+from pyhugetext._stats.model import sizes_of
 
 
 class NothingHuge(Exception):
@@ -21,13 +22,13 @@ class Sides:
     """
 
     def __init__(self, backing: str | None = None, *, inward: bool = False) -> None:
-        request = _settings.current().request(backing)
-        self._request = (*request[:2], _settings.NO_LIMIT, *request[3:])
-        self._inward = inward
+        self._request: dict[str, Any] = {"private_limit": _settings.NO_LIMIT, "inward": inward}
+        if backing is not None:
+            self._request["backing"] = _backing.NUMBERS[backing]
 
     def huge(self) -> None:
         """Text to huge pages."""
-        _native.remap(*self._request, inward=self._inward)
+        _native.remap(**self._request)
 
     def small(self) -> None:
         """Text to where it was."""
@@ -36,7 +37,7 @@ class Sides:
     def prepare(self) -> None:
         """Builds the store entries that are missing, so that no switch waits for one. Leaves the
         text huge. NothingHuge with the reason where nothing can be moved."""
-        if _native.remap(*self._request, inward=self._inward):
+        if _native.remap(**self._request):
             _native.complete()
         raw = _native.snapshot()
         if any(region["mapped_bytes"] for region in raw["regions"]):
@@ -52,5 +53,5 @@ class Sides:
         because pages of files come at their first use."""
         stats = pyhugetext.stats()
         names = ("text", "coverable", "mapped", "huge", "private")
-        sizes = {f"{name}_bytes": getattr(stats, f"{name}_bytes") for name in names}
-        return {"backing": stats.backing, **sizes}
+        sizes = zip((f"{name}_bytes" for name in names), sizes_of(stats))
+        return {"backing": stats.backing, **dict(sizes)}

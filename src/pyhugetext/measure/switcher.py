@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement, Quad, quad_of
+from pyhugetext.measure.measurement import CONTROL, EFFECT, Quad, quad_of
 
 SLOT = 0.02  # seconds
 _LAP = 0.0005  # seconds: a shorter one would measure the clock, whose reading takes 0.3 us
@@ -155,50 +155,3 @@ def quads(switcher: Switcher, seconds: float, on_quad: Callable[[Quad, float], o
         # Between the two kinds of quads, so that there is a control to every effect.
         if share >= 1 and kind == CONTROL:
             return
-
-
-def switch(
-    run: Callable[[], object],
-    *,
-    seconds: float,
-    slot: float = SLOT,
-    huge: Callable[[], object] | None = None,
-    small: Callable[[], object] | None = None,
-    on_progress: Callable[[float], object] | None = None,
-) -> Measurement:
-    """Compares `run()` on huge text with small, in this process, for so many seconds.
-
-    `huge` and `small` switch the text; by default the way that a program gets it (see
-    pyhugetext.measure.sides). `on_progress` gets the share of the time that is over after each
-    quad. Leaves the text small. The garbage collector is the caller's to turn off.
-    """
-    if huge is None or small is None:
-        from pyhugetext.measure.sides import Sides
-
-        run()  # what it imports has to be there
-        sides = Sides()
-        sides.prepare()
-        huge = sides.huge if huge is None else huge
-        small = sides.small if small is None else small
-
-    def repeat(loops: int) -> None:
-        for _ in itertools.repeat(None, loops):
-            run()
-
-    found: list[Quad] = []
-
-    def on_quad(quad: Quad, share: float) -> None:
-        found.append(quad)
-        if on_progress is not None:
-            on_progress(share)
-
-    small()
-    switcher = Switcher(repeat, huge=huge, small=small, slot=slot)
-    quads(switcher, seconds, on_quad)
-    return Measurement(
-        kind="statement",
-        quads=tuple(found),
-        loops=switcher.loops,
-        laps=switcher.laps,
-        settings={"seconds": seconds, "slot": slot},
-    )

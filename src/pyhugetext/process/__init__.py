@@ -1,2 +1,1 @@
-"""Other processes, read from /proc as far as the kernel allows: nothing is stopped, traced or changed.
-Touches the binding and the words of `_stats`."""
+"""Other processes, only read; may touch /proc, the files they have mapped, `_stats`."""

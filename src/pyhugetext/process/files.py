@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from functools import lru_cache
 from typing import NamedTuple
 
 from pyhugetext import _native, _words
+from pyhugetext._stats.kernel import fields_of
 from pyhugetext._stats.smaps import DELETED, Mapping
 from pyhugetext.process.elf import Head, NoObject, OtherFile, Unreadable, read_head
 from pyhugetext.process.proc import Process
@@ -157,13 +157,7 @@ def _spellings(path: str) -> list[str]:
 
 
 def _mount_id(fd: int) -> str:
-    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(info, 4096).decode("ascii", "replace")
-    finally:
-        os.close(info)
-    found = re.search(r"^mnt_id:\s*(\d+)", text, re.M)
-    return found[1] if found else ""
+    return fields_of(f"/proc/self/fdinfo/{fd}").get("mnt_id", "")
 
 
 def _mount_id_of_memory_files() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pyhugetext import _backing, _native
 from pyhugetext._stats import sentences, smaps
-from pyhugetext._stats.collecting import Mappings, not_loaded, region_of
+from pyhugetext._stats.collecting import Mappings, joined, not_loaded, region_of
 from pyhugetext._stats.model import Region, Stats, total
 from pyhugetext._stats.smaps import Mapping
 from pyhugetext._units import HUGE, down, up
@@ -38,13 +38,6 @@ _PYTHON = re.compile(
 _CHANGED = "its mappings changed while they were read: the figures may not fit together"
 
 
-class Examined(NamedTuple):
-    """A process's statistics, and whether it runs Python."""
-
-    stats: Stats
-    python: bool
-
-
 class Look(NamedTuple):
     """What was seen of a process at one time."""
 
@@ -62,13 +55,13 @@ def inspect(pid: int) -> Stats:
     and not that it runs Python. Raises NotInspectable, with a sentence that says why.
     """
     with Process(pid) as process:
-        return examine(process).stats
+        return examine(process)[0]
 
 
-def examine(process: Process) -> Examined:
+def examine(process: Process) -> tuple[Stats, bool]:
     """What inspect() says of an open process, and whether it runs Python."""
     look = look_at(process)
-    return Examined(_stats(look), runs_python(look.mappings.all))
+    return _stats(look), runs_python(look.mappings.all)
 
 
 def look_at(process: Process) -> Look:
@@ -150,9 +143,7 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | Non
     if left:
         more = f" and {len(left) - 1} more left as they were" if left[1:] else " left as it was"
         parts.append(f"2 MiB at {left[0]:#x}{more}; {_ASK}")
-    if huge < resident:
-        parts.append(f"the kernel holds {huge // 1024} of {resident // 1024} KiB in 2 MiB pages")
-    return "; ".join(parts) or None
+    return joined(parts, resident, huge)
 
 
 def _rest(rest: Rest) -> Region:

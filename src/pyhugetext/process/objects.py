@@ -37,10 +37,6 @@ class Object(NamedTuple):
     swapped: tuple[Mapping, ...]
     backing: str  # of what is swapped; none
 
-    @property
-    def path(self) -> str:
-        return self.key.path
-
 
 class Rest(NamedTuple):
     """Executable mappings of a file that are no object, or of one whose headers cannot be read."""
@@ -70,10 +66,6 @@ def backing_of(mapping: Mapping) -> str | None:
     return None
 
 
-def _is_file(mapping: Mapping) -> bool:
-    return bool(mapping.inode)
-
-
 def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest]]:
     """The objects in order of address, and what else is executable file text."""
     mappings = [mapping for mapping in mappings if not mapping.retired]
@@ -81,7 +73,7 @@ def find(mappings: list[Mapping], files: Files) -> tuple[list[Object], list[Rest
     own_starts = {mapping.start for mapping in own}
     by_key: dict[Key, list[Mapping]] = defaultdict(list)
     for mapping in mappings:
-        if _is_file(mapping) and mapping.start not in own_starts:
+        if mapping.inode and mapping.start not in own_starts:
             by_key[key_of(mapping)].append(mapping)
 
     objects = _Placed()
@@ -153,7 +145,7 @@ def _candidates(
             if before is not None:
                 wanted[before] = None
             after_own = True
-        elif _is_file(mapping):
+        elif mapping.inode:
             before = key_of(mapping)
             if after_own or "x" in mapping.permissions:
                 wanted[before] = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
 from typing import NamedTuple
 
 from pyhugetext import _words
@@ -73,12 +72,7 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from pyhugetext._settings import SYSTEM_STORE, Settings
+
 if TYPE_CHECKING:
     from pyhugetext import _native
 else:
@@ -47,8 +49,9 @@ class Store(NamedTuple):
 
     root: str
     limit: int
-    shared_memory: bool  # on tmpfs: copies are collapsed
-    public: bool = False  # the system's: read by everyone, found in container images too
+    # system: read by everyone, found in container images too; user; shm: on tmpfs, copies are
+    # collapsed.
+    kind: str = "user"
 
     @property
     def base(self) -> str:
@@ -69,7 +72,22 @@ class Store(NamedTuple):
     @property
     def spec(self) -> tuple[bytes, int, bool, bool]:
         """As the binding takes it."""
-        return os.fsencode(self.root), self.limit, self.shared_memory, self.public
+        return os.fsencode(self.root), self.limit, self.kind == "shm", self.kind == "system"
+
+
+def system(settings: Settings) -> Store:
+    """The system's store."""
+    return Store(SYSTEM_STORE, settings.store_limit, "system")
+
+
+def user(settings: Settings) -> Store | None:
+    """The user's store on disk; None where nothing says where that is."""
+    return Store(settings.store, settings.store_limit) if settings.store else None
+
+
+def shared_memory(settings: Settings) -> Store:
+    """The user's store in shared memory."""
+    return Store(settings.shm_store, settings.shm_limit, "shm")
 
 
 def check(problem: Problem | None) -> None:
@@ -95,11 +113,15 @@ def open_store(store: Store, make: bool = False) -> None:
     check(_native.store_open(store.spec, make))
 
 
+def result_of(answer: tuple[Problem | None, _T]) -> _T:
+    """What the binding answers, or Trouble."""
+    check(answer[0])
+    return answer[1]
+
+
 def used_bytes(store: Store) -> int:
     """Disk (or memory) that the copies take. Trouble."""
-    problem, used = _native.store_used(store.spec)
-    check(problem)
-    return used
+    return result_of(_native.store_used(store.spec))
 
 
 def free_bytes(directory: str) -> int:
@@ -107,11 +129,9 @@ def free_bytes(directory: str) -> int:
     below 0 where it is less. OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        problem, free = _native.free_bytes(fd)
+        return result_of(_native.free_bytes(fd))
     finally:
         os.close(fd)
-    check(problem)
-    return free
 
 
 def judge(store: Store) -> str:
@@ -132,6 +152,4 @@ def remember(store: Store, verdict: str) -> None:
 def try_file(fd: int) -> str:
     """Writes 4 MiB to an empty file as a copy is written, and returns the verdict on its file
     system. Trouble."""
-    problem, verdict = _native.try_file(fd)
-    check(problem)
-    return verdict
+    return result_of(_native.try_file(fd))

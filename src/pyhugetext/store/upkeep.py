@@ -19,8 +19,13 @@ READY, STALE, EXPIRED, DAMAGED = "ready", "stale", "expired", "damaged"
 
 
 class Entry(NamedTuple):
-    """A record and its copy. Sizes in bytes, times in seconds since the epoch."""
+    """A record and its copy, or a note. Sizes in bytes, times in seconds since the epoch.
 
+    A note says why a file has no entry. It is believed for a day on the kernel it was written on,
+    and stale where that was another one, or too long ago, or its original changed.
+    """
+
+    note: bool
     name: str
     original: str  # empty where it is not known
     copy: str  # empty where the record is unreadable
@@ -28,23 +33,12 @@ class Entry(NamedTuple):
     size: int
     disk: int  # allocated
     built: float
-    used: float  # to the day
+    used: float  # to the day; when it was written of a note
     durable: bool
     image: bool  # found by what a container image keeps of a file
     state: str
-    reason: str | None
-
-
-class Note(NamedTuple):
-    """Why a file has no entry. Believed for a day on the kernel it was written on."""
-
-    name: str
-    original: str
-    bias: int
     reason: str
-    kernel: str
-    noted: float
-    state: str  # ready: believed; stale: of another kernel, too old, or its original changed
+    kernel: str  # of a note
 
 
 class Removed(NamedTuple):
@@ -55,29 +49,17 @@ class Removed(NamedTuple):
     freed: int
 
 
-def contents(store: Store) -> tuple[list[Entry], list[Note]]:
-    """All entries and notes, sorted by name, without comparing content. Trouble where they cannot
-    be read."""
-    problem, told = _native.store_entries(store.spec)
-    places.check(problem)
-    told.sort(key=lambda raw: raw["name"])
-    entries = [_entry(store, raw) for raw in told if not raw["note"]]
-    return entries, [_note(raw) for raw in told if raw["note"]]
+def contents(store: Store) -> tuple[list[Entry], list[Entry]]:
+    """All entries and all notes, sorted by name, without comparing content. Trouble where they
+    cannot be read."""
+    told = places.result_of(_native.store_entries(store.spec))
+    found = sorted((_entry(store, raw) for raw in told), key=lambda entry: entry.name)
+    return [one for one in found if not one.note], [one for one in found if one.note]
 
 
 def _entry(store: Store, raw: RawEntry) -> Entry:
-    return Entry(
-        raw["name"], raw["original"], os.path.join(store.base, raw["copy"]) if raw["copy"] else "",
-        raw["bias"], raw["size"], raw["disk"], raw["built"], raw["used"], raw["durable"],
-        raw["image"], raw["state"], raw["reason"] or None,
-    )  # fmt: skip
-
-
-def _note(raw: RawEntry) -> Note:
-    return Note(
-        raw["name"], raw["original"], raw["bias"], raw["reason"], raw["kernel"], raw["used"],
-        raw["state"],
-    )  # fmt: skip
+    entry = Entry(**raw)
+    return entry._replace(copy=os.path.join(store.base, entry.copy) if entry.copy else "")
 
 
 def verify(store: Store, entry: Entry) -> tuple[Entry | None, bool]:

@@ -19,24 +19,14 @@ class Made(NamedTuple):
 
     path: str
     bias: int
-    status: str  # built; promoted: made durable; present: nothing to do; refused: reason says why
-    reason: str | None
-    size: int  # of the copy; 0 where there is none
-    written: int  # 0 too where a copy of the same content was there
-    huge: int | None  # of the copy, in 2 MiB pages now; None where that was not looked at
-    seconds: float
     store: str
-    failed: bool  # for want of room or rights: not the object's fault
-
-
-def refused(path: str, bias: int, reason: str, root: str, failed: bool = False) -> Made:
-    """Says why there is no entry."""
-    return Made(path, bias, REFUSED, reason, 0, 0, None, 0.0, root, failed)
-
-
-def unneeded(path: str, bias: int, root: str) -> Made:
-    """Says that another store has the entry."""
-    return Made(path, bias, PRESENT, None, 0, 0, None, 0.0, root, False)
+    status: str  # built; promoted: made durable; present: nothing to do; refused: reason says why
+    reason: str | None = None
+    size: int = 0  # of the copy; 0 where there is none
+    written: int = 0  # 0 too where a copy of the same content was there
+    huge: int | None = None  # of the copy, in 2 MiB pages now; None where that was not looked at
+    seconds: float = 0.0
+    failed: bool = False  # for want of room or rights: not the object's fault
 
 
 class Warmer:
@@ -61,7 +51,7 @@ class Warmer:
         try:
             os.stat(path)
         except OSError as error:
-            return refused(path, bias, _words.reason(error), root)
+            return Made(path, bias, root, REFUSED, _words.reason(error))
 
         def call() -> tuple[places.Problem | None, _native.RawMade]:
             made = _native.store_warm(self._store.spec, os.fsencode(path), bias, bytes(self._kept))
@@ -71,10 +61,9 @@ class Warmer:
             made = places.patiently(call)
         except places.Trouble as error:
             failed = error.kind not in (places.REFUSED, places.CHANGED)
-            return refused(path, bias, _words.reason(error), root, failed)
+            return Made(path, bias, root, REFUSED, _words.reason(error), failed=failed)
         if made["name"]:
             self._kept += made["name"] + b"\0"
-        return Made(
-            path, bias, made["status"], "the kernel gave it small pages" if made["small"] else None,
-            made["size"], made["written"], made["huge"], 0.0, root, False,
-        )  # fmt: skip
+        small = "the kernel gave it small pages" if made["small"] else None
+        sizes = made["size"], made["written"], made["huge"]
+        return Made(path, bias, root, made["status"], small, *sizes)

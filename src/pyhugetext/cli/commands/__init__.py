@@ -1,4 +1,4 @@
-"""The commands, one file each; the file's name is the command's. To add one, add a file with
+"""The commands, one file each, named as the command; they may touch all but each other. A file has
 
 - `SUMMARY`: a line for `pyhugetext --help`;
 - `MANUAL`: what follows the options in `pyhugetext COMMAND --help` (a template: `%%` is a `%`);

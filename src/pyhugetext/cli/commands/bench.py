@@ -12,11 +12,10 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pyhugetext import _words
 from pyhugetext.cli import text
 from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure
 from pyhugetext.cli.progress import Progress
@@ -203,6 +202,16 @@ class _Call:
         self.progress.advance(now - self.shown)
         self.shown = now
 
+    def interrupted(self, measure: Callable[[], object]) -> bool:
+        """Measures; whether Ctrl-C ended it."""
+        try:
+            measure()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            self.progress.stop()
+        return False
+
 
 @contextmanager
 def _signals() -> Iterator[None]:
@@ -284,13 +293,8 @@ def _statement(call: _Call) -> tuple[Measurement | None, bool]:
             call.advance(fields["share"])
 
     session = Session(job, on_event)
-    interrupted = False
     call.begin("starting the interpreter")
-    try:
-        session.run()
-    except KeyboardInterrupt:
-        interrupted = True
-    call.progress.stop()
+    interrupted = call.interrupted(session.run)
     if not any(quad.kind == "effect" for quad in session.quads):
         return None, interrupted
     settings = {**vars(job), **session.ranged, "interrupted": interrupted}
@@ -318,18 +322,9 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
         on_quad=lambda quad, share: call.advance(share),
         on_phase=on_phase,
     )
-    interrupted = False
-    with ExitStack() as stack:
-        if call.options.log is not None:
-            try:
-                comparison.log = stack.enter_context(open(call.options.log, "ab"))
-            except OSError as error:
-                raise Failure(_words.sentence(error)) from None
-        try:
-            comparison.run()
-        except KeyboardInterrupt:
-            interrupted = True
-        call.progress.stop()
+    log = call.options.log
+    with open(os.devnull if log is None else log, "ab") as comparison.log:
+        interrupted = call.interrupted(comparison.run)
     if not comparison.quads:
         return None, interrupted
     settings = {
@@ -342,22 +337,17 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
 
 
 def _report(call: _Call, found: Measurement) -> None:
+    from pyhugetext.cli.benchtext import lines
+
     try:
         if call.options.pyperf is not None:
             _write_pyperf(call, found)
     finally:
         # What took so long is told where it cannot be written, too.
-        _print(call, found)
-
-
-def _print(call: _Call, found: Measurement) -> None:
-    if call.options.json:
-        print(json.dumps(found.as_dict(), indent=2))
-        return
-    from pyhugetext.cli.benchtext import lines
-
-    for line in lines(found, text.width_of(sys.stdout)):
-        print(line)
+        if call.options.json:
+            print(json.dumps(found.as_dict(), indent=2))
+        else:
+            print("\n".join(lines(found, text.width_of(sys.stdout))))
 
 
 def _write_pyperf(call: _Call, found: Measurement) -> None:
@@ -367,8 +357,5 @@ def _write_pyperf(call: _Call, found: Measurement) -> None:
     for side in ("small", "huge"):
         path = f"{call.options.pyperf}-{side}.json"
         document = suite(found, side, text.printable(name))
-        try:
-            with open(path, "w") as file:
-                json.dump(document, file)
-        except OSError as error:
-            raise Failure(_words.sentence(error)) from None
+        with open(path, "w") as file:
+            json.dump(document, file)

@@ -5,6 +5,7 @@ from. What can be tried is tried; nothing is left behind, and no setting is chan
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import textwrap
@@ -95,12 +96,9 @@ def run(options: argparse.Namespace) -> int:
     from pyhugetext import _settings
     from pyhugetext.doctor import examination
 
-    progress = Progress()
-    progress.begin("looking")
-    try:
+    with Progress() as progress:
+        progress.begin("looking")
         found = examination.examine(_settings.current(), progress.label)
-    finally:
-        progress.stop()
     if options.json:
         print(json.dumps(_document(found), indent=2))
     else:
@@ -189,32 +187,25 @@ _COLOURS = {"ok": "green", "limit": "yellow", "problem": "red", "title": "bold"}
 def _writer() -> Write:
     """Prints lines, wrapped and coloured where stdout is a terminal that can show it."""
     width = text.width_of(sys.stdout)
-    show: Any = None
+    console: Any = None
     if width is not None:
-        try:
+        with contextlib.suppress(ImportError):
             from rich.console import Console
             from rich.text import Text
-        except ImportError:
-            pass
-        else:
+
             console = Console()
-
-            def show_rich(line: str, mark: str) -> None:
-                styled = Text(line)
-                # The mark alone, or the whole of a title.
-                end = len(line) if mark == "title" else line.find(" ")
-                styled.stylize(_COLOURS.get(mark, ""), 0, max(end, 0))
-                console.print(styled, soft_wrap=True)
-
-            show = show_rich
 
     def write(line: str, mark: str) -> None:
         for part in _wrap(text.printable(line), width):
-            if show is None:
+            if console is None:
                 print(part)
-            else:
-                show(part, mark)
-                mark = ""
+                continue
+            styled = Text(part)
+            # The mark alone, or the whole of a title.
+            end = len(part) if mark == "title" else part.find(" ")
+            styled.stylize(_COLOURS.get(mark, ""), 0, max(end, 0))
+            console.print(styled, soft_wrap=True)
+            mark = ""
 
     return write
 

@@ -110,12 +110,10 @@ def run(options: argparse.Namespace) -> int:
     if pid is not None:
         found = gather.running(pid)
     else:
-        progress = Progress()
-        progress.begin(f"importing {', '.join(options.modules)}" if options.modules else "starting")
-        try:
+        names = ", ".join(options.modules)
+        with Progress() as progress:
+            progress.begin(f"importing {names}" if names else "starting")
             found = gather.started(options.modules)
-        finally:
-            progress.stop()
     taken = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     report = model.build(*found, benches, pyhugetext.__version__, taken)
     content = drawing.alone(report) if options.svg else page.page(report)
@@ -143,11 +141,7 @@ def _document(report: Report, file: str, size: int) -> dict[str, Any]:
     return {
         "file": file,
         "bytes": size,
-        "process": {
-            "name": subject.name,
-            "executable": subject.executable,
-            "pid": subject.pid,
-        },
+        "process": dict(vars(subject)),
         "share": stats.mapped_bytes / stats.coverable_bytes if stats.coverable_bytes else None,
         "stats": stats.as_dict(),
         "map": [

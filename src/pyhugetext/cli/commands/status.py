@@ -211,17 +211,7 @@ def _document(seen: list[Seen], unread: list[Unread]) -> dict[str, Any]:
 
     return {
         "time": round(time.time(), 3),
-        "processes": [
-            {
-                "pid": one.pid,
-                "uid": one.uid,
-                "user": one.user,
-                "command": one.command,
-                "python": one.python,
-                **one.stats.as_dict(),
-            }
-            for one in seen
-        ],
+        "processes": [{**dict(zip(one._fields[:-1], one)), **one.stats.as_dict()} for one in seen],
         "unreadable": [{"pid": one.pid, "reason": one.reason} for one in unread],
         "total": coverage.total_of(seen),
     }

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pyhugetext.cli import stores, text
 from pyhugetext.cli.outcome import FAILED, OK, Failure
 from pyhugetext.cli.progress import Progress
-from pyhugetext.cli.stores import Place
+from pyhugetext.store import places
+from pyhugetext.store.places import Store
 
 if TYPE_CHECKING:
-    from pyhugetext.store.upkeep import Entry, Note, Removed
+    from pyhugetext.store.upkeep import Entry, Removed
 
 SUMMARY = "list, verify, prune, clear the store, or tell where it is"
 
@@ -79,138 +80,117 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return _ACTIONS[options.action](options)
+    documents: list[dict[str, Any]] = []
+    status = _ACTIONS[options.action](options, documents)
+    if options.json:
+        print(json.dumps({"stores": documents}, indent=2))
+    return status
 
 
-def _each(options: argparse.Namespace, write: bool = False) -> list[tuple[Place, bool]]:
+def _each(options: argparse.Namespace, write: bool = False) -> list[tuple[Store, bool]]:
     """The stores addressed and whether they are there. Failure where one is not to be used."""
     if write and options.system:
         stores.need_root()
-    return [(place, stores.exists(place.store)) for place in stores.addressed(options.system)]
+    return [(store, stores.exists(store)) for store in stores.addressed(options.system)]
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
-    for place, exists in _each(options):
+    for store, exists in _each(options):
         entries: list[Entry] = []
-        notes: list[Note] = []
+        notes: list[Entry] = []
         if exists:
-            with stores.told(place.store):
-                entries, notes = upkeep.contents(place.store)
-        documents.append(_document(place, exists, entries, notes))
+            with stores.told(store):
+                entries, notes = upkeep.contents(store)
+        documents.append(_document(store, exists, entries, notes))
         if not options.json:
-            _print_store(place, exists, entries, notes)
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
+            _print_store(store, exists, entries, notes)
     return OK
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
     damaged = 0
-    for place, exists in _each(options):
+    for store, exists in _each(options):
         checked: list[tuple[Entry, bool]] = []
-        notes: list[Note] = []
+        notes: list[Entry] = []
         if exists:
-            with stores.told(place.store):
-                entries, notes = upkeep.contents(place.store)
-            progress = Progress()
-            progress.begin("", sum(entry.size for entry in entries))
-            try:
+            with stores.told(store):
+                entries, notes = upkeep.contents(store)
+            with Progress() as progress:
+                progress.begin("", sum(entry.size for entry in entries))
                 for entry in entries:
                     progress.label(os.path.basename(entry.copy))
-                    with stores.told(place.store):
-                        found, removed = upkeep.verify(place.store, entry)
+                    with stores.told(store):
+                        found, removed = upkeep.verify(store, entry)
                     if found is not None:
                         checked.append((found, removed))
                     progress.advance(entry.size)
-            finally:
-                progress.stop()
-        bad = [entry for entry, _ in checked if entry.state == upkeep.DAMAGED]
-        damaged += len(bad)
-        document = _document(place, exists, [entry for entry, _ in checked], notes)
+        document = _document(store, exists, [entry for entry, _ in checked], notes)
         for described, (_, gone) in zip(document["entries"], checked):
             described["removed"] = gone
         documents.append(document)
         if not options.json:
-            _print_store(place, exists, [entry for entry, _ in checked], [])
+            _print_store(store, exists, [entry for entry, _ in checked], [])
         for entry, gone in checked:
             if entry.state == upkeep.DAMAGED:
+                damaged += 1
                 what = "damaged and was removed" if gone else "damaged"
                 text.say(f"{entry.original or entry.name} is {what}: {entry.reason}", "store")
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
     return FAILED if damaged else OK
 
 
-def _prune(options: argparse.Namespace) -> int:
+def _prune(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
-    for place, exists in _each(options, write=True):
+    for store, exists in _each(options, write=True):
         removed: list[Removed] = []
         try:
             if exists:
-                with stores.told(place.store):
-                    removed.extend(upkeep.prune(place.store))
+                with stores.told(store):
+                    removed.extend(upkeep.prune(store))
         finally:
-            documents.append(_tell_removed(options, place, removed))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
+            documents.append(_tell_removed(options, store, removed))
     return OK
 
 
-def _clear(options: argparse.Namespace) -> int:
+def _clear(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
-    documents = []
-    for place, there in _stores_to_clear(options):
+    for store, exists in _each(options, write=True):
         removed = []
-        if there:
-            with stores.told(place.store):
-                freed = upkeep.clear(place.store)
-            removed.append(upkeep.Removed(place.store.root, "the whole store", freed))
-        documents.append(_tell_removed(options, place, removed))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
+        # One of which parts are missing is there, too.
+        if exists or os.path.isdir(store.base):
+            with stores.told(store):
+                freed = upkeep.clear(store)
+            removed.append(upkeep.Removed(store.root, "the whole store", freed))
+        documents.append(_tell_removed(options, store, removed))
     return OK
 
 
-def _stores_to_clear(options: argparse.Namespace) -> list[tuple[Place, bool]]:
-    """As _each(), but a store of which parts are missing is there, too."""
-    return [
-        (place, exists or os.path.isdir(place.store.base))
-        for place, exists in _each(options, write=True)
-    ]
-
-
-def _path(options: argparse.Namespace) -> int:
+def _path(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     found = stores.settings()
-    places = [stores.system(found.store_limit), *stores.addressed(False)]
-    rows, documents = [], []
-    for place in places:
-        if options.system and place.kind != "system":
+    rows = []
+    for store in (places.system(found), *stores.addressed(False)):
+        if options.system and store.kind != "system":
             continue
         state = "ready"
         try:
-            exists = stores.exists(place.store)
+            exists = stores.exists(store)
             state = "ready" if exists else "not there"
         except Failure as failure:
             exists, state = False, str(failure)
-        documents.append({"path": place.store.root, "kind": place.kind, "exists": exists})
-        rows.append((place.kind, place.store.root, state))
-    if options.json:
-        print(json.dumps({"stores": documents}, indent=2))
-    else:
+        documents.append({"path": store.root, "kind": store.kind, "exists": exists})
+        rows.append((store.kind, store.root, state))
+    if not options.json:
         print("\n".join(text.table(("store", "path", "state"), rows, "lll")))
     return OK
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+# Each adds a document for each store, and prints what people read.
+_ACTIONS: dict[str, Callable[[argparse.Namespace, list[dict[str, Any]]], int]] = {
     "list": _list,
     "verify": _verify,
     "prune": _prune,
@@ -220,14 +200,14 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _document(
-    place: Place, exists: bool, entries: list[Entry], notes: list[Note]
+    store: Store, exists: bool, entries: list[Entry], notes: list[Entry]
 ) -> dict[str, Any]:
     now = time.time()
     return {
-        "path": place.store.root,
-        "kind": place.kind,
+        "path": store.root,
+        "kind": store.kind,
         "exists": exists,
-        "limit": place.store.limit,
+        "limit": store.limit,
         "bytes": _allocated(entries),
         "entries": [
             {
@@ -242,7 +222,7 @@ def _document(
                 "durable": entry.durable,
                 "image": entry.image,
                 "state": entry.state,
-                "reason": entry.reason,
+                "reason": entry.reason or None,
             }
             for entry in entries
         ],
@@ -252,7 +232,7 @@ def _document(
                 "original": note.original or None,
                 "reason": note.reason,
                 "kernel": note.kernel,
-                "age_seconds": max(int(now - note.noted), 0),
+                "age_seconds": max(int(now - note.used), 0),
                 "state": note.state,
             }
             for note in notes
@@ -274,11 +254,11 @@ def _kept(entry: Entry, image: set[str]) -> str:
     return f"{kept}+image" if entry.state == "ready" and entry.copy in image else kept
 
 
-def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[Note]) -> None:
+def _print_store(store: Store, exists: bool, entries: list[Entry], notes: list[Entry]) -> None:
     if not exists:
-        print(f"{place.kind} store {text.printable(place.store.root)}: not there")
+        print(f"{store.kind} store {text.printable(store.root)}: not there")
         return
-    used, limit = text.size(_allocated(entries)), text.size(place.store.limit)
+    used, limit = text.size(_allocated(entries)), text.size(store.limit)
     # An entry that is found in images as well has two records.
     own = {entry.copy for entry in entries if not entry.image and entry.state == "ready"}
     image = {entry.copy for entry in entries if entry.image and entry.state == "ready"}
@@ -288,7 +268,7 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
         if entry.state != "ready" or not entry.image or entry.copy not in own
     ]
     number = text.count(len(shown), "entry", "entries")
-    print(f"{place.kind} store {text.printable(place.store.root)}: {number}, {used} of {limit}")
+    print(f"{store.kind} store {text.printable(store.root)}: {number}, {used} of {limit}")
     now = time.time()
     rows = [
         (
@@ -298,7 +278,7 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
             _kept(entry, image),
             entry.state,
             entry.original or entry.copy or entry.name,
-            entry.reason or "",
+            entry.reason,
         )
         for entry in shown
     ]
@@ -309,26 +289,26 @@ def _print_store(place: Place, exists: bool, entries: list[Entry], notes: list[N
     if notes:
         print("no entry:")
         lines = [
-            (text.age(now - note.noted), note.original or note.name, note.reason) for note in notes
+            (text.age(now - note.used), note.original or note.name, note.reason) for note in notes
         ]
         print("\n".join(text.table(("noted", "original", "reason"), lines, "rpp", width)))
 
 
 def _tell_removed(
-    options: argparse.Namespace, place: Place, removed: list[Removed]
+    options: argparse.Namespace, store: Store, removed: list[Removed]
 ) -> dict[str, Any]:
     freed = sum(one.freed for one in removed)
     if not options.json:
         number = text.count(len(removed), "thing")
-        root = text.printable(place.store.root)
-        print(f"{place.kind} store {root}: {number} removed, {text.size(freed)} freed")
+        root = text.printable(store.root)
+        print(f"{store.kind} store {root}: {number} removed, {text.size(freed)} freed")
         rows = [(text.size(one.freed), one.path, one.why) for one in removed]
         if rows:
             width = text.width_of(sys.stdout)
             print("\n".join(text.table(("freed", "object", "reason"), rows, "rpp", width)))
     return {
-        "path": place.store.root,
-        "kind": place.kind,
+        "path": store.root,
+        "kind": store.kind,
         "removed": [{"path": one.path, "reason": one.why, "bytes": one.freed} for one in removed],
         "freed": freed,
     }

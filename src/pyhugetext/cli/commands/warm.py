@@ -18,6 +18,7 @@ from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pyhugetext.cli.recording import Wanted
+    from pyhugetext.store.places import Store
     from pyhugetext.store.warm import Made
 
 SUMMARY = "prepare the store ahead of use"
@@ -104,7 +105,7 @@ class _Run:
         self.unpredictable: list[str] = []  # loaded at another address each time
         self.present: dict[Wanted, None] = {}  # in the system's store already
         self.made: list[Made] = []
-        self.places: list[tuple[stores.Place, str]] = []
+        self.stores: list[tuple[Store, str]] = []
         self.problems: list[str] = []
         self.interrupted = False
         self.began = time.perf_counter()
@@ -126,9 +127,9 @@ def run(options: argparse.Namespace) -> int:
         stores.need_root()
     call = _Run(options)
     try:
-        place = _choose(call)
+        store = _choose(call)
         _find(call)
-        _prepare(call, place)
+        _prepare(call, store)
     except KeyboardInterrupt:
         call.interrupted = True
     finally:
@@ -139,34 +140,33 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if call.problems else OK
 
 
-def _choose(call: _Run) -> stores.Place:
+def _choose(call: _Run) -> Store:
     """The store to fill. Failure where there is none."""
     from pyhugetext.store import places
 
     found = stores.settings()
     only_disk = call.options.system or found.backing == "store"
-    disk = stores.system(found.store_limit) if call.options.system else stores.user(found)
+    why = ""  # it is not the store on disk
+    disk = places.system(found) if call.options.system else places.user(found)
     if found.backing == "shm" and not call.options.system:
         disk = None
     elif disk is None:
-        sentence = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
-        if only_disk:
-            raise Failure(sentence)
-        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
+        why = "neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store"
     if disk is not None:
-        stores.make(disk.store)
-        with stores.told(disk.store):
-            verdict = places.judge(disk.store)
-        call.places.append((disk, verdict))
+        stores.make(disk)
+        with stores.told(disk):
+            verdict = places.judge(disk)
+        call.stores.append((disk, verdict))
         if verdict != places.NEVER:
             return disk
-        sentence = f"store {disk.store.root}: this file system never gives files huge pages"
-        if only_disk:
-            raise Failure(f"{sentence}; nothing was built")
-        text.say(f"{sentence}; the store in shared memory is filled instead", "warm")
-    shm = stores.shared_memory(found)
-    stores.make(shm.store)
-    call.places.append((shm, places.WRITTEN))
+        why = f"store {disk.root}: this file system never gives files huge pages"
+    if why and only_disk:
+        raise Failure(f"{why}; nothing was built" if disk else why)
+    if why:
+        text.say(f"{why}; the store in shared memory is filled instead", "warm")
+    shm = places.shared_memory(found)
+    stores.make(shm)
+    call.stores.append((shm, places.WRITTEN))
     return shm
 
 
@@ -224,7 +224,7 @@ def _find_installed(call: _Run) -> None:
     call.progress.stop()
 
 
-def _prepare(call: _Run, place: stores.Place) -> None:
+def _prepare(call: _Run, store: Store) -> None:
     from pyhugetext._settings import SYSTEM_STORE
     from pyhugetext.store import warm
 
@@ -232,15 +232,15 @@ def _prepare(call: _Run, place: stores.Place) -> None:
     for wanted in call.present:
         if wanted in call.wanted:
             continue
-        if place.kind == "system":
+        if store.kind == "system":
             objects.append(wanted)
         else:
-            call.made.append(warm.unneeded(*wanted, SYSTEM_STORE))
+            call.made.append(warm.Made(*wanted, SYSTEM_STORE, warm.PRESENT))
     for path in call.unpredictable:
         reason = "the dynamic linker puts it at another address each time on this file system"
-        call.made.append(warm.refused(path, 0, reason, place.store.root))
+        call.made.append(warm.Made(path, 0, store.root, warm.REFUSED, reason))
     sizes = [_file_size(wanted.path) for wanted in objects]
-    warmer = warm.Warmer(place.store)
+    warmer = warm.Warmer(store)
     call.progress.begin("", sum(sizes))
     for wanted, size in zip(objects, sizes):
         call.progress.label(os.path.basename(wanted.path))
@@ -250,9 +250,7 @@ def _prepare(call: _Run, place: stores.Place) -> None:
     failed = [made for made in call.made if made.failed]
     if failed:
         rest = f" ({text.count(len(failed), 'object')} of {len(call.made)})" if failed[1:] else ""
-        call.fail(
-            f"store {place.store.root}: {failed[0].path} was not stored{rest}: {failed[0].reason}"
-        )
+        call.fail(f"store {store.root}: {failed[0].path} was not stored{rest}: {failed[0].reason}")
 
 
 def _file_size(path: str) -> int:
@@ -276,8 +274,8 @@ def _report(call: _Run) -> None:
     if call.options.json:
         document = {
             "stores": [
-                {"path": place.store.root, "kind": place.kind, "verdict": verdict}
-                for place, verdict in call.places
+                {"path": store.root, "kind": store.kind, "verdict": verdict}
+                for store, verdict in call.stores
             ],
             "objects": [
                 {

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting import words
 from pyhugetext.cli.reporting.markup import Markup, el, join
-from pyhugetext.cli.reporting.model import HUGE, MIXED, SMALL, STATES, WAITING, Block, Report
+from pyhugetext.cli.reporting.model import HUGE, MIXED, STATES, WAITING, Report
 
 COLUMNS = 32
 _SIDE = 10  # of a square; the unit of all else
@@ -159,6 +159,3 @@ def alone(report: Report) -> str:
         height=height,
         role="img",
     )
-
-
-__all__ = ["COLUMNS", "SMALL", "Block", "alone", "picture", "present", "style", "swatch", "told"]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.model import Region, Stats
-from pyhugetext.cli.importing import listed, told_after_importing
+from pyhugetext.cli import text
+from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure
 from pyhugetext.cli.reporting.model import Subject
 from pyhugetext.process.cells import Cell
@@ -62,7 +63,7 @@ def started(modules: Sequence[str]) -> Found:
     executable = os.path.realpath(sys.executable)
     name = os.path.basename(executable)
     if modules:
-        name += f" with {listed(modules)} imported"
+        name += f" with {text.listed(modules)} imported"
     return Found(
         Subject(name, executable, None),
         Stats(

@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
 
 STDOUT = "-"
 
@@ -37,12 +38,18 @@ def write(path: str, content: str) -> int:
     if stat.S_ISREG(mode):
         _replace(path, target, data, stat.S_IMODE(mode))
     else:
-        try:
-            with open(path, "wb") as file:  # a directory says here that it is one
-                file.write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
+        with _told_of(path), open(path, "wb") as file:  # a directory says here that it is one
+            file.write(data)
     return len(data)
+
+
+@contextlib.contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """An error is told of the file that was named, and not of another one behind it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _replace(path: str, target: str, data: bytes, mode: int | None) -> None:
@@ -52,21 +59,17 @@ def _replace(path: str, target: str, data: bytes, mode: int | None) -> None:
     name = f".pyhugetext-{secrets.token_hex(6)}.tmp"
     temporary = os.path.join(os.path.dirname(target), name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
+    with _told_of(path):
         descriptor = os.open(temporary, flags, 0o666)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, path) from None
-        raise
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise

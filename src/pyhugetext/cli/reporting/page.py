@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 
-from pyhugetext._stats.model import Region
+from pyhugetext._stats.model import Region, Stats, sizes_of
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting import chart, drawing, words
 from pyhugetext.cli.reporting.benchfile import Bench
@@ -245,16 +245,7 @@ def _objects(report: Report) -> Markup:
         cells = [text.size(size), "0 B", "0 B", "", "0 B", "0 B", "none"]
         name = el("th", drawing.swatch(SMALL, 0), words.small_objects(report), scope="row")
         rows.append(el("tr", name, *(el("td", cell) for cell in cells)))
-    total = (
-        text.size(stats.text_bytes),
-        text.size(stats.coverable_bytes),
-        text.size(stats.mapped_bytes),
-        percent(stats.mapped_bytes, stats.coverable_bytes),
-        text.size(stats.huge_bytes),
-        text.size(stats.private_bytes),
-        stats.backing,
-    )
-    foot = el("tr", el("th", "Total", scope="row"), *(el("td", cell) for cell in total))
+    foot = el("tr", el("th", "Total", scope="row"), *_figures(stats))
     return el(
         "section",
         el("h2", "Objects"),
@@ -274,18 +265,10 @@ def _objects(report: Report) -> Markup:
     )
 
 
-def _figures(region: Region) -> list[Markup]:
-    whole = region.coverable_bytes
-    cells = (
-        text.size(region.text_bytes),
-        text.size(whole),
-        text.size(region.mapped_bytes),
-        percent(region.mapped_bytes, whole),
-        text.size(region.huge_bytes),
-        text.size(region.private_bytes),
-        region.backing,
-    )
-    return [el("td", cell) for cell in cells]
+def _figures(one: Region | Stats) -> list[Markup]:
+    *sizes, huge, private = map(text.size, sizes_of(one))
+    share = percent(one.mapped_bytes, one.coverable_bytes)
+    return [el("td", cell) for cell in (*sizes, share, huge, private, one.backing)]
 
 
 # What is not on huge pages.

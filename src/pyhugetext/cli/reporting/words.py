@@ -61,9 +61,7 @@ def names(blocks: Sequence[Block]) -> str:
     listed = [block.name for block in blocks]
     if len(listed) > _NAMED + 1:
         listed[_NAMED:] = [f"{len(listed) - _NAMED} more"]
-    if len(listed) == 1:
-        return listed[0]
-    return f"{', '.join(listed[:-1])} and {listed[-1]}"
+    return text.listed(listed)
 
 
 def small_objects(report: Report) -> str:

@@ -1,0 +1,85 @@
+"""What is told once, and what two languages have to say alike."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from pyhugetext import _backing, _boot, _native, _settings
+from pyhugetext._units import HUGE, PAGE
+from support.common import ROOT
+from support.facts import NATIVE, VARIABLES, header, strings
+
+PACKAGE = ROOT / "src" / "pyhugetext"
+
+
+def test_backings_are_those_of_the_core():
+    assert _native.BACKINGS[: len(_backing.NAMES)] == _backing.NAMES[: len(_native.BACKINGS)]
+    for name in _backing.ALLOWED:
+        asked = _boot.settings([f"PYHUGETEXT_BACKING={name}".encode()])
+        assert asked["backing"] == _backing.NUMBERS[name]
+    assert set(_backing.LABELS) == set(_backing.NAMES) - {"auto"}
+
+
+def test_private_backings_are_those_of_the_core():
+    told = " ".join(path.read_text() for path in NATIVE.rglob("*.h"))
+    found = re.search(r"bool is_private\(Backing \w+\) {(.*?)}", told, re.DOTALL)
+    assert found
+    assert set(re.findall(r"Backing::(\w+)", found[1])) == _backing.PRIVATE
+    assert set(_backing.LADDER) == _backing.PRIVATE | _backing.SHARED
+    assert not _backing.PRIVATE & _backing.SHARED
+
+
+@pytest.mark.parametrize("name", _settings.BUILDING)
+def test_ways_of_building_are_those_of_the_core(name):
+    asked = _boot.settings([f"PYHUGETEXT_BUILD={name}".encode()])
+    assert _settings.BUILDING[asked["building"]] == name
+
+
+def test_settings_are_those_of_the_core():
+    text = header("settings.h")
+    assert f'kSystemStore = "{_settings.SYSTEM_STORE}"' in text
+    unlimited = _boot.settings([b"PYHUGETEXT_PRIVATE_LIMIT=unlimited"])
+    assert unlimited["private_limit"] == _settings.NO_LIMIT
+    assert set(_settings.Settings.__slots__) == set(_boot.settings([])) - {"debug"}
+    assert strings("settings.h", "kVariables") == tuple(sorted(VARIABLES))
+
+
+def test_without_a_native_part_nothing_is_asked_for(monkeypatch):
+    monkeypatch.setattr(_settings, "_boot", None)
+    found = _settings.Settings()
+    assert (found.off, found.backing, found.building) == (False, "auto", "never")
+    assert (found.store, found.include, found.problems) == (None, (), ())
+
+
+def test_pages_are_those_of_the_core():
+    told = " ".join(path.read_text() for path in NATIVE.rglob("*.h"))
+    assert f"kPageSize = {PAGE};" in told
+    found = re.search(r"kHugeSize = ([^;]+);", told)
+    assert found
+    assert math.prod(int(factor) for factor in re.findall(r"\d+", found[1])) == HUGE
+
+
+# What only one file may hold.
+ONCE = {
+    "the size of a huge page": (r"\b2 << 20\b|\b2097152\b|\b1 << 21\b", "_units.py"),
+    "a file system's magic number": (r"0x01021994|0x794C7630|0xEF53", "doctor/storage.py"),
+    "the names of errors": (r"errorcode", "_words.py"),
+    "perf_event_open": (r"try_counter\(|perf_event_attr", "measure/counters.py"),
+    "a program in a string": (r'"-c"', "children/runner.py"),
+    "reading program headers": (r"_native\.read_head\(|_PT_LOAD", "process/elf.py"),
+    "the list of backings": (r'"shm", "memfd", "thp", "hugetlb"', "_backing.py"),
+}
+
+
+@pytest.mark.parametrize("fact", ONCE)
+def test_fact_is_told_once(fact):
+    pattern, home = ONCE[fact]
+    told = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(pattern, path.read_text())
+    }
+    assert told == {home}
