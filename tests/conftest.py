@@ -19,9 +19,9 @@ import pytest
 from hypothesis import settings
 
 from support import apart
-from support.common import OWN, PREFIX, USER_CACHE, WORKER, Run, clean_environment, tool
+from support.common import OWN, PREFIX, USER_CACHE, WORKER, Run, clean_environment
 from support.leftovers import Leftovers
-from support.once import compiled
+from support.once import library_compiler
 
 if TYPE_CHECKING:
     from support.cli import Cli
@@ -160,13 +160,7 @@ def stats_of(python: Run) -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def compile_library(tmp_path: Path) -> Callable[..., Path]:
     """Compiles a C source text to a shared library: `compile_library(source, *flags, name=...)`."""
-    compiler = tool("cc", "gcc", "clang")
-
-    def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
-        command = (compiler, "-O1", "-shared", "-fPIC")
-        return compiled(tmp_path / name, source, *command, libraries=flags)
-
-    return compile_
+    return library_compiler(tmp_path)
 
 
 @pytest.fixture

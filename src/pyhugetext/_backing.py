@@ -1,6 +1,6 @@
 """What text can lie on: the one list of backings in Python, in the order of the core's numbers."""
 
-# As Backing in src/native has them; tests/test_rooms.py holds them against the module.
+# As Backing of the core has them; tests/unit/test_facts.py holds them against it.
 NAMES = ("none", "file", "store", "shm", "memfd", "thp", "hugetlb", "auto")
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 

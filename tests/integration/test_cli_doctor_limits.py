@@ -17,7 +17,8 @@ from test_cli_doctor import check, rung
 from test_harm_limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
 from support import harm
-from support.cli import AS_NOBODY, NOBODY, Cli, need_for_others, need_tool, public_directory
+from support.cli import AS_STRANGER, Cli, need_for_others, need_tool, public_directory
+from support.common import STRANGER
 
 
 def doctor(
@@ -153,9 +154,9 @@ def test_home_that_cannot_be_written_and_ordinary_user(cli):
         if os.geteuid() == 0:
             need_tool("setpriv")
             need_for_others(os.path.realpath(sys.executable))
-            prefix = AS_NOBODY
+            prefix = AS_STRANGER
         # The store in shared memory is that user's own; it stays as it is.
-        shared = Path(f"/dev/shm/pyhugetext-{NOBODY if prefix else os.geteuid()}")
+        shared = Path(f"/dev/shm/pyhugetext-{STRANGER if prefix else os.geteuid()}")
         there = shared.exists()
         cli.store = home / ".cache/pyhugetext"
         told = doctor(cli, prefix=prefix, HOME=str(home), TMPDIR=str(directory))

@@ -22,7 +22,7 @@ import pytest
 from pyhugetext.cli import coverage
 from pyhugetext.cli.commands import status
 from support.cli import (
-    AS_NOBODY,
+    AS_STRANGER,
     Cli,
     assert_one_sentence,
     make_library,
@@ -122,7 +122,7 @@ def test_all_tells_what_could_not_be_read(cli: Cli, target: Target) -> None:
     need_root()
     need_tool("setpriv")
     need_for_others(os.path.realpath(sys.executable))
-    cli.prefix = AS_NOBODY
+    cli.prefix = AS_STRANGER
     result = cli("status", "--all")
     assert result.returncode == 0, result.stderr
     assert re.search(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.cli import (
-    AS_NOBODY,
+    AS_STRANGER,
     Cli,
     Library,
     Mounts,
@@ -472,7 +472,7 @@ def test_ordinary_user_may_look_at_the_system_store_only(filled: Filled) -> None
         cli.prefix = in_namespace(f"mount --bind {cache} /var/cache")
         result = cli("warm", "--system")
         assert result.returncode == 0, result.stderr
-        cli.prefix += AS_NOBODY
+        cli.prefix += AS_STRANGER
         shown = cli("store", "list", "--system")
         assert shown.returncode == 0
         assert "durable+image" in shown.stdout
@@ -490,7 +490,7 @@ def test_unreadable_store_is_one_sentence(filled: Filled) -> None:
     with public_directory() as directory:
         cli = Cli(directory / "store")
         cli.store.mkdir(0o700)
-        cli.prefix = AS_NOBODY
+        cli.prefix = AS_STRANGER
         result = cli("store", "list")
         assert result.returncode == 1
         assert_one_sentence(result, str(cli.store), "permission denied")

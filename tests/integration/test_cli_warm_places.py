@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import (
-    AS_NOBODY,
-    NOBODY,
+    AS_STRANGER,
     Cli,
     Library,
     Mounts,
@@ -31,7 +30,7 @@ from support.cli import (
     public_directory,
     status_of,
 )
-from support.common import HUGE
+from support.common import HUGE, STRANGER
 
 
 def test_store_that_is_a_file_is_one_sentence(cli: Cli) -> None:
@@ -62,7 +61,7 @@ def test_without_a_home_the_sentence_says_what_is_missing(cli: Cli) -> None:
 def test_home_at_the_root_leaves_no_name_empty(cli: Cli, command: list[str]) -> None:
     need_root()
     need_for_others(Path(sys.executable), Path(__file__))
-    cli.prefix = AS_NOBODY
+    cli.prefix = AS_STRANGER
     result = cli(*command, PYHUGETEXT_STORE="", XDG_CACHE_HOME="", HOME="/")
     told = result.stdout + result.stderr
     assert "/.cache" in told
@@ -178,7 +177,7 @@ def test_only_root_fills_the_system_store(cli: Cli) -> None:
     if os.geteuid() == 0:
         need_tool("setpriv")
         need_for_others()
-        cli.prefix = AS_NOBODY
+        cli.prefix = AS_STRANGER
     for arguments in (("warm", "--system"), ("store", "prune", "--system")):
         result = cli(*arguments)
         assert result.returncode == 1
@@ -219,7 +218,7 @@ def test_system_store_serves_every_user(system: Cli, public_library: Path, tmp_p
 
     with public_directory() as public:
         cli = Cli(public / "store")
-        cli.prefix = (*system.prefix, *AS_NOBODY)
+        cli.prefix = (*system.prefix, *AS_STRANGER)
         code = "import pyhugetext; print(pyhugetext.remap(backing='store'))"
         shown = subprocess.run(
             [*cli.prefix, sys.executable, "-c", code],
@@ -241,14 +240,14 @@ def test_ordinary_user_warms_a_store_of_their_own() -> None:
     need_tool("setpriv")
     need_for_others()
     with public_directory() as directory:
-        os.chown(directory, NOBODY, NOBODY)
+        os.chown(directory, STRANGER, STRANGER)
         cli = Cli(directory / "store")
-        cli.prefix = AS_NOBODY
+        cli.prefix = AS_STRANGER
         result = cli("warm", HOME=str(directory))
         if "never gives" in result.stderr:
             pytest.skip("the file system of the temporary directory has no huge pages for files")
         assert result.returncode == 0, result.stderr
-        assert {path.lstat().st_uid for path in cli.store.rglob("*")} == {NOBODY}
+        assert {path.lstat().st_uid for path in cli.store.rglob("*")} == {STRANGER}
         directory.chmod(0o500)
         result = cli("warm", PYHUGETEXT_STORE=str(directory / "other"))
         assert result.returncode == 1
@@ -257,4 +256,4 @@ def test_ordinary_user_warms_a_store_of_their_own() -> None:
         cli.prefix = ()
         result = cli("warm")
         assert result.returncode == 1
-        assert_one_sentence(result, f"belongs to user {NOBODY}")
+        assert_one_sentence(result, f"belongs to user {STRANGER}")

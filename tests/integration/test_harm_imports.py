@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_harm_calls import needs_filters
 from support import harm
 from support.common import TESTS, Run, big_source
 from support.harm import extension_compiler
+from support.once import library_compiler
 
 # Allows what plain Python needs to import a module, and kills for anything else.
 ALLOW_LIST = """
@@ -38,10 +40,10 @@ SMALL = "int result(void) { return 7; }"
 LARGE = big_source(400, padding=16_000) + "int result(void) { return f_7(0); }"
 
 
-@pytest.fixture
-def two_modules(compile_library: Any) -> Path:
+@pytest.fixture(scope="module")
+def two_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the extension modules `small_one` and `large_one`; both results are 7."""
-    compile_ = extension_compiler(compile_library)
+    compile_ = extension_compiler(library_compiler(tmp_path_factory.mktemp("modules")))
     compile_("small_one", SMALL)
     return compile_("large_one", LARGE).parent
 
@@ -145,31 +147,39 @@ FORK = """
 """
 
 
-@pytest.mark.parametrize(
-    ("inside", "expected"),
-    [
-        ("import small_one; return small_one.result()", 7),
-        ("import large_one; return large_one.result()", 7),
-        ("return 'dl_iterate_phdr' in pyhugetext.stats().reason", True),
-        ("return 'dl_iterate_phdr' in pyhugetext.remap().problems[0]", True),
-        ("return 'dl_iterate_phdr' in pyhugetext.restore().problems[0]", True),
-        (FORK, 7 << 8),
-    ],
-    ids=["import small", "import large", "stats", "remap", "restore", "fork"],
-)
+INSIDE: dict[str, tuple[str, Any]] = {
+    "import small": ("import small_one; return small_one.result()", 7),
+    "import large": ("import large_one; return large_one.result()", 7),
+    "stats": ("return 'dl_iterate_phdr' in pyhugetext.stats().reason", True),
+    "remap": ("return 'dl_iterate_phdr' in pyhugetext.remap().problems[0]", True),
+    "restore": ("return 'dl_iterate_phdr' in pyhugetext.restore().problems[0]", True),
+    "fork": (FORK, 7 << 8),
+}
+
+
+@pytest.fixture(scope="module")
+def in_callbacks(python: Run, two_modules: Path) -> dict[str, Future[Any]]:
+    """Children that do all of these, at once: each waits most of its time."""
+
+    def run(inside: str) -> Any:
+        # What 3.12 and later say about a fork beside threads is no matter here.
+        return python(
+            f"{CALLBACK}\ndef inside():\n    {inside}\nrun()",
+            *(str(TESTS), str(two_modules)),
+            env={"PYHUGETEXT_BUILD": "never"},
+            flags=("-W", "ignore"),
+            timeout=60,
+        )
+
+    with ThreadPoolExecutor() as pool:
+        return {name: pool.submit(run, inside) for name, (inside, _) in INSIDE.items()}
+
+
+@pytest.mark.parametrize("name", INSIDE)
 def test_callback_of_the_dynamic_linker_waits_for_nobody(
-    python: Run, two_modules: Path, inside: str, expected: Any
+    in_callbacks: dict[str, Future[Any]], name: str
 ) -> None:
-    code = f"{CALLBACK}\ndef inside():\n    {inside}\nrun()"
-    # What 3.12 and later say about a fork beside threads is no matter here.
-    result = python(
-        code,
-        *(str(TESTS), str(two_modules)),
-        env={"PYHUGETEXT_BUILD": "never"},
-        flags=("-W", "ignore"),
-        timeout=60,
-    )
-    assert json.loads(result.stdout) == [expected, True]
+    assert json.loads(in_callbacks[name].result().stdout) == [INSIDE[name][1], True]
 
 
 PAINTED = """
@@ -226,9 +236,9 @@ print(painted.run(spec.loader.create_module, (spec,)))
     ("backing", "kernel"), [("store", "this"), ("store", "6.1"), ("memfd", "this"), ("thp", "5.10")]
 )
 def test_import_needs_little_more_stack_than_in_plain_python(
-    python: Run, compile_library: Any, two_modules: Path, tmp_path: Path, backing: str, kernel: str
+    python: Run, two_modules: Path, tmp_path: Path, backing: str, kernel: str
 ) -> None:
-    extension_compiler(compile_library)("painted", PAINTED, whole=True)
+    extension_compiler(library_compiler(two_modules))("painted", PAINTED, whole=True)
     needed = []
     # Twice with it: in the first an entry of the store is built, by Python.
     for settings in (

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import NOBODY, need_for_others, need_root
+from support.cli import need_for_others, need_root
+from support.common import STRANGER
 from support.host import LIMIT, Host, wait_until, writer_of
 
 PATIENCE = 0.4  # seconds after which a child is most likely in the wait it is meant to reach
@@ -67,7 +68,7 @@ def test_thread_that_sets_its_users_beside_one_that_imports(hosts: list[Host]) -
 def test_thread_that_drops_roots_rights_beside_one_that_imports(hosts: list[Host]) -> None:
     need_root()
     need_for_others(hosts[0].modules)
-    ten_at_once(hosts, group=NOBODY, user=NOBODY, groups=True)
+    ten_at_once(hosts, group=STRANGER, user=STRANGER, groups=True)
 
 
 # --- dying, and what handlers raise ---

@@ -18,7 +18,7 @@ import pytest
 from pyhugetext.process import inspect
 from pyhugetext.process.cells import of as cells_of
 from support.cli import (
-    AS_NOBODY,
+    AS_STRANGER,
     in_namespace,
     make_library,
     need_for_others,
@@ -183,9 +183,9 @@ def test_process_of_an_ordinary_user(compile_library, tmp_path: Path, python: Ru
         env = {"PYHUGETEXT_BACKING": "memfd"}
         code = "import sys, json; from pyhugetext.process import inspect\n"
         code += "print(json.dumps(inspect.inspect(int(sys.argv[1])).as_dict()))"
-        with running(LOAD, str(library), prefix=AS_NOBODY, **env) as target:
+        with running(LOAD, str(library), prefix=AS_STRANGER, **env) as target:
             own = assert_agreement(target, "import pyhugetext; pyhugetext.remap()")
-            told = python(code, str(target.pid), prefix=AS_NOBODY, env={"PYHUGETEXT": "0"})
+            told = python(code, str(target.pid), prefix=AS_STRANGER, env={"PYHUGETEXT": "0"})
             assert figures(json.loads(told.stdout)) == figures(own)
             assert region(own, library)["mapped_bytes"] > 0
 
@@ -442,7 +442,7 @@ def test_process_of_somebody_else(python: Run) -> None:
             print(error)
     """
     with running(PYHUGETEXT="0") as target:
-        told = python(code, str(target.pid), prefix=AS_NOBODY, env={"PYHUGETEXT": "0"}).stdout
+        told = python(code, str(target.pid), prefix=AS_STRANGER, env={"PYHUGETEXT": "0"}).stdout
     assert "belongs to user 0; root may read it" in told
 
 
@@ -452,9 +452,9 @@ def test_process_that_made_itself_undumpable(python: Run) -> None:
     need_for_others(os.path.realpath(sys.executable))
     hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)"
     code = "import sys; from pyhugetext.process import inspect; inspect.inspect(int(sys.argv[1]))"
-    with running(hide, prefix=AS_NOBODY, PYHUGETEXT="0") as target:
+    with running(hide, prefix=AS_STRANGER, PYHUGETEXT="0") as target:
         pid, off = str(target.pid), {"PYHUGETEXT": "0"}
-        result = python(code, pid, prefix=AS_NOBODY, env=off, check=False)
+        result = python(code, pid, prefix=AS_STRANGER, env=off, check=False)
         assert "undumpable" in result.stderr.splitlines()[-1]
         assert_agreement(target)
 

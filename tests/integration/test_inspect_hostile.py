@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyhugetext.process import inspect
 from pyhugetext.process.cells import of as cells_of
 from support.cli import (
-    AS_NOBODY,
+    AS_STRANGER,
     Library,
     make_library,
     need_for_others,
@@ -223,7 +223,7 @@ def test_file_system_that_stops_answering(compile_library: Library, links: bool)
             if server.stdout.readline() != "ready\n":
                 pytest.skip("no FUSE file system can be mounted here")
             load = f"import ctypes; library = ctypes.CDLL({str(point / 'lib.so')!r})"
-            with running(load, prefix=AS_NOBODY, PYHUGETEXT="0") as target:
+            with running(load, prefix=AS_STRANGER, PYHUGETEXT="0") as target:
                 server.stdin.write("be silent\n")
                 server.stdin.flush()
                 assert server.stdout.readline() == "silent\n"

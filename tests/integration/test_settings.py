@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from pyhugetext import _boot
 from pyhugetext._settings import NO_LIMIT, Settings
-from support.common import PREFIX, Run, big_source, clean_environment
+from support.common import NOBODY, PREFIX, Run, big_source, clean_environment
 from support.facts import VARIABLES
 from support.harm import extension_compiler, installed_files, site_packages
 
@@ -337,7 +337,7 @@ def secure_python() -> Iterator[tuple[str, ...]]:
         shutil.copy(str(base), str(program))
         os.chown(program, 65533, 65533)
         program.chmod(stat.S_ISUID | 0o755)
-        user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(program))
+        user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", str(program))
         code = "import ctypes; print(ctypes.CDLL(None).getauxval(23))"
         result = subprocess.run(
             [*user, "-S", "-c", code], capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.store import Namespace, Store, namespace, require_huge_disk
+from support.store import Namespace, Store, filled_store, namespace, require_huge_disk
 
 # A file system in a file on a tmpfs, which may become full: then writing back fails.
 THIN = """
@@ -94,10 +94,7 @@ def test_lost_copy_is_not_taken_for_the_content_that_is_still_in_memory(lost: St
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    filled = Store(tmp_path / "store")
-    filled.fill()
-    return filled
+    return filled_store(tmp_path / "store")
 
 
 def is_proven(store: Store) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support.common import STRANGER
 from support.store import (
-    STRANGER,
     UNSET,
     Namespace,
     Report,

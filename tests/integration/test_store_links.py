@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support.common import clean_environment
-from support.store import STRANGER, Namespace, as_user, namespace
+from support.common import STRANGER, clean_environment
+from support.store import Namespace, as_user, namespace
 
 SECONDS = float(os.environ.get("TOGGLE_SECONDS", "2"))
 

@@ -16,23 +16,22 @@ import pytest
 from support.cli import wait_for
 from support.common import tool
 from support.record import Note
-from support.store import USE_LIBRARY, Store, make_library, require_huge_disk
+from support.store import (
+    USE_LIBRARY,
+    Store,
+    filled_store,
+    two_libraries,
+)
 
 
 @pytest.fixture
 def disk_store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    filled = Store(tmp_path / "store")
-    filled.fill()
-    return filled
+    return filled_store(tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two libraries of the same size and build-id that compute different things."""
-    made = [make_library(tmp_path_factory.mktemp("library"), factor) for factor in (3, 5)]
-    assert made[0].stat().st_size == made[1].stat().st_size
-    return made[0], made[1]
+    return two_libraries(tmp_path_factory.mktemp("libraries"))
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from support.common import STRANGER
 from support.record import BOOT_ID, sign
 from support.store import (
-    STRANGER,
     Refilled,
     Store,
     namespace,

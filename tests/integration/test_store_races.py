@@ -167,15 +167,21 @@ def test_start_waits_no_longer_than_a_moment_for_another_builder(cold: Store) ->
     assert cold.records == []
 
 
+def waiting(cold: Store) -> subprocess.Popen[str]:
+    """A child that waits for the lock of a store."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", REPORT],
+        env=cold.environment(PYHUGETEXT_BUILD="always"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: waits_for_lock(child, cold.root))
+    return child
+
+
 def test_build_always_waits_for_another_builder(cold: Store) -> None:
     with lock_held(cold.root):
-        child = subprocess.Popen(
-            [sys.executable, "-c", REPORT],
-            env=cold.environment(PYHUGETEXT_BUILD="always"),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda: waits_for_lock(child, cold.root))
+        child = waiting(cold)
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.7)
         assert cold.records == []
@@ -187,13 +193,7 @@ def test_build_always_waits_for_another_builder(cold: Store) -> None:
 def test_process_waits_a_moment_for_another_that_builds_the_same(cold: Store) -> None:
     """While this one waits, the other one builds: no copy of its own, no second build."""
     with lock_held(cold.root):
-        child = subprocess.Popen(
-            [sys.executable, "-c", REPORT],
-            env=cold.environment(PYHUGETEXT_BUILD="always"),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda: waits_for_lock(child, cold.root))
+        child = waiting(cold)
         # As it is when another process has built it.
         away = cold.root.with_name("away")
         away.mkdir(mode=0o700)

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from support.common import HUGE
-from support.store import UNSET, USE_LIBRARY, Store, make_library, require_huge_disk, require_root
+from support.store import (
+    UNSET,
+    USE_LIBRARY,
+    Store,
+    filled_store,
+    make_library,
+    require_root,
+)
 
 TOUCH = """
 import ctypes, pyhugetext
@@ -28,10 +35,7 @@ for region in pyhugetext.stats().regions:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A warm store at its default place."""
-    require_huge_disk(tmp_path)
-    filled = Store(tmp_path / "cache" / "pyhugetext")
-    filled.fill()
-    return filled
+    return filled_store(tmp_path / "cache" / "pyhugetext")
 
 
 @pytest.fixture

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from support.store import USE_LIBRARY, Store, make_library, namespace, require_huge_disk
+from support.store import (
+    USE_LIBRARY,
+    Store,
+    filled_store,
+    namespace,
+    two_libraries,
+)
 
 # 128 bytes of inode have no place for nanoseconds.
 COARSE = """
@@ -54,16 +60,12 @@ for step in (pyhugetext.remap, pyhugetext.restore, pyhugetext.remap):
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two libraries of the same size and build-id that compute different things."""
-    made = [make_library(tmp_path_factory.mktemp("library"), factor) for factor in (3, 5)]
-    assert made[0].stat().st_size == made[1].stat().st_size
-    return made[0], made[1]
+    return two_libraries(tmp_path_factory.mktemp("libraries"))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    require_huge_disk(tmp_path)
-    Store(tmp_path / "store").fill()
+    filled_store(tmp_path / "store")
     with namespace(COARSE.format(place=tmp_path)) as space:
         (space.sees(tmp_path / "mnt") / "probe").touch()
         if (space.sees(tmp_path / "mnt") / "probe").stat().st_ctime_ns % 10**9:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from support.common import NOBODY, STRANGER
 from support.store import (
-    STRANGER,
     UNSET,
     Namespace,
     Store,
     as_user,
+    filled_store,
     home_of,
     namespace,
     require_huge_disk,
@@ -30,10 +31,7 @@ NOT_TRUSTED = "somebody else could have written it"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    filled = Store(tmp_path / "way" / "store")
-    filled.fill()
-    return filled
+    return filled_store(tmp_path / "way" / "store")
 
 
 @pytest.fixture
@@ -178,11 +176,6 @@ def test_store_in_a_sticky_directory_that_is_not_root_s_is_not_used(tmp_path: Pa
     store.is_good()
     os.chown(way, STRANGER, STRANGER)
     assert NOT_TRUSTED in store.refuses()
-
-
-# Nobody: how the kernel shows whoever has no name in a user namespace.
-
-NOBODY = 65534
 
 
 def in_user_namespace(inside: int, outside: int, count: int) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.cli import Cli
-from support.common import PREFIX
+from support.common import PREFIX, STRANGER
 from support.store import (
-    STRANGER,
     USE_LIBRARY,
     Store,
     aged_library,

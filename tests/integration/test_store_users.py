@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support.common import PREFIX
+from support.common import PREFIX, STRANGER
 from support.store import (
-    STRANGER,
     UNSET,
     Namespace,
     Store,

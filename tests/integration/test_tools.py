@@ -27,26 +27,11 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from support.attaching import sample_source
 from support.common import HUGE, TESTS, clean_environment, tool
 
 PROGRAM = str(TESTS / "support" / "tools.py")
 SECONDS = "90"  # what a child runs at most; the tests end it before
-
-# Functions that call each other on 2 MiB of text and more, where debug information tells lines.
-SOURCE = f"""
-volatile unsigned long sink;
-__asm__(".text; .skip {HUGE}, 0x90");
-__attribute__((noinline)) unsigned long sample_inner(unsigned long n) {{
-    unsigned long x = 1;
-    for (unsigned long i = 0; i < n; ++i) x = x * 6364136223846793005UL + i;
-    sink = x;
-    return x | 1;
-}}
-__attribute__((noinline)) unsigned long sample_outer(unsigned long n) {{
-    return sample_inner(n) + 1;
-}}
-__asm__(".text; .skip {3 * HUGE}, 0x90");
-"""
 
 # Functions of the interpreter that have a name even in a stripped one: of those that run Python
 # code in all versions, and of those that take the time of run_in_interpreter in one or another.
@@ -159,7 +144,7 @@ def wait_for_processor_time(pid: int) -> None:
 @pytest.fixture
 def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Iterator[Desk]:
     # Aligned so that tools which compare a mapping's start with a segment's address see the same.
-    library = compile_library(SOURCE, "-g", f"-Wl,-z,max-page-size={HUGE}")
+    library = compile_library(sample_source(HUGE), "-g", f"-Wl,-z,max-page-size={HUGE}")
     (tmp_path / "home").mkdir()
     environ = {
         "HOME": str(tmp_path / "home"),
@@ -206,6 +191,12 @@ def check_names(desk: Desk, functions: dict[str, set[str]], interpreter: str) ->
     assert functions[desk.library.name] <= {"sample_inner", "sample_outer"}
 
 
+# perf links every file that it saw to its cache, the interpreter too, of which entries then know
+# another time of change: those of other tests, while they run.
+changes_files = pytest.mark.alone
+
+
+@changes_files
 @where_the_tool_works
 def test_perf_attached_later_names_functions(desk: Desk, perf: str) -> None:
     with desk.process() as said:
@@ -213,6 +204,7 @@ def test_perf_attached_later_names_functions(desk: Desk, perf: str) -> None:
         check_names(desk, hot_functions(desk, perf), said["interpreter"]["path"])
 
 
+@changes_files
 @where_the_tool_works
 def test_perf_from_the_start_names_functions(desk: Desk, perf: str) -> None:
     with desk.process() as said:
@@ -227,6 +219,7 @@ def settings(desk: Desk) -> list[str]:
     return [f"{name}={value}" for name, value in environ.items()]
 
 
+@changes_files
 def test_text_comes_from_the_store_after_perf_linked_the_copies_into_its_cache(
     desk: Desk, perf: str
 ) -> None:

@@ -59,11 +59,14 @@ def outer():
 outer()
 """
 
-# What is asked for is at the beginning of the text: of its end, which shares 2 MiB with writable data,
-# the original stays mapped.
-LIBRARY = f"""
+
+def sample_source(before: int = 0) -> str:
+    """C functions that call each other, for ever if told to, with much text behind them and some before:
+    of its end, which shares 2 MiB with writable data, the original stays mapped."""
+    return f"""
 #include <unistd.h>
 volatile unsigned long sink;
+__asm__(".text; .skip {before}, 0x90");
 __attribute__((noinline)) unsigned long sample_inner(unsigned long n) {{
     unsigned long x = 1;
     if (!n) for (;;) pause();
@@ -76,6 +79,7 @@ __attribute__((noinline)) unsigned long sample_outer(unsigned long n) {{
 }}
 __asm__(".text; .skip {3 * HUGE}, 0x90");
 """
+
 
 EMBEDDER = "#include <Python.h>\nint main(int n, char **words) { return Py_BytesMain(n, words); }\n"
 
@@ -132,7 +136,7 @@ class Workplace:
     @staticmethod
     def make(path: Path, compiler: str) -> Workplace:
         source = path / "sample.c"
-        source.write_text(LIBRARY)
+        source.write_text(sample_source())
         flags = ("-O1", "-g", "-shared", "-fPIC", "-fno-toplevel-reorder")
         library = path / "libsample.so"
         subprocess.run([compiler, *flags, "-o", library, source], check=True)

@@ -18,10 +18,7 @@ from typing import Any
 
 import pytest
 
-from support.common import PREFIX, clean_environment
-
-# A user without any rights. Not 65534, who has no store: what is that user's may be anybody's.
-NOBODY = 54321
+from support.common import PREFIX, STRANGER, clean_environment
 
 
 class Cli:
@@ -133,7 +130,7 @@ def need_for_others(*paths: Path | str) -> None:
                 pytest.skip(f"an ordinary user cannot enter {step}")
 
 
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+AS_STRANGER = ("setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups")
 
 
 def in_namespace(script: str) -> tuple[str, ...]:

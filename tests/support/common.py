@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"  # in a child's sys.path, for `from support import ...`
 HUGE = 2 << 20
 
+STRANGER = 54321  # a user without any rights, who owns nothing here
+# How the kernel shows whoever has no name in a user namespace: has no store, for what is that user's
+# may be anybody's.
+NOBODY = 65534
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # A run may have several processes, which pytest-xdist's first one starts.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from support.common import SHARED, TESTS
+from support.common import SHARED, TESTS, tool
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
@@ -35,13 +35,24 @@ def compiled(target: Path, source: str, *command: str, libraries: Sequence[str] 
     key = hashlib.sha256(words.encode()).hexdigest()[:16]
 
     def make(place: Path) -> None:
-        file = place / f"{target.stem}.c"
+        file = place / f"{target.name}.c"
         file.write_text(source)
         subprocess.run([*command, "-o", place / target.name, file, *libraries], check=True)
         file.unlink()
 
     shutil.copy(once(f"compiled-{key}", make) / target.name, target)
     return target
+
+
+def library_compiler(directory: Path) -> Callable[..., Path]:
+    """What compiles C to shared libraries in a directory: `compile_(source, *flags, name=...)`."""
+    compiler = tool("cc", "gcc", "clang")
+
+    def compile_(source: str, *flags: str, name: str = "libsample.so") -> Path:
+        command = (compiler, "-O1", "-shared", "-fPIC")
+        return compiled(directory / name, source, *command, libraries=flags)
+
+    return compile_
 
 
 def builds_share_objects() -> dict[str, str]:

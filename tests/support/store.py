@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import shutil
@@ -27,7 +26,6 @@ from support.common import PREFIX, clean_environment
 from support.once import compiled, once
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
-STRANGER = 54321  # a user id that owns nothing here
 
 # Ends a child: the answer of a computation that runs through the interpreter's text, what the
 # process maps, which modules it has, and where the text in memory differs from the original file.
@@ -278,6 +276,14 @@ class Store:
         assert self.leftovers == []
 
 
+def filled_store(root: Path) -> Store:
+    """A store on disk with the interpreter's entry; skips where that cannot be."""
+    require_huge_disk(root)
+    store = Store(root)
+    store.fill()
+    return store
+
+
 class Refilled:
     """One filled store for many tests. What they do to it the package mends, mostly: it is emptied and
     filled again only where a test left it another than it was."""
@@ -345,19 +351,22 @@ def require_no_system_store() -> None:
         pytest.skip(f"{SYSTEM_STORE} exists, and would be looked at first")
 
 
-@functools.cache
-def _disk_problem(directory: str) -> str:
-    with tempfile.TemporaryDirectory(dir=directory) as place:
-        report = Store(Path(place) / "probe").start()
-        return "" if report.interpreter["backing"] == "store" else report.reasons
+_disk_problems: dict[int, str] = {}  # by file system
 
 
 def require_huge_disk(directory: Path) -> None:
-    """Skips where files below `directory` get no huge pages."""
+    """Skips where files in `directory`, which may yet have to be made, get no huge pages."""
     require_no_system_store()
-    problem = _disk_problem(str(directory.parent))
-    if problem:
-        pytest.skip(f"no store on disk below {directory.parent}: {problem}")
+    while not directory.exists():
+        directory = directory.parent
+    device = directory.stat().st_dev
+    if device not in _disk_problems:
+        with tempfile.TemporaryDirectory(dir=directory) as place:
+            report = Store(Path(place) / "probe").start()
+            good = report.interpreter["backing"] == "store"
+            _disk_problems[device] = "" if good else report.reasons
+    if _disk_problems[device]:
+        pytest.skip(f"no store on disk below {directory}: {_disk_problems[device]}")
 
 
 def require_root() -> None:
@@ -472,6 +481,17 @@ def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more:
     flags = ("-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}")
     source = SOURCE.format(factor=factor) + more
     return compiled(directory / "libvictim.so", source, compiler, *flags)
+
+
+def two_libraries(directory: Path) -> tuple[Path, Path]:
+    """Libraries of the same size and build-id that compute different things."""
+    made = []
+    for factor in (3, 5):
+        place = directory / str(factor)
+        place.mkdir()
+        made.append(make_library(place, factor))
+    assert made[0].stat().st_size == made[1].stat().st_size
+    return made[0], made[1]
 
 
 def aged_library() -> Path:

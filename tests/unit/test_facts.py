@@ -9,6 +9,8 @@ import pytest
 
 from pyhugetext import _backing, _boot, _native, _settings
 from pyhugetext._units import HUGE, PAGE
+from pyhugetext.doctor.process import ROOM_TO_BUILD
+from pyhugetext.process import files
 from support.common import ROOT
 from support.facts import NATIVE, VARIABLES, header, strings
 
@@ -62,6 +64,19 @@ def test_pages_are_those_of_the_core():
     assert math.prod(int(factor) for factor in re.findall(r"\d+", found[1])) == HUGE
 
 
+def test_numbers_of_the_core_are_said_again_as_they_are():
+    told = " ".join(path.read_text() for end in ("h", "cpp") for path in NATIVE.rglob(f"*.{end}"))
+    room = re.search(r"kRoomToBuild = (\d+)ul << (\d+);", told)
+    assert room
+    assert int(room[1]) << int(room[2]) == ROOM_TO_BUILD
+    ways = re.search(r"enum class Way : u8 {(.*?)};", told, re.DOTALL)
+    assert ways
+    names = re.findall(r"^\s*(\w+),", ways[1], re.MULTILINE)
+    assert [names[files._LINK], names[files._INSIDE], names[files._CACHED]] == [
+        *("link", "inside", "cached")
+    ]
+
+
 # What only one file may hold.
 ONCE = {
     "the size of a huge page": (r"\b2 << 20\b|\b2097152\b|\b1 << 21\b", "_units.py"),
@@ -83,3 +98,27 @@ def test_fact_is_told_once(fact):
         if re.search(pattern, path.read_text())
     }
     assert told == {home}
+
+
+# The same of the native part: where it may be, which is nowhere for what the kernel's headers have.
+NATIVE_ONCE = {
+    "the sign of an errno": (r"-E[A-Z]{3,}\b|<u16>\(-", {"kernel/error_or.h"}),
+    "a number of the kernel's": (
+        r"#define (?:__NR|HWCAP2|MADV|MAP|MFD|MREMAP|PAGE|PR|PROT|RESOLVE|STATX)_",
+        {"kernel/uapi.h"},
+    ),
+    "a file system's magic number": (r"(?i)0x(?:0?1021994|794c7630|0*27e0eb|63677270)\b", set()),
+    "the type of a file": (r"\b01[024]0000\b|\b0*40000\b|\b0170000\b", set()),
+}
+
+
+@pytest.mark.parametrize("fact", NATIVE_ONCE)
+def test_fact_of_the_kernel_is_told_once(fact):
+    pattern, homes = NATIVE_ONCE[fact]
+    files = [path for path in NATIVE.rglob("*") if path.suffix in (".cpp", ".h")]
+    told = {
+        path.relative_to(NATIVE).as_posix()
+        for path in files
+        if re.search(pattern, path.read_text())
+    }
+    assert told == homes

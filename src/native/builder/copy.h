@@ -8,7 +8,7 @@ namespace pht {
 
 // A buffer of 2 MiB. A mapping: what malloc gives back changes how the program's own blocks are
 // made; see mallopt(3).
-class CopyBuffer {
+class CopyBuffer : NonCopyable {
 public:
     CopyBuffer() : data_(static_cast<u8 *>(map_memory(kHugeSize))) {
         // One fault in place of 512, where the kernel aligned it.
@@ -17,8 +17,6 @@ public:
     ~CopyBuffer() {
         if (data_) unmap_memory(data_, kHugeSize);
     }
-    CopyBuffer(const CopyBuffer &) = delete;
-    CopyBuffer &operator=(const CopyBuffer &) = delete;
     u8 *data() { return data_; }
 
 private:

@@ -5,7 +5,6 @@ namespace pht {
 namespace {
 
 constexpr size_t kMostSegments = 128;
-constexpr u64 kTagFlags1 = 0x6ffffffb, kFlagPie = 0x08000000;  // DT_FLAGS_1, DF_1_PIE
 
 }  // namespace
 
@@ -109,8 +108,8 @@ LaidOut ElfFile::find_program(bool *program) const {
         if (!done.ok()) return done;
         const auto *entries = reinterpret_cast<const Elf64_Dyn *>(data.data());
         for (size_t i = 0; i < data.size() / sizeof *entries; ++i) {
-            if (static_cast<u64>(entries[i].d_tag) != kTagFlags1) continue;
-            *program = (entries[i].d_un.d_val & kFlagPie) != 0;
+            if (entries[i].d_tag != DT_FLAGS_1) continue;
+            *program = (entries[i].d_un.d_val & DF_1_PIE) != 0;
             return {};
         }
     }

@@ -48,14 +48,12 @@ private:
 };
 
 // A record or a note, read into a buffer of its own.
-class StoredFile {
+class StoredFile : NonCopyable {
 public:
     StoredFile() : buffer_(static_cast<u8 *>(map_memory(kRecordLimit))) {}
     ~StoredFile() {
         if (buffer_) unmap_memory(buffer_, kRecordLimit);
     }
-    StoredFile(const StoredFile &) = delete;
-    StoredFile &operator=(const StoredFile &) = delete;
 
     // Neither a record nor a note where it cannot be read, or is not what was written.
     void read(int index, const char *name);

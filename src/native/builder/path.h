@@ -8,7 +8,7 @@
 namespace pht {
 
 // A path in a mapping of its own: too long for a small stack.
-class Path {
+class Path : NonCopyable {
 public:
     explicit Path(const char *text) : text_(static_cast<char *>(map_memory(kPathLimit))) {
         const size_t size = length(text);
@@ -19,8 +19,6 @@ public:
     ~Path() {
         if (text_) unmap_memory(text_, kPathLimit);
     }
-    Path(const Path &) = delete;
-    Path &operator=(const Path &) = delete;
     bool ok() const { return size_ > 0 && text_[0] == '/'; }
     const char *text() const { return size_ ? text_ : ""; }
     size_t size() const { return size_; }

@@ -151,7 +151,7 @@ Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &b
     const u64 limit = writer.spec().limit;
     if (size > limit)
         return full(size >> 20, "its copy of ", " MiB is larger than the store may be");
-    long long lack;
+    long long lack = 0;
     auto result = find_lack(writer, size, &lack);
     if (!result.ok()) return failed_call("statfs", result);
     if (lack <= 0) return {};

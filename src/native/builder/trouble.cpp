@@ -1,6 +1,6 @@
 #include "builder/trouble.h"
 
-#include <asm/errno.h>
+#include "kernel/uapi.h"
 
 namespace pht {
 

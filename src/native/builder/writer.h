@@ -29,12 +29,10 @@ struct StoreSpec {
     u32 copy_mode() const { return for_everyone ? 0444 : 0400; }
 };
 
-class StoreWriter {
+class StoreWriter : NonCopyable {
 public:
     explicit StoreWriter(const StoreSpec &spec) : spec_(spec) {}
     ~StoreWriter() { close(); }
-    StoreWriter(const StoreWriter &) = delete;
-    StoreWriter &operator=(const StoreWriter &) = delete;
 
     // Opens the directories, and makes those that are missing if told so: by descriptor, step by
     // step, each checked for whom it belongs to. Kind gone where there is none.
@@ -89,12 +87,10 @@ private:
 
 // A descriptor of what is being written: a forked child would keep it, and the disk that it takes,
 // for as long as it lives.
-class Written {
+class Written : NonCopyable {
 public:
     explicit Written(ErrorOr<int> fd);
     ~Written();
-    Written(const Written &) = delete;
-    Written &operator=(const Written &) = delete;
     operator int() const { return fd_; }
 
 private:
@@ -102,12 +98,10 @@ private:
 };
 
 // A lock that is given back at the end of its scope.
-class Held {
+class Held : NonCopyable {
 public:
     explicit Held(StoreWriter &writer) : writer_(writer) {}
     ~Held() { writer_.unlock(); }
-    Held(const Held &) = delete;
-    Held &operator=(const Held &) = delete;
 
 private:
     StoreWriter &writer_;

@@ -6,11 +6,6 @@ namespace pht {
 
 namespace {
 
-constexpr u32 kBuildIdNote = 3;           // NT_GNU_BUILD_ID
-constexpr u32 kPropertyNote = 5;          // NT_GNU_PROPERTY_TYPE_0
-constexpr u32 kFeature1And = 0xc0000000;  // GNU_PROPERTY_AARCH64_FEATURE_1_AND
-constexpr u32 kFeature1Bti = 1;
-
 u32 word(const u8 *at) {
     u32 value;
     copy(&value, at, sizeof value);
@@ -22,7 +17,8 @@ bool property_wants_bti(const u8 *at, u64 size) {
         const u64 length = word(at + 4);
         const u64 step = 8 + round_up(length, 8);
         if (length > size - 8) return false;
-        if (word(at) == kFeature1And && length >= 4) return (word(at + 8) & kFeature1Bti) != 0;
+        if (word(at) == GNU_PROPERTY_AARCH64_FEATURE_1_AND && length >= 4)
+            return (word(at + 8) & GNU_PROPERTY_AARCH64_FEATURE_1_BTI) != 0;
         if (step >= size) return false;
         at += step;
         size -= step;
@@ -42,12 +38,12 @@ void read_notes(const u8 *at, u64 size, u64 alignment, ElfNotes *out) {
         if (name_size > size || value_size > size || value_at + value_size > size) return;
         const u8 *value = at + value_at;
         if (name_size == 4 && compare(at + 12, "GNU", 4) == 0) {
-            if (type == kBuildIdNote && value_size <= sizeof out->build_id.bytes) {
+            if (type == NT_GNU_BUILD_ID && value_size <= sizeof out->build_id.bytes) {
                 out->build_id.size = static_cast<u8>(value_size);
                 copy(out->build_id.bytes, value, value_size);
                 out->build_id_at = static_cast<u64>(value - begin);
                 out->found = true;
-            } else if (type == kPropertyNote) {
+            } else if (type == NT_GNU_PROPERTY_TYPE_0) {
 #if defined(__aarch64__)
                 out->bti = property_wants_bti(value, value_size);
 #else

@@ -16,13 +16,11 @@ namespace pht {
 
 // Holds the lock for a scope, if ok(). Signals first: a handler that forks while its own thread
 // holds the lock would never return.
-class Locked {
+class Locked : NonCopyable {
 public:
     enum class Wait : u8 { patiently, never };
     explicit Locked(Wait wait = Wait::patiently);
     ~Locked();
-    Locked(const Locked &) = delete;
-    Locked &operator=(const Locked &) = delete;
     bool ok() const { return held_; }
 
 private:

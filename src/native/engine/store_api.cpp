@@ -4,88 +4,82 @@ namespace pht {
 
 namespace {
 
-// A store while one call works on it.
-class Opened {
-public:
-    Opened(const StoreSpec &spec, bool make) : place_(spec), problem_(place_.open(make)) {}
-    bool ok() const { return problem_.ok(); }
-    const Trouble &problem() const { return problem_; }
-    StoreWriter &writer() { return place_; }
+// Calls use(writer) for a store, which is made where it is missing if told so; or says why not.
+template <class Use> Trouble with_store(const StoreSpec &spec, bool make, Use use) {
+    StoreWriter writer(spec);
+    const Trouble problem = writer.open(make);
+    return problem.ok() ? use(writer) : problem;
+}
 
-private:
-    StoreWriter place_;
-    Trouble problem_;
-};
+// The same, under the writer's lock.
+template <class Use> Trouble with_lock(const StoreSpec &spec, Use use) {
+    return with_store(spec, true, [&](StoreWriter &writer) {
+        bool waited;
+        const Trouble locked = writer.lock(kPatientTries, &waited);
+        if (!locked.ok()) return locked;
+        const Held held(writer);
+        return use(writer);
+    });
+}
 
 Trouble open(const StoreSpec &spec, bool make) {
-    return Opened(spec, make).problem();
+    return with_store(spec, make, [](StoreWriter &) { return Trouble{}; });
 }
 
 Trouble each(const StoreSpec &spec, void (*visit)(void *, const EntryView &), void *context) {
-    Opened store(spec, false);
-    return store.ok() ? each_entry(store.writer(), visit, context) : store.problem();
+    return with_store(spec, false,
+                      [&](StoreWriter &writer) { return each_entry(writer, visit, context); });
 }
 
 Trouble verify(const StoreSpec &spec, const char *name, void (*visit)(void *, const EntryView &),
                void *context, bool *removed) {
-    Opened store(spec, false);
-    return store.ok() ? verify_entry(store.writer(), name, visit, context, removed)
-                      : store.problem();
+    return with_store(spec, false, [&](StoreWriter &writer) {
+        return verify_entry(writer, name, visit, context, removed);
+    });
 }
 
 Trouble prune(const StoreSpec &spec, void (*visit)(void *, const RemovedView &), void *context) {
-    Opened store(spec, false);
-    return store.ok() ? prune_store(store.writer(), visit, context) : store.problem();
+    return with_store(spec, false,
+                      [&](StoreWriter &writer) { return prune_store(writer, visit, context); });
 }
 
 // Also where a part of it is missing, which is made for that.
 Trouble clear(const StoreSpec &spec, u64 *freed) {
-    Opened store(spec, true);
-    return store.ok() ? clear_store(store.writer(), freed) : store.problem();
+    return with_store(spec, true, [&](StoreWriter &writer) { return clear_store(writer, freed); });
 }
 
 void warm(const StoreSpec &spec, const Wanted &wanted, Str keep, Made *made) {
-    Opened store(spec, true);
-    made->problem = store.problem();
-    if (!store.ok()) return;
-    Keep kept;
-    for (size_t at = 0; at < keep.size; at += length(keep.data + at) + 1) {
-        if (kept.add(str(keep.data + at))) continue;
-        made->problem = failed_call("mmap", Error{ENOMEM});
-        return;
-    }
-    warm_entry(store.writer(), wanted, kept, made);
+    made->problem = with_store(spec, true, [&](StoreWriter &writer) {
+        Keep kept;
+        for (size_t at = 0; at < keep.size; at += length(keep.data + at) + 1)
+            if (!kept.add(str(keep.data + at))) return failed_call("mmap", Error{ENOMEM});
+        warm_entry(writer, wanted, kept, made);
+        return made->problem;
+    });
 }
 
-Trouble judge_place(const StoreSpec &spec, Verdict *verdict) {
-    Opened store(spec, true);
-    if (!store.ok()) return store.problem();
-    bool waited;
-    const Trouble locked = store.writer().lock(kPatientTries, &waited);
-    if (!locked.ok()) return locked;
-    const Held held(store.writer());
-    return judge(store.writer(), verdict);
+Trouble judge_store(const StoreSpec &spec, Verdict *verdict) {
+    return with_lock(spec, [&](StoreWriter &writer) { return judge(writer, verdict); });
 }
 
 Verdict remembered(const StoreSpec &spec) {
-    Opened store(spec, false);
-    return store.ok() ? remembered_verdict(store.writer()) : Verdict::unknown;
+    Verdict verdict = Verdict::unknown;
+    (void)with_store(spec, false, [&](StoreWriter &writer) {
+        verdict = remembered_verdict(writer);
+        return Trouble{};
+    });
+    return verdict;
 }
 
 Trouble remember_verdict(const StoreSpec &spec, Verdict verdict) {
-    Opened store(spec, true);
-    if (!store.ok()) return store.problem();
-    bool waited;
-    const Trouble locked = store.writer().lock(kPatientTries, &waited);
-    if (!locked.ok()) return locked;
-    const Held held(store.writer());
-    return remember(store.writer(), verdict);
+    return with_lock(spec, [&](StoreWriter &writer) { return remember(writer, verdict); });
 }
 
 Trouble used(const StoreSpec &spec, u64 *bytes) {
-    Opened store(spec, false);
-    if (store.ok()) *bytes = used_bytes(store.writer());
-    return store.problem();
+    return with_store(spec, false, [&](StoreWriter &writer) {
+        *bytes = used_bytes(writer);
+        return Trouble{};
+    });
 }
 
 Trouble free_of(int directory, long long *bytes) {
@@ -99,6 +93,6 @@ Trouble free_of(int directory, long long *bytes) {
 }  // namespace
 
 const StoreApi store_api = {open,        each,       verify,           prune,    clear, warm,
-                            judge_place, remembered, remember_verdict, try_file, used,  free_of};
+                            judge_store, remembered, remember_verdict, try_file, used,  free_of};
 
 }  // namespace pht

@@ -5,15 +5,13 @@
 
 namespace pht {
 
-class Descriptor {
+class Descriptor : NonCopyable {
 public:
     explicit Descriptor(ErrorOr<int> fd) : fd_(fd) {}
     explicit Descriptor(int fd) : fd_{fd} {}  // below 0: none
     ~Descriptor() {
         if (ok()) sys::close(fd_.value());
     }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
     bool ok() const { return fd_.word >= 0; }
     u16 error() const { return fd_.error(); }  // of what was to open it
     operator Error() const { return fd_; }

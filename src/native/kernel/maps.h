@@ -56,15 +56,13 @@ template <class Visit> ErrorOr<void> each_mapping(Visit visit) {
 
 // The same for the mappings that touch [start, end) only, asked for one by one (PROCMAP_QUERY,
 // Linux 6.11): a process with a thousand mappings pays for the few that matter.
-class MapsQuery {
+class MapsQuery : NonCopyable {
 public:
     // Without `names`, every path is empty: half the price.
     explicit MapsQuery(bool names) : names_(names) {}
     ~MapsQuery() {
         if (ready_ && fd_.ok()) sys::close(fd_.value());
     }
-    MapsQuery(const MapsQuery &) = delete;
-    MapsQuery &operator=(const MapsQuery &) = delete;
 
     // ENOTTY where the kernel cannot.
     template <class Visit> ErrorOr<void> each(u64 start, u64 end, Visit visit) {

@@ -12,12 +12,10 @@ void unmap_memory(void *block, size_t size);
 
 // Memory for a scope: on the stack where little is needed, as nearly always, else a mapping of its
 // own. An import may run on a thread with a stack of 16 KiB.
-template <size_t N> class Room {
+template <size_t N> class Room : NonCopyable {
 public:
     Room() = default;
     ~Room() { drop(); }
-    Room(const Room &) = delete;
-    Room &operator=(const Room &) = delete;
     // In place of what was taken before. Not zero-filled; nullptr when there is no memory.
     char *take(size_t size) {
         drop();

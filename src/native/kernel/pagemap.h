@@ -10,12 +10,10 @@ namespace pht {
 enum : u8 { kNothing = 0, kOneEntry = 1, kSmallEntries = 2 };
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks);
 
-class Pagemap {
+class Pagemap : NonCopyable {
 public:
     Pagemap() = default;
     ~Pagemap() { close(); }
-    Pagemap(const Pagemap &) = delete;
-    Pagemap &operator=(const Pagemap &) = delete;
 
     // Opens it unless it is open.
     ErrorOr<void> open() {

@@ -10,14 +10,12 @@ namespace pht {
 ErrorOr<u64> reserve_scratch(u64 length);
 
 // A scratch mapping that is unmapped again unless it is handed on.
-class Scratch {
+class Scratch : NonCopyable {
 public:
     explicit Scratch(u64 length) : length_(length) {}
     ~Scratch() {
         if (address_) sys::munmap(address_, length_);
     }
-    Scratch(const Scratch &) = delete;
-    Scratch &operator=(const Scratch &) = delete;
 
     ErrorOr<void> reserve() {
         const auto got = reserve_scratch(length_);

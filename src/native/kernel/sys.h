@@ -16,144 +16,143 @@
 
 namespace pht::sys {
 
-__attribute__((always_inline)) inline ErrorOr<int> open(const char *path) {
-    return {raw(nr::openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC)};
+#define PHT_INLINE __attribute__((always_inline)) inline
+
+// The arguments of a call as the kernel takes them.
+template <class T> PHT_INLINE long word(T *pointer) {
+    return reinterpret_cast<long>(pointer);
 }
-__attribute__((always_inline)) inline ErrorOr<int> open_at(int directory, const char *path,
-                                                           int flags) {
-    return {raw(nr::openat, directory, reinterpret_cast<long>(path), flags | O_CLOEXEC)};
+template <class T> PHT_INLINE long word(T number) {
+    return static_cast<long>(number);
+}
+template <class... Arguments> PHT_INLINE long call(long number, Arguments... arguments) {
+    return raw(number, word(arguments)...);
+}
+
+PHT_INLINE ErrorOr<int> open(const char *path) {
+    return {call(nr::openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)};
+}
+PHT_INLINE ErrorOr<int> open_at(int directory, const char *path, int flags) {
+    return {call(nr::openat, directory, path, flags | O_CLOEXEC)};
 }
 // With the RESOLVE_ flags of openat2(2), Linux 5.6.
-__attribute__((always_inline)) inline ErrorOr<int> open_inside(int directory, const char *path,
-                                                               int flags, u64 resolve) {
+PHT_INLINE ErrorOr<int> open_inside(int directory, const char *path, int flags, u64 resolve) {
     const u64 how[3] = {static_cast<u64>(flags | O_CLOEXEC), 0, resolve};
-    return {raw(nr::openat2, directory, reinterpret_cast<long>(path), reinterpret_cast<long>(how),
-                sizeof how)};
+    return {call(nr::openat2, directory, path, how, sizeof how)};
 }
-__attribute__((always_inline)) inline ErrorOr<size_t> read(int fd, void *to, size_t size) {
-    return {raw(nr::read, fd, reinterpret_cast<long>(to), static_cast<long>(size))};
+PHT_INLINE ErrorOr<size_t> read(int fd, void *to, size_t size) {
+    return {call(nr::read, fd, to, size)};
 }
-__attribute__((always_inline)) inline ErrorOr<size_t> pread(int fd, void *to, size_t size,
-                                                            u64 offset) {
-    return {raw(nr::pread64, fd, reinterpret_cast<long>(to), static_cast<long>(size),
-                static_cast<long>(offset))};
+PHT_INLINE ErrorOr<size_t> pread(int fd, void *to, size_t size, u64 offset) {
+    return {call(nr::pread64, fd, to, size, offset)};
 }
 // Writing from program memory answers EFAULT where reading it would raise SIGBUS or SIGSEGV, so it
 // is also the safe way to copy text whose file may have been truncated.
-__attribute__((always_inline)) inline ErrorOr<size_t> pwrite(int fd, u64 from, size_t size,
-                                                             u64 offset) {
-    return {raw(nr::pwrite64, fd, static_cast<long>(from), static_cast<long>(size),
-                static_cast<long>(offset))};
+PHT_INLINE ErrorOr<size_t> pwrite(int fd, u64 from, size_t size, u64 offset) {
+    return {call(nr::pwrite64, fd, from, size, offset)};
 }
-__attribute__((always_inline)) inline void close(int fd) {
-    raw(nr::close, fd);
+PHT_INLINE void close(int fd) {
+    call(nr::close, fd);
 }
-__attribute__((always_inline)) inline ErrorOr<u64> mmap(u64 address, u64 size, int prot, int flags,
-                                                        int fd, u64 offset) {
-    return {raw(nr::mmap, static_cast<long>(address), static_cast<long>(size), prot, flags, fd,
-                static_cast<long>(offset))};
+PHT_INLINE ErrorOr<u64> mmap(u64 address, u64 size, int prot, int flags, int fd, u64 offset) {
+    return {call(nr::mmap, address, size, prot, flags, fd, offset)};
 }
-__attribute__((always_inline)) inline void munmap(u64 address, u64 size) {
-    raw(nr::munmap, static_cast<long>(address), static_cast<long>(size));
+PHT_INLINE void munmap(u64 address, u64 size) {
+    call(nr::munmap, address, size);
 }
-__attribute__((always_inline)) inline ErrorOr<void> mprotect(u64 address, u64 size, int prot) {
-    return {raw(nr::mprotect, static_cast<long>(address), static_cast<long>(size), prot)};
+PHT_INLINE ErrorOr<void> mprotect(u64 address, u64 size, int prot) {
+    return {call(nr::mprotect, address, size, prot)};
 }
-__attribute__((always_inline)) inline ErrorOr<void> madvise(u64 address, u64 size, int advice) {
-    return {raw(nr::madvise, static_cast<long>(address), static_cast<long>(size), advice)};
+PHT_INLINE ErrorOr<void> madvise(u64 address, u64 size, int advice) {
+    return {call(nr::madvise, address, size, advice)};
 }
 // Moves a mapping onto `target`, replacing what is there, in one step; see mremap(2).
-__attribute__((always_inline)) inline ErrorOr<void> mremap_onto(u64 from, u64 size, u64 target) {
-    return {raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
-                static_cast<long>(size), MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(target))};
+PHT_INLINE ErrorOr<void> mremap_onto(u64 from, u64 size, u64 target) {
+    return {call(nr::mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, target)};
 }
 // Moves the pages of a mapping to `target` and leaves the mapping, empty, where it is.
-__attribute__((always_inline)) inline ErrorOr<void> mremap_away(u64 from, u64 size, u64 target) {
-    return {raw(nr::mremap, static_cast<long>(from), static_cast<long>(size),
-                static_cast<long>(size), MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-                static_cast<long>(target))};
+PHT_INLINE ErrorOr<void> mremap_away(u64 from, u64 size, u64 target) {
+    return {call(nr::mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+                 target)};
 }
-__attribute__((always_inline)) inline ErrorOr<int> memfd_create(const char *name, unsigned flags) {
-    return {raw(nr::memfd_create, reinterpret_cast<long>(name), flags)};
+PHT_INLINE ErrorOr<int> memfd_create(const char *name, unsigned flags) {
+    return {call(nr::memfd_create, name, flags)};
 }
-__attribute__((always_inline)) inline ErrorOr<void> ftruncate(int fd, u64 size) {
-    return {raw(nr::ftruncate, fd, static_cast<long>(size))};
+PHT_INLINE ErrorOr<void> ftruncate(int fd, u64 size) {
+    return {call(nr::ftruncate, fd, size)};
 }
 // A lock on an open file that is not waited for: EAGAIN where another process has it; see flock(2).
-__attribute__((always_inline)) inline ErrorOr<void> try_lock_file(int fd) {
-    return {raw(nr::flock, fd, LOCK_EX | LOCK_NB)};
+PHT_INLINE ErrorOr<void> try_lock_file(int fd) {
+    return {call(nr::flock, fd, LOCK_EX | LOCK_NB)};
 }
-__attribute__((always_inline)) inline void unlock_file(int fd) {
-    raw(nr::flock, fd, LOCK_UN);
+PHT_INLINE void unlock_file(int fd) {
+    call(nr::flock, fd, LOCK_UN);
 }
 // Sleeps; EINTR when a signal handler ran meanwhile.
-__attribute__((always_inline)) inline ErrorOr<void> pause(u64 nanoseconds) {
+PHT_INLINE ErrorOr<void> pause(u64 nanoseconds) {
     const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-    return {raw(nr::nanosleep, reinterpret_cast<long>(time), 0)};
+    return {call(nr::nanosleep, time, 0)};
 }
 // The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond RLIMIT_FSIZE a write or
 // ftruncate(2) raises SIGXFSZ, which kills.
 constexpr u64 kUnlimited = ~0ull;
 inline u64 resource_limit(int which, u64 unknown) {
     u64 limits[2] = {unknown, unknown};
-    raw(nr::prlimit64, 0, which, 0, reinterpret_cast<long>(limits));
+    call(nr::prlimit64, 0, which, 0, limits);
     return limits[0];
 }
-__attribute__((always_inline)) inline ErrorOr<void> add_seals(int fd, int seals) {
-    return {raw(nr::fcntl, fd, F_ADD_SEALS, seals)};
+PHT_INLINE ErrorOr<void> add_seals(int fd, int seals) {
+    return {call(nr::fcntl, fd, F_ADD_SEALS, seals)};
 }
-__attribute__((always_inline)) inline ErrorOr<size_t> ioctl(int fd, unsigned long request,
-                                                            void *argument) {
-    return {raw(nr::ioctl, fd, static_cast<long>(request), reinterpret_cast<long>(argument))};
+PHT_INLINE ErrorOr<size_t> ioctl(int fd, unsigned long request, void *argument) {
+    return {call(nr::ioctl, fd, request, argument)};
 }
 // Copies inside this process; answers EFAULT instead of raising a signal; see process_vm_readv(2).
-__attribute__((always_inline)) inline ErrorOr<size_t> copy_memory(u64 to, u64 from, u64 size) {
+PHT_INLINE ErrorOr<size_t> copy_memory(u64 to, u64 from, u64 size) {
     struct Iovec {
         u64 base, size;
     } local = {to, size}, remote = {from, size};
-    return {raw(nr::process_vm_readv, raw(nr::getpid), reinterpret_cast<long>(&local), 1,
-                reinterpret_cast<long>(&remote), 1, 0)};
+    return {call(nr::process_vm_readv, call(nr::getpid), &local, 1, &remote, 1, 0)};
 }
 // Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
-__attribute__((always_inline)) inline void drop_cached(int fd, u64 offset, u64 size) {
-    raw(nr::fadvise64, fd, static_cast<long>(offset), static_cast<long>(size), POSIX_FADV_DONTNEED);
+PHT_INLINE void drop_cached(int fd, u64 offset, u64 size) {
+    call(nr::fadvise64, fd, offset, size, POSIX_FADV_DONTNEED);
 }
 // Waits for what is being written back of a file, which is nothing where it is clean, and tells the
 // error of an earlier write-back that nobody was told yet; see sync_file_range(2).
-__attribute__((always_inline)) inline ErrorOr<void> await_written(int fd) {
-    return {raw(nr::sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
+PHT_INLINE ErrorOr<void> await_written(int fd) {
+    return {call(nr::sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
 }
 // How many pages of a file are cached and how many of those not on disk yet; Linux 6.5.
 struct CachedPages {
     u64 cached = 0, dirty = 0, written_back = 0, evicted = 0, recently_evicted = 0;
 };
 // Not under valgrind, which complains on stderr of each call that it does not know.
-__attribute__((always_inline)) inline ErrorOr<void> count_cached(int fd, CachedPages *out) {
+PHT_INLINE ErrorOr<void> count_cached(int fd, CachedPages *out) {
     if (under_valgrind()) return Error{ENOSYS};
     const u64 whole[2] = {0, 0};
-    return {raw(nr::cachestat, fd, reinterpret_cast<long>(whole), reinterpret_cast<long>(out), 0)};
+    return {call(nr::cachestat, fd, whole, out, 0)};
 }
 // Changes the mode of an open file that is ours.
-__attribute__((always_inline)) inline ErrorOr<void> change_mode(int fd, u32 mode) {
-    return {raw(nr::fchmod, fd, static_cast<long>(mode))};
+PHT_INLINE ErrorOr<void> change_mode(int fd, u32 mode) {
+    return {call(nr::fchmod, fd, mode)};
 }
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
-__attribute__((always_inline)) inline void name_memory(u64 address, u64 size, const char *name) {
-    raw(nr::prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, static_cast<long>(address),
-        static_cast<long>(size), reinterpret_cast<long>(name));
+PHT_INLINE void name_memory(u64 address, u64 size, const char *name) {
+    call(nr::prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name);
 }
 // 0: no seccomp filter is on this thread, 2: one is. See prctl(2), PR_GET_SECCOMP.
-__attribute__((always_inline)) inline ErrorOr<int> seccomp_mode() {
-    return {raw(nr::prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};
+PHT_INLINE ErrorOr<int> seccomp_mode() {
+    return {call(nr::prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};
 }
 // Whether huge pages are disabled for this process; see prctl(2), PR_SET_THP_DISABLE.
-__attribute__((always_inline)) inline ErrorOr<bool> huge_pages_disabled() {
-    return {raw(nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
+PHT_INLINE ErrorOr<bool> huge_pages_disabled() {
+    return {call(nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
 }
 // Nanoseconds of CLOCK_MONOTONIC.
 inline u64 now() {
     long time[2] = {0, 0};
-    raw(nr::clock_gettime, CLOCK_MONOTONIC, reinterpret_cast<long>(time));
+    call(nr::clock_gettime, CLOCK_MONOTONIC, time);
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 
@@ -179,14 +178,14 @@ template <class Function> inline auto uninterrupted(Function function) {
 // The running kernel's release, as in uname(2); NUL-terminated.
 struct KernelNames {
     char names[6][65] = {};
-    KernelNames() { raw(nr::uname, reinterpret_cast<long>(names)); }
+    KernelNames() { call(nr::uname, names); }
     const char *release() const { return names[2]; }
 };
 
 // Nanoseconds and seconds since the epoch.
 inline u64 wall_nanoseconds() {
     long time[2] = {0, 0};
-    raw(nr::clock_gettime, CLOCK_REALTIME, reinterpret_cast<long>(time));
+    call(nr::clock_gettime, CLOCK_REALTIME, time);
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 inline u64 wall_seconds() {
@@ -194,7 +193,7 @@ inline u64 wall_seconds() {
 }
 // Sets access and modification time of an open file to now.
 inline void touch(int fd) {
-    raw(nr::utimensat, fd, 0, 0, 0);
+    call(nr::utimensat, fd, 0, 0, 0);
 }
 
 // What statfs(2) tells of a file system.
@@ -204,21 +203,19 @@ struct FileSystem {
 };
 static_assert(sizeof(FileSystem) == 120);
 inline ErrorOr<void> file_system_of(int fd, FileSystem *out) {
-    return {raw(nr::fstatfs, fd, reinterpret_cast<long>(out))};
+    return {call(nr::fstatfs, fd, out)};
 }
 
 // The type of the file system a path is on.
 inline ErrorOr<u64> file_system(const char *path) {
     FileSystem info;
-    const ErrorOr<u64> result = {
-        raw(nr::statfs, reinterpret_cast<long>(path), reinterpret_cast<long>(&info))};
+    const ErrorOr<u64> result = {call(nr::statfs, path, &info)};
     return result.ok() ? success(info.type) : result;
 }
 
 // The user ids of this process; see getresuid(2).
 inline ErrorOr<void> users(u32 *real, u32 *effective, u32 *saved) {
-    return {raw(nr::getresuid, reinterpret_cast<long>(real), reinterpret_cast<long>(effective),
-                reinterpret_cast<long>(saved))};
+    return {call(nr::getresuid, real, effective, saved)};
 }
 
 // What statx(2) tells of a file, as far as the core asks.
@@ -247,8 +244,7 @@ inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdenti
         u64 spare[14];
     } info = {};
     static_assert(sizeof(Statx) == 256);
-    const ErrorOr<void> result = {raw(nr::statx, fd, reinterpret_cast<long>(path), flags,
-                                      STATX_BASIC_STATS, reinterpret_cast<long>(&info))};
+    const ErrorOr<void> result = {call(nr::statx, fd, path, flags, STATX_BASIC_STATS, &info)};
     if (!result.ok()) return result;
     *out = {info.dev_major,
             info.dev_minor,
@@ -278,30 +274,26 @@ inline ErrorOr<void> identify_path(const char *path, FileIdentity *out) {
 
 // Whether the file may be written, or why not: a read-only file system included.
 inline ErrorOr<void> may_write(int directory, const char *path) {
-    return {raw(nr::faccessat, directory, reinterpret_cast<long>(path), W_OK)};
+    return {call(nr::faccessat, directory, path, W_OK)};
 }
 // The target of a symbolic link, not NUL-terminated; returns its size.
 inline ErrorOr<size_t> read_link(const char *path, char *to, size_t size) {
-    return {raw(nr::readlinkat, AT_FDCWD, reinterpret_cast<long>(path), reinterpret_cast<long>(to),
-                static_cast<long>(size))};
+    return {call(nr::readlinkat, AT_FDCWD, path, to, size)};
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,
 // as they must. The C library's own are never blocked: glibc's set*id functions wait until every
 // thread took signal 33, and 32 is for cancellation; musl uses 32 to 34.
-class SignalsBlocked {
+class SignalsBlocked : NonCopyable {
 public:
     SignalsBlocked() {
         constexpr u64 kOfLibc = 7ull << (32 - 1);
         const u64 all = ~kOfLibc;
-        blocked_ = raw(nr::rt_sigprocmask, SIG_BLOCK, reinterpret_cast<long>(&all),
-                       reinterpret_cast<long>(&old_), 8) == 0;
+        blocked_ = call(nr::rt_sigprocmask, SIG_BLOCK, &all, &old_, 8) == 0;
     }
     ~SignalsBlocked() {
-        if (blocked_) raw(nr::rt_sigprocmask, SIG_SETMASK, reinterpret_cast<long>(&old_), 0, 8);
+        if (blocked_) call(nr::rt_sigprocmask, SIG_SETMASK, &old_, 0, 8);
     }
-    SignalsBlocked(const SignalsBlocked &) = delete;
-    SignalsBlocked &operator=(const SignalsBlocked &) = delete;
 
 private:
     u64 old_ = 0;

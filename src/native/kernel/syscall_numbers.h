@@ -1,8 +1,5 @@
-// System call numbers, from the kernel's own headers. What a build machine's headers are too old
-// for has the same number on every architecture.
+// System call numbers, from the kernel's own headers.
 #pragma once
-
-#include <asm/unistd.h>
 
 // Before the names below: musl's headers have macros that turn some of them (prlimit64) into
 // others.
@@ -10,11 +7,7 @@
 
 namespace pht::sys::nr {
 enum : long {
-#ifdef __NR_cachestat
     cachestat = __NR_cachestat,
-#else
-    cachestat = 451,
-#endif
     clock_gettime = __NR_clock_gettime,
     close = __NR_close,
     exit = __NR_exit,
@@ -42,11 +35,7 @@ enum : long {
     munmap = __NR_munmap,
     nanosleep = __NR_nanosleep,
     openat = __NR_openat,
-#ifdef __NR_openat2
     openat2 = __NR_openat2,
-#else
-    openat2 = 437,
-#endif
     prctl = __NR_prctl,
     pread64 = __NR_pread64,
     prlimit64 = __NR_prlimit64,

@@ -17,6 +17,13 @@ struct Str {
     size_t size = 0;
 };
 
+// Base of what is the only owner of something.
+struct NonCopyable {
+    NonCopyable() = default;
+    NonCopyable(const NonCopyable &) = delete;
+    NonCopyable &operator=(const NonCopyable &) = delete;
+};
+
 inline constexpr u64 kPageSize = 4096;
 inline constexpr u64 kHugeSize = 2ul * 1024 * 1024;
 

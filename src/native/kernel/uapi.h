@@ -6,6 +6,8 @@
 #pragma once
 
 #include <asm/errno.h>
+#include <asm/unistd.h>
+#include <elf.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -25,6 +27,13 @@
 #include <asm/hwcap.h>
 #endif
 
+// The same numbers on every architecture.
+#ifndef __NR_openat2      // Linux 5.6
+#define __NR_openat2 437  // NOLINT(bugprone-reserved-identifier)
+#endif
+#ifndef __NR_cachestat      // Linux 6.5
+#define __NR_cachestat 451  // NOLINT(bugprone-reserved-identifier)
+#endif
 #ifndef MREMAP_DONTUNMAP  // Linux 5.7
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -58,9 +67,16 @@
 #ifndef HWCAP2_BTI
 #define HWCAP2_BTI (1 << 17)
 #endif
-// Not every C library has the kernel's (musl before 1.2.5).
+// Not every C library tells what the kernel's headers do (musl before 1.2.5).
 #ifndef STATX_BASIC_STATS  // Linux 4.11
 #define STATX_BASIC_STATS 0x000007ffU
+#endif
+#ifndef NT_GNU_PROPERTY_TYPE_0
+#define NT_GNU_PROPERTY_TYPE_0 5
+#endif
+#ifndef GNU_PROPERTY_AARCH64_FEATURE_1_AND  // Linux 5.8
+#define GNU_PROPERTY_AARCH64_FEATURE_1_AND 0xc0000000
+#define GNU_PROPERTY_AARCH64_FEATURE_1_BTI (1U << 0)
 #endif
 
 #ifndef PAGEMAP_SCAN  // Linux 6.7

@@ -39,12 +39,10 @@ u64 shared_allowance(const MemoryRoom &room, u64 configured, u64 present);
 // Taking memory in turns: of the processes of a group with a limit, one at a time looks and takes,
 // so that what many of them take at once is as bounded as what one takes. The turn ends with the
 // object. A process waits for its turn a moment, all its waits together.
-class MemoryTurn {
+class MemoryTurn : NonCopyable {
 public:
     MemoryTurn() = default;
     ~MemoryTurn();
-    MemoryTurn(const MemoryTurn &) = delete;
-    MemoryTurn &operator=(const MemoryTurn &) = delete;
 
     // Looks, waits for the turn and looks again. done(), or Status::memory_limit.
     Outcome take_private(Backing backing, u64 bytes, u64 configured, u64 own);

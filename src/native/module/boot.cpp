@@ -13,78 +13,60 @@
 #include "module/python_host.h"
 #include "settings/settings.h"
 
+namespace pht {
+
 namespace {
 
-using pht::Engine;
+using Scope = Table::Scope;
 
-const pht::Request &api_settings() {
-    return pht::Settings::of_process().request();
-}
-
-long api_remap(const pht::Request &request) {
-    return Engine::get().remap(request, pht::Table::Scope::candidates);
-}
-
-bool api_complete(const pht::Patience &patience) {
-    return Engine::get().complete(patience, true);
-}
-
-bool api_restore() {
-    return Engine::get().restore();
-}
-
-const pht::Snapshot *api_take_snapshot() {
-    return Engine::get().take_snapshot();
-}
-
-void api_free_snapshot(const pht::Snapshot *snapshot) {
-    Engine::free_snapshot(snapshot);
-}
-
-const pht::Snapshot *api_plan_elsewhere(const pht::ProcessObject &object) {
-    return Engine::plan_elsewhere(object);
-}
-
-void api_memory_room(pht::MemoryRoom *out) {
-    pht::memory_room(out);
-}
-
-void api_free_layout(const pht::Layout *layout) {
-    auto *owned = const_cast<pht::Layout *>(layout);
+void free_layout(const Layout *layout) {
+    auto *owned = const_cast<Layout *>(layout);
     owned->~Layout();
-    pht::unmap_memory(owned, sizeof *owned);
+    unmap_memory(owned, sizeof *owned);
 }
 
 // Needs no lock, and so no memory of the engine's.
-pht::LaidOut api_lay_out(int fd, pht::u64 size, pht::u64 bias, const pht::Layout **out) {
-    void *memory = pht::map_memory(sizeof(pht::Layout));
+LaidOut lay_out(int fd, u64 size, u64 bias, const Layout **out) {
+    void *memory = map_memory(sizeof(Layout));
     if (!memory) return {nullptr, ENOMEM};
-    auto *layout = new (memory) pht::Layout;
-    const pht::LaidOut done = pht::lay_out(fd, size, bias, layout);
+    auto *layout = new (memory) Layout;
+    const LaidOut done = pht::lay_out(fd, size, bias, layout);
     if (done.ok())
         *out = layout;
     else
-        api_free_layout(layout);
+        free_layout(layout);
     return done;
 }
 
-const pht::EngineApi api = {
-    api_settings,      api_remap,           api_complete,    api_restore,        api_take_snapshot,
-    api_free_snapshot, pht::open_elsewhere, pht::read_head,  api_plan_elsewhere, pht::find_entries,
-    api_memory_room,   api_lay_out,         api_free_layout, &pht::store_api};
+const EngineApi api = {
+    .settings = []() -> const Request & { return Settings::of_process().request(); },
+    .remap = [](const Request &request) { return Engine::get().remap(request, Scope::candidates); },
+    .complete = [](const Patience &patience) { return Engine::get().complete(patience, true); },
+    .restore = [] { return Engine::get().restore(); },
+    .take_snapshot = [] { return Engine::get().take_snapshot(); },
+    .free_snapshot = Engine::free_snapshot,
+    .open_elsewhere = open_elsewhere,
+    .read_head = read_head,
+    .plan_elsewhere = Engine::plan_elsewhere,
+    .find_entries = find_entries,
+    .memory_room = [](MemoryRoom *out) { memory_room(out); },
+    .lay_out = lay_out,
+    .free_layout = free_layout,
+    .store = &store_api,
+};
 
 // Which file stderr was when the engine was started. What has its number later may be another, and
 // nobody's to write to.
-pht::sys::FileIdentity first_stderr;
+sys::FileIdentity first_stderr;
 constexpr int kStderr = 2;
 
 void remember_stderr() {
-    (void)pht::sys::identify(kStderr, &first_stderr);
+    (void)sys::identify(kStderr, &first_stderr);
 }
 
-void write_to_stderr(const pht::MappedArray<char> &text) {
-    pht::sys::FileIdentity now;
-    if (!pht::sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
+void write_to_stderr(const MappedArray<char> &text) {
+    sys::FileIdentity now;
+    if (!sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
         now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
         return;
     for (size_t at = 0; at < text.size();) {
@@ -94,30 +76,30 @@ void write_to_stderr(const pht::MappedArray<char> &text) {
     }
 }
 
-void report_settings(const pht::Settings &settings) {
-    pht::MappedArray<char> out;
-    const auto add = [&](pht::Str text) { return out.append(text.data, text.size); };
-    const pht::Str problems = settings.problems();
+void report_settings(const Settings &settings) {
+    MappedArray<char> out;
+    const auto add = [&](Str text) { return out.append(text.data, text.size); };
+    const Str problems = settings.problems();
     bool kept = true;
     for (size_t at = 0; at < problems.size;) {
-        const pht::Str problem = pht::str(problems.data + at);
-        kept = kept && add(pht::str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
+        const Str problem = str(problems.data + at);
+        kept = kept && add(str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
         at += problem.size + 1;
     }
     if (settings.off)
-        kept = kept && add(pht::str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
+        kept = kept && add(str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
     if (kept) write_to_stderr(out);
 }
 
 void report_decisions() {
-    pht::MappedArray<char> out;
+    MappedArray<char> out;
     Engine::get().report(&out);
     write_to_stderr(out);
 }
 
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. -1 with what a signal handler of the program raised; nothing else does.
-int start_once(const pht::Settings &settings) {
+int start_once(const Settings &settings) {
     if (Engine::get().started()) return 0;
     if (settings.debug) {
         remember_stderr();
@@ -125,8 +107,8 @@ int start_once(const pht::Settings &settings) {
     }
     if (settings.off) return 0;
     {
-        pht::PythonHost host;
-        const long missing = Engine::get().remap(settings.request(), pht::Table::Scope::fresh);
+        PythonHost host;
+        const long missing = Engine::get().remap(settings.request(), Scope::fresh);
         if (missing > 0) Engine::get().complete(host.patience(), false);
         if (settings.debug) report_decisions();
     }
@@ -138,22 +120,22 @@ int watch_imports();
 // begin(): the start-up hook, as the environment says. Imports nothing. Raises what a signal
 // handler of the program raised, and nothing else.
 PyObject *boot_begin(PyObject *, PyObject *) {
-    const pht::Settings &settings = pht::Settings::of_process();
+    const Settings &settings = Settings::of_process();
     if (start_once(settings) < 0) return nullptr;
     if (!settings.off && watch_imports() < 0) PyErr_Clear();
     Py_RETURN_NONE;
 }
 
-PyObject *text_or_none(pht::Str text) {
+PyObject *text_or_none(Str text) {
     if (!text.size) Py_RETURN_NONE;
     return PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
 }
 
 // The texts of a list, each ended by a NUL, as a tuple of str.
-PyObject *texts_of(pht::Str list) {
+PyObject *texts_of(Str list) {
     PyObject *out = PyList_New(0);
     for (size_t at = 0; out && at < list.size;) {
-        const pht::Str text = pht::str(list.data + at);
+        const Str text = str(list.data + at);
         PyObject *item =
             PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
         if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
@@ -172,13 +154,11 @@ bool set_item(PyObject *out, const char *name, PyObject *value) {
     return set;
 }
 
-PyObject *describe_settings(const pht::Settings &settings) {
+PyObject *describe_settings(const Settings &settings) {
     PyObject *out = PyDict_New();
     if (!out) return nullptr;
-    const pht::Request &request = settings.request();
-    const auto root = [](const char *path) {
-        return text_or_none(path ? pht::str(path) : pht::Str{});
-    };
+    const Request &request = settings.request();
+    const auto root = [](const char *path) { return text_or_none(path ? str(path) : Str{}); };
     bool whole = set_item(out, "off", PyBool_FromLong(settings.off)) &&
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
@@ -186,7 +166,7 @@ PyObject *describe_settings(const pht::Settings &settings) {
                  set_item(out, "store", root(user_store(request))) &&
                  set_item(out, "shm_store", root(shared_store(request))) &&
                  set_item(out, "problems", texts_of(settings.problems()));
-    for (const pht::SizeField &field : pht::kSizeFields)
+    for (const SizeField &field : kSizeFields)
         whole =
             whole && set_item(out, field.name, PyLong_FromUnsignedLongLong(request.*field.member));
     whole = whole && set_item(out, "include", texts_of(request.include)) &&
@@ -200,7 +180,7 @@ PyObject *describe_settings(const pht::Settings &settings) {
 PyObject *boot_settings(PyObject *, PyObject *arguments) {
     PyObject *entries = nullptr;
     if (!PyArg_ParseTuple(arguments, "|O!", &PyList_Type, &entries)) return nullptr;
-    if (!entries) return describe_settings(pht::Settings::of_process());
+    if (!entries) return describe_settings(Settings::of_process());
     const Py_ssize_t count = PyList_GET_SIZE(entries);
     auto **environment =
         static_cast<const char **>(PyMem_RawCalloc(static_cast<size_t>(count) + 1, sizeof(char *)));
@@ -212,7 +192,7 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
     }
     PyObject *out = nullptr;
     if (bytes) {
-        const pht::Settings settings(environment);
+        const Settings settings(environment);
         out = describe_settings(settings);
     }
     PyMem_RawFree(environment);
@@ -223,9 +203,9 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
 PyObject *boot_parse_size(PyObject *, PyObject *argument) {
     char *data;
     Py_ssize_t size;
-    pht::u64 value;
+    u64 value;
     if (PyBytes_AsStringAndSize(argument, &data, &size) < 0) return nullptr;
-    if (!pht::parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
+    if (!parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(value);
 }
 
@@ -235,8 +215,8 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
     int fd, collapse;
     unsigned long long offset, size;
     if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
-    pht::u64 bytes = 0;
-    pht::ErrorOr<void> result;
+    u64 bytes = 0;
+    ErrorOr<void> result;
     Py_BEGIN_ALLOW_THREADS;
     result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
     Py_END_ALLOW_THREADS;
@@ -251,9 +231,9 @@ PyObject *boot_probe(PyObject *, PyObject *arguments) {
 PyObject *boot_shared_allowance(PyObject *, PyObject *arguments) {
     unsigned long long configured, present;
     if (!PyArg_ParseTuple(arguments, "KK", &configured, &present)) return nullptr;
-    pht::MemoryRoom room;
-    pht::memory_room(&room);
-    return PyLong_FromUnsignedLongLong(pht::shared_allowance(room, configured, present));
+    MemoryRoom room;
+    memory_room(&room);
+    return PyLong_FromUnsignedLongLong(shared_allowance(room, configured, present));
 }
 
 // filesystem(fd) -> its type, as in statfs(2).
@@ -270,11 +250,11 @@ PyObject *boot_filesystem(PyObject *, PyObject *argument) {
 int look() {
     if (!Engine::get().stale()) return 0;
     {
-        pht::PythonHost host;
+        PythonHost host;
         size_t missing;
         const bool decided = Engine::get().poll(&missing);
         if (missing > 0) Engine::get().complete(host.patience(), false);
-        if (decided && pht::Settings::of_process().debug) report_decisions();
+        if (decided && Settings::of_process().debug) report_decisions();
     }
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -350,7 +330,7 @@ PyMethodDef methods[] = {
 };
 
 int exec_module(PyObject *module) {
-    PyObject *capsule = PyCapsule_New(const_cast<pht::EngineApi *>(&api), pht::kCapsule, nullptr);
+    PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&api), kCapsule, nullptr);
     if (!capsule) return -1;
     const int result = PyObject_SetAttrString(module, "engine", capsule);
     Py_DECREF(capsule);
@@ -380,6 +360,8 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 
 }  // namespace
 
+}  // namespace pht
+
 PyMODINIT_FUNC PyInit__boot() {
-    return PyModuleDef_Init(&definition);
+    return PyModuleDef_Init(&pht::definition);
 }

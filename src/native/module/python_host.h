@@ -9,12 +9,10 @@
 
 namespace pht {
 
-class PythonHost {
+class PythonHost : NonCopyable {
 public:
     PythonHost() : thread_(PyEval_SaveThread()) {}
     ~PythonHost() { PyEval_RestoreThread(thread_); }
-    PythonHost(const PythonHost &) = delete;
-    PythonHost &operator=(const PythonHost &) = delete;
 
     Patience patience() { return {ends, this}; }
 

@@ -32,12 +32,10 @@ bool in_secure_mode();
 // Bytes in a text like `512K`, `64M`, `2G`, `1048576` or `unlimited`; false where it is none.
 bool parse_size(Str text, u64 *bytes);
 
-class Settings {
+class Settings : NonCopyable {
 public:
     // Of an environment (as environ(7)); nullptr: none.
     explicit Settings(const char *const *environment);
-    Settings(const Settings &) = delete;
-    Settings &operator=(const Settings &) = delete;
 
     // Those of this process, read when they are first asked for.
     static const Settings &of_process();

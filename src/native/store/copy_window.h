@@ -7,7 +7,7 @@
 
 namespace pht {
 
-class CopyWindow {
+class CopyWindow : NonCopyable {
 public:
     explicit CopyWindow(int fd) : fd_(fd) {}
     // [offset, offset + length) is mapped at `address` already, the first `present` bytes of it
@@ -15,8 +15,6 @@ public:
     CopyWindow(int fd, u64 address, u64 offset, u64 length, u64 present)
         : fd_(fd), address_(address), offset_(offset), length_(length), present_(present) {}
     ~CopyWindow() { drop(); }
-    CopyWindow(const CopyWindow &) = delete;
-    CopyWindow &operator=(const CopyWindow &) = delete;
 
     // Whether the copy has exactly these bytes at `at`: done(), Status::damaged, or why it cannot
     // be read.

@@ -46,12 +46,10 @@ private:
 };
 
 // One store, opened at most once per pass.
-class Store {
+class Store : NonCopyable {
 public:
     Store() = default;
     ~Store();
-    Store(const Store &) = delete;
-    Store &operator=(const Store &) = delete;
 
     // Opens and checks the directories. `root` is absolute and NUL-terminated. In the system's
     // store an entry may also be found by what a container image keeps of a file. What is in shared

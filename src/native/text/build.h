@@ -8,12 +8,10 @@
 namespace pht {
 
 // The original file of a region, held open while new content is built.
-class Original {
+class Original : NonCopyable {
 public:
     Original() = default;
     ~Original();
-    Original(const Original &) = delete;
-    Original &operator=(const Original &) = delete;
 
     // Opens it and makes sure that it is the very file that was mapped. What changed in place
     // since it was copied (region.file) is another file.

@@ -61,14 +61,12 @@ bool is_mapped(u64 start, u64 length) {
     return sys::madvise(start, length, MADV_NORMAL).error() != ENOMEM;
 }
 
-class StagedOriginals {
+class StagedOriginals : NonCopyable {
 public:
     StagedOriginals() = default;
     ~StagedOriginals() {
         for (StagedOriginal &staged : list_) drop_before(staged, staged.end);
     }
-    StagedOriginals(const StagedOriginals &) = delete;
-    StagedOriginals &operator=(const StagedOriginals &) = delete;
 
     // Maps what originally was in [from, to) at other addresses.
     Outcome map(const Region &region, int fd, u64 from, u64 to) {

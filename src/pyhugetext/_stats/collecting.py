@@ -50,11 +50,8 @@ def _runs(pages: list[tuple[int, int, bool, sentences.Outcome]]) -> list[tuple[i
 
 def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -> str | None:
     name = sentences.status_name(raw["outcome"])
-    parts = []
     if name == "pending" and off:
         return _OFF
-    if name != "ok" and not swapped:
-        parts.append(sentences.sentence(raw["outcome"]))
     left: dict[str, list[int]] = {}
     for start, _end, page_swapped, outcome in raw["pages"]:
         if page_swapped and sentences.is_ok(outcome):
@@ -62,6 +59,8 @@ def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, off: bool) -
         text = sentences.sentence(outcome)
         if swapped and text:
             left.setdefault(text, []).append(start)
+    # Of all of it, where no page says more: restore() may have come to none.
+    parts = [] if name == "ok" or left else [sentences.sentence(raw["outcome"])]
     for text, starts in left.items():
         more = f" and {len(starts) - 1} more" if len(starts) > 1 else ""
         parts.append(f"2 MiB at {starts[0]:#x}{more}: {text}")

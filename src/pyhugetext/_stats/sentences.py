@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyhugetext import _native, _words
 
-Outcome = tuple[int, int, int]  # status, call, errno; see words/status.h
+Outcome = tuple[int, int, int]  # status, call, errno; see status.h
 
 SENTENCES = dict(zip(_native.STATUSES, _native.SENTENCES))
 
@@ -16,7 +16,7 @@ def status_name(outcome: Outcome) -> str:
 
 def is_ok(outcome: Outcome) -> bool:
     """Whether nothing was wrong."""
-    return status_name(outcome) == "ok"
+    return status_name(outcome) == "huge"
 
 
 def sentence(outcome: Outcome) -> str:

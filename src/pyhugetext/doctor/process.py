@@ -16,7 +16,7 @@ _THP_EXCEPT_ADVISED, _MDWE_REFUSE = 2, 1
 
 _MIB = 1 << 20
 TIGHT = 128 * _MIB  # less than this left to a control group is told as a limit
-ROOM_TO_BUILD = 16 * _MIB  # less is left alone: kRoomToBuild in core/stores.cpp
+ROOM_TO_BUILD = 16 * _MIB  # less is left alone: kRoomToBuild of the core
 SMALL_FILE = 64 * _MIB  # the copy of an interpreter with its debugging symbols fits
 
 

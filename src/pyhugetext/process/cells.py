@@ -17,7 +17,7 @@ from pyhugetext.process.proc import Process
 if TYPE_CHECKING:
     from pyhugetext._native import RawRegion
 
-_NONE, _ONE, _SMALL = range(3)  # how a cell is mapped; kernel/pagemap.h
+_NONE, _ONE, _SMALL = range(3)  # how a cell is mapped; see pagemap.h
 
 
 class Cell(NamedTuple):

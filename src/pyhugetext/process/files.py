@@ -19,7 +19,7 @@ from pyhugetext._stats.smaps import DELETED, Mapping
 from pyhugetext.process.elf import Head, NoObject, OtherFile, Unreadable, read_head
 from pyhugetext.process.proc import Process
 
-_LINK, _INSIDE, _CACHED = range(3)  # Way of process/elsewhere.h
+_LINK, _INSIDE, _CACHED = range(3)  # Way of elsewhere.h
 _TRIES = 3
 
 

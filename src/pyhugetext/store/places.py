@@ -28,7 +28,7 @@ VERSION = "v1"
 # eviction; never. UNKNOWN where that was not found out for this kernel, or too long ago.
 WRITTEN, EVICTED, NEVER, UNKNOWN = "written", "evicted", "never", "unknown"
 
-# Kinds of Trouble; see src/native/builder/trouble.h.
+# Kinds of Trouble; see trouble.h.
 REFUSED, CHANGED, UNTRUSTED, GONE = "refused", "changed", "untrusted", "gone"
 _INTERRUPTED = "interrupted"
 

@@ -40,7 +40,7 @@ what is tried:
            than 75 % of the time for walks, and programs gain less.
   tried    A file without a name in the store's file system, one in shared memory, a memory file,
            anonymous memory, the interpreter's own file: which of them the kernel gives 2 MiB pages.
-  start    A new `python -c` of this interpreter, in this environment: whether the hook runs there
+  start    A new python of this interpreter, in this environment: whether the hook runs there
            and what it comes to. With PYHUGETEXT=0 it is told, and tried without.
   backings Each is tried in a python of its own, on the interpreter's text, with temporary stores
            where the stores are or would be. `auto` takes an entry of the store that is there;
