@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from support.common import STRANGER
-from support.record import BOOT_ID, sign
+from support.common import HUGE, STRANGER
+from support.record import BOOT_ID, Record, sign
 from support.store import (
     Refilled,
     Store,
@@ -212,6 +213,27 @@ def test_copy_that_a_profiler_linked_elsewhere_stays_in_use(store: Store) -> Non
 def test_record_with_a_flipped_bit_is_not_believed(disk_store: Store, byte: int) -> None:
     rewrite(disk_store.record, lambda data: data.__setitem__(byte, data[byte] ^ 4))
     assert DAMAGED in disk_store.refuses()
+    disk_store.recovers()
+
+
+def test_page_that_the_record_does_not_name_is_not_mapped(disk_store: Store) -> None:
+    """The rest of the copy serves meanwhile; what is there in its place may be anything."""
+    record = Record.read(disk_store.record)
+    _, length, offset = record.ranges[0]
+    if length < 2 * HUGE:
+        pytest.skip("this interpreter has one page only")
+    last = (offset + length) // HUGE - 1
+    present = bytearray(record.present)
+    present[last // 8] &= ~(1 << last % 8)
+    disk_store.record.write_bytes(replace(record, present=bytes(present)).pack())
+    with disk_store.copy.open("r+b") as copy:
+        copy.seek(last * HUGE)
+        copy.write(bytes(HUGE))
+    interpreter = disk_store.start(PYHUGETEXT_BUILD="never").interpreter
+    assert interpreter["backing"] == "store"
+    assert interpreter["status"] == "partial"
+    assert interpreter["swapped_bytes"] == length - HUGE
+    assert "the store has no copy of this page yet" in interpreter["reason"]
     disk_store.recovers()
 
 

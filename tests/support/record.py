@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from support.common import HUGE
+
 MAGIC, NOTE_MAGIC = b"PHTREC3\n", b"PHTNONE\n"
 _HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
@@ -63,6 +65,7 @@ class Record:
     path: str  # below v1
     origin: str
     header: bytes  # the first bytes of the copy
+    present: bytes  # which 2 MiB of the copy are there, a bit each
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -81,16 +84,17 @@ class Record:
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
         assert end == b""
-        header = data[at + path_size :]
-        assert len(header) == header_size
+        at += path_size
+        header, present = data[at : at + header_size], data[at + header_size :]
+        assert len(present) == len(all_present(object_size))
         return cls(
             identity, bias, boot_id, made_in, object_size, build_id_at, build_id_size, ranges,
-            os.fsdecode(path), os.fsdecode(origin), header,
+            os.fsdecode(path), os.fsdecode(origin), header, present,
         )  # fmt: skip
 
     def pack(self) -> bytes:
         paths = os.fsencode(self.path) + b"\0" + os.fsencode(self.origin) + b"\0"
-        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header
+        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header + self.present
         i = self.identity
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
@@ -103,6 +107,12 @@ class Record:
 
     def of_another_boot(self) -> Record:
         return replace(self, boot_id=b"\1" * 16)
+
+
+def all_present(object_size: int) -> bytes:
+    """The bits of a copy in which nothing is left out."""
+    pages = -(-object_size // HUGE)
+    return ((1 << pages) - 1).to_bytes(-(-pages // 8), "little")
 
 
 def sign(data: bytearray) -> None:

@@ -196,6 +196,12 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
                   add(parts.path.data, parts.path.size) && add(&nul, 1);
     if (with_origin) memory = memory && add(parts.origin.data, parts.origin.size) && add(&nul, 1);
     memory = memory && add(parts.header, layout.header_size);
+    const u64 chunks = round_up(layout.size, kHugeSize) / kHugeSize;
+    for (size_t i = 0; i < present_size(layout.size); ++i) {
+        const u64 left = chunks - 8 * i;
+        const u8 all = static_cast<u8>(left < 8 ? (1u << left) - 1 : 0xff);
+        memory = memory && out.push(parts.present ? parts.present[i] : all);
+    }
     if (!memory) return failed_call("mmap", Error{ENOMEM});
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");

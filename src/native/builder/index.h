@@ -82,7 +82,8 @@ struct RecordParts {
     bool proven = false;  // the copy was seen to be written back
     const Layout *layout = nullptr;
     Str path, origin;
-    const u8 *header = nullptr;  // the first layout->header_size bytes of the copy
+    const u8 *header = nullptr;   // the first layout->header_size bytes of the copy
+    const u8 *present = nullptr;  // as in a record; nullptr: all of it
 };
 Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
                      Boot &boot);

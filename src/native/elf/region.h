@@ -34,7 +34,8 @@ struct HugePage {
         huge,      // swapped
     };
     State state = State::unusable;
-    u8 ready = 0;  // between prepare and commit: new content was built, and it is huge
+    u8 ready = 0;         // between prepare and commit: new content was built, and it is huge
+    bool absent = false;  // the store has no copy of it yet
     Outcome outcome;
     u32 text = 0;  // bytes of text in it
 };

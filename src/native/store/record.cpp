@@ -134,13 +134,15 @@ bool view_record(const u8 *data, size_t size, RecordView *out) {
         return false;
     if (crc32(data + kCovered, size - kCovered) != head->crc) return false;
     if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
-    if (size !=
-        sizeof(Record) + head->range_count * sizeof(Range) + head->path_size + head->header_size)
+    const size_t variable = head->range_count * sizeof(Range) + head->path_size + head->header_size;
+    if (head->object_size > kRecordLimit * 8 * kHugeSize ||
+        size != sizeof(Record) + variable + present_size(head->object_size))
         return false;
     out->head = head;
     out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
     out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
     out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
+    out->present = out->header + head->header_size;
     return out->path[head->path_size - 1] == 0;
 }
 

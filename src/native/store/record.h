@@ -23,8 +23,14 @@ struct Record {
     u32 build_id_size, header_size;
     u32 range_count, path_size;
     // Behind it: range_count x Range; path_size bytes: the path relative to v1, a NUL and, for
-    // people, the original's path and another NUL; header_size bytes, the first of the copy.
+    // people, the original's path and another NUL; header_size bytes, the first of the copy;
+    // present_size(object_size) bytes: which 2 MiB of the copy are there, a bit each, from the
+    // lowest one of the first byte on. What is not there is a hole, and is never mapped.
 };
+inline constexpr size_t present_size(u64 object_size) {
+    return (round_up(object_size, kHugeSize) / kHugeSize + 7) / 8;
+}
+
 struct Range {
     u64 address;  // virtual address in the ELF file, less the load bias
     u64 length, offset;
@@ -44,12 +50,18 @@ struct RecordView {
     const Range *ranges = nullptr;
     const char *path = nullptr;
     const u8 *header = nullptr;
+    const u8 *present = nullptr;
     bool proven = false;  // its copy was seen to be written back; see written.h
 
     bool durable() const;  // the copy is known to be on disk
     Str origin() const;    // where the original was when the copy was made; for people only
     // Where in the copy a stretch lies: nullptr unless one range holds all of it.
     const Range *find(u64 address, u64 length) const;
+    // Whether the 2 MiB of the copy that begin at this offset are there.
+    bool has(u64 offset) const {
+        const u64 at = offset / kHugeSize;
+        return offset < head->object_size && (present[at / 8] >> at % 8 & 1);
+    }
 };
 
 // The parts of a record in memory, checked against its size and its checksum.

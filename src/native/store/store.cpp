@@ -137,54 +137,68 @@ Outcome Store::open(const char *root, bool system, bool in_memory) {
     return index_ < 0 ? outcome : done();
 }
 
-Outcome Store::map(const Region &region, int original, const sys::FileIdentity &file,
-                   Shared &shared, u64 target, u64 length, u64 *address) const {
-    Outcome outcome = map_entry(region, original, file, shared, target, length, address);
-    outcome.buildable = outcome.buildable && sys::may_write(index_, ".").ok();
+Outcome Store::find(const Region &region, int original, const sys::FileIdentity &file,
+                    Shared &shared, Entry *entry) const {
+    entry->close();
+    const u64 bias = region.object.load_bias % kHugeSize;
+    const BuildId &id = region.object.build_id;
+    RecordView &record = entry->record_;
+    Outcome outcome = find_record(index_, file, bias, shared.boot, entry->room_, &record);
+    if (outcome.status == Status::no_entry && system_ && id.size) {
+        outcome =
+            find_image_record(index_, original, file, id, bias, shared.boot, entry->room_, &record);
+        entry->original_ = original;
+    }
+    if (!outcome.ok()) return outcome;
+    entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
+    if (entry->copy_ < 0) return outcome.status == Status::no_entry ? damaged : outcome;
+    if (!in_memory_ && !record.durable() && !record.proven)
+        outcome = check_written(index_, record_key(file, bias).data, entry->copy_);
     return outcome;
 }
 
-Outcome Store::map_entry(const Region &region, int original, const sys::FileIdentity &file,
-                         Shared &shared, u64 target, u64 length, u64 *address) const {
-    RecordRoom room;
-    const u64 bias = region.object.load_bias % kHugeSize;
-    const BuildId &id = region.object.build_id;
+void Entry::close() {
+    if (copy_ >= 0) sys::close(copy_);
+    copy_ = original_ = -1;
+    record_ = {};
+}
 
-    RecordView record;
-    Outcome outcome = find_record(index_, file, bias, shared.boot, room, &record);
-    const bool of_image = outcome.status == Status::no_entry && system_ && id.size;
-    if (of_image)
-        outcome = find_image_record(index_, original, file, id, bias, shared.boot, room, &record);
-    if (!outcome.ok()) return outcome;
-
+// Where in the copy a stretch of the region lies.
+Outcome Entry::place(const Region &region, u64 target, u64 length, u64 *offset) const {
     const u64 start = target - region.object.load_bias;
-    const Range *range = record.find(start, length);
+    const Range *range = record_.find(start, length);
     if (!range) return {Status::unsupported, Call::none, 0};
-    const u64 offset = range->offset + (start - range->address);
-    const u64 size = record.head->object_size;
-    if (offset % kHugeSize || offset > size || length > size - offset) return damaged;
-    const Descriptor copy(open_copy(version_, record.path, size, &outcome));
-    if (!copy.ok()) return outcome.status == Status::no_entry ? damaged : outcome;
-    if (!in_memory_ && !record.durable() && !record.proven) {
-        outcome = check_written(index_, record_key(file, bias).data, copy);
-        if (!outcome.ok()) return outcome;
-    }
-    outcome = map_copy(region, copy, offset, length, address);
-    bool huge = outcome.ok() && shared.pagemap.all_huge(*address, kHugeSize);
+    *offset = range->offset + (start - range->address);
+    const u64 size = record_.head->object_size;
+    return *offset % kHugeSize || *offset > size || length > size - *offset ? damaged : done();
+}
+
+bool Entry::has(const Region &region, u64 address) const {
+    u64 offset;
+    // What does not fit is told by mapping it.
+    return !place(region, address, kHugeSize, &offset).ok() || record_.has(offset);
+}
+
+Outcome Entry::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                   u64 *address) const {
+    u64 offset;
+    Outcome outcome = place(region, target, length, &offset);
+    if (!outcome.ok()) return outcome;
+    outcome = map_copy(region, copy_, offset, length, address);
+    const bool huge = outcome.ok() && pagemap.all_huge(*address, kHugeSize);
     // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
     // which works while nobody has them mapped, and read again.
     if (outcome.ok() && !huge) {
         sys::munmap(*address, length);
-        sys::drop_cached(copy, offset, length);
-        outcome = map_copy(region, copy, offset, length, address);
+        sys::drop_cached(copy_, offset, length);
+        outcome = map_copy(region, copy_, offset, length, address);
     }
-    if (outcome.ok()) {
-        CopyWindow window(copy, *address, offset, length, huge ? kHugeSize : 0);
-        outcome = check_copy(region, record, &window);
-        if (outcome.ok() && of_image)
-            outcome = compare_content(region, original, record, &window, target, length, offset);
-        if (!outcome.ok()) sys::munmap(*address, length);
-    }
+    if (!outcome.ok()) return outcome;
+    CopyWindow window(copy_, *address, offset, length, huge ? kHugeSize : 0);
+    outcome = check_copy(region, record_, &window);
+    if (outcome.ok() && original_ >= 0)
+        outcome = compare_content(region, original_, record_, &window, target, length, offset);
+    if (!outcome.ok()) sys::munmap(*address, length);
     return outcome;
 }
 

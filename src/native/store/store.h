@@ -18,6 +18,33 @@ struct Shared {
     Boot boot = {};
 };
 
+// An entry of a store for a file, its copy open.
+class Entry {
+public:
+    Entry() = default;
+    ~Entry() { close(); }
+    Entry(const Entry &) = delete;
+    Entry &operator=(const Entry &) = delete;
+
+    // Whether the copy has the 2 MiB page of the region at this address.
+    bool has(const Region &region, u64 address) const;
+
+    // Maps [target, target + length) of the region, all of which it has: somewhere congruent to the
+    // target, in *address.
+    Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                u64 *address) const;
+
+private:
+    friend class Store;
+    void close();
+    Outcome place(const Region &region, u64 target, u64 length, u64 *offset) const;
+
+    RecordRoom room_;
+    RecordView record_;
+    int copy_ = -1;
+    int original_ = -1;  // not ours to close; where its bytes have to be compared
+};
+
 // One store, opened at most once per pass.
 class Store : NonCopyable {
 public:
@@ -29,15 +56,13 @@ public:
     // memory is never written back.
     Outcome open(const char *root, bool system, bool in_memory);
 
-    // Maps [target, target + length) of the region, whose original file is open, from its entry:
-    // somewhere congruent to the target, in *address. Outcome no_entry when there is none for this
-    // file as it is; `buildable` when writing the entry would help and the store can be written.
-    Outcome map(const Region &region, int original, const sys::FileIdentity &file, Shared &shared,
-                u64 target, u64 length, u64 *address) const;
+    // Finds the entry of a region, whose original file is open. Outcome no_entry when there is none
+    // for this file as it is; `buildable` when writing the entry would help.
+    Outcome find(const Region &region, int original, const sys::FileIdentity &file, Shared &shared,
+                 Entry *entry) const;
+    bool is_writable() const { return sys::may_write(index_, ".").ok(); }
 
 private:
-    Outcome map_entry(const Region &region, int original, const sys::FileIdentity &file,
-                      Shared &shared, u64 target, u64 length, u64 *address) const;
     int version_ = -1, index_ = -1;
     bool system_ = false, in_memory_ = false;
 };

@@ -72,28 +72,33 @@ Outcome Stores::may_build() const {
     return done();
 }
 
-Outcome Stores::map(Backing backing, const Region &region, int original,
-                    const sys::FileIdentity &file, u64 target, u64 length, u64 *address) const {
-    Outcome result = {Status::no_store, Call::none, 0};
-    for (int i = 0; i < count_; ++i) {
-        Candidate &candidate = candidates_[i];
-        if (candidate.backing != backing) continue;
-        if (candidate.opened.status == Status::pending)
-            candidate.opened =
-                candidate.store.open(candidate.root, candidate.system, backing == Backing::shm);
-        Outcome outcome = candidate.opened;
-        if (outcome.ok())
-            outcome = candidate.store.map(region, original, file, shared_, target, length, address);
-        if (outcome.ok()) return outcome;
-        const bool buildable = result.buildable || (outcome.buildable && !candidate.system);
-        if (!says_little(outcome) || result.status == Status::no_store) result = outcome;
-        result.buildable = buildable;
-    }
-    if (!result.buildable) return result;
+Outcome Stores::find(Candidate &candidate, const Region &region, int original,
+                     const sys::FileIdentity &file, Entry *entry) const {
+    if (candidate.opened.status == Status::pending)
+        candidate.opened = candidate.store.open(candidate.root, candidate.system,
+                                                candidate.backing == Backing::shm);
+    if (!candidate.opened.ok()) return candidate.opened;
+    return candidate.store.find(region, original, file, shared_, entry);
+}
+
+// A store that is not there yet can be made; the system's is an administrator's.
+bool Stores::can_build(const Candidate &candidate) {
+    return !candidate.system && (!candidate.opened.ok() || candidate.store.is_writable());
+}
+
+Outcome Stores::which_says_more(const Outcome &before, const Outcome &now) {
+    Outcome result = before;
+    if (!says_little(now) || before.status == Status::no_store) result = now;
+    result.buildable = before.buildable || now.buildable;
+    return result;
+}
+
+Outcome Stores::allow(const Outcome &outcome) const {
     const Outcome allowed = may_build();
-    if (allowed.ok()) return result;
+    if (allowed.ok()) return outcome;
+    Outcome result = says_little(outcome) ? allowed : outcome;
     result.buildable = false;
-    return says_little(result) ? allowed : result;
+    return result;
 }
 
 }  // namespace pht

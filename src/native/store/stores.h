@@ -15,14 +15,29 @@ public:
     // where a limit of memory is near: another thread may need the room meanwhile.
     Stores(const Request &request, const Pagemap &pagemap);
 
-    // As Store::map, from the first store of that kind that has an entry; else the outcome that
-    // says most: what was wrong with an entry rather than that there is none.
-    Outcome map(Backing backing, const Region &region, int original, const sys::FileIdentity &file,
-                u64 target, u64 length, u64 *address) const;
+    // Calls use(entry) for the entry of the first store of that kind, and of the next one where
+    // that fails. The outcome that says most: what was wrong with an entry rather than that there
+    // is none.
+    template <class Use>
+    Outcome each_entry(Backing backing, const Region &region, int original,
+                       const sys::FileIdentity &file, Entry *entry, Use use) const {
+        Outcome result = {Status::no_store, Call::none, 0};
+        for (int i = 0; i < count_; ++i) {
+            if (candidates_[i].backing != backing) continue;
+            Outcome outcome = find(candidates_[i], region, original, file, entry);
+            if (outcome.ok()) outcome = use(*entry);
+            if (outcome.ok()) return outcome;
+            outcome.buildable = outcome.buildable && can_build(candidates_[i]);
+            result = which_says_more(result, outcome);
+        }
+        return result.buildable ? allow(result) : result;
+    }
 
 private:
     // Why nothing is built; done() where it is.
     Outcome may_build() const;
+    static Outcome which_says_more(const Outcome &before, const Outcome &now);
+    Outcome allow(const Outcome &outcome) const;
     static constexpr int kMost = 4;
     struct Candidate {
         const char *root = nullptr;
@@ -31,6 +46,9 @@ private:
         Store store;
         Outcome opened;
     };
+    Outcome find(Candidate &candidate, const Region &region, int original,
+                 const sys::FileIdentity &file, Entry *entry) const;
+    static bool can_build(const Candidate &candidate);
     mutable Candidate candidates_[kMost];
     mutable Shared shared_;
     int count_ = 0;

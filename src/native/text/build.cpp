@@ -195,11 +195,9 @@ Outcome build_file(const Region &region, const Sources &sources, u64 target, u64
 // their first use. In shared memory a copy is huge once somebody collapsed it.
 Outcome build_store(const Region &region, Backing backing, const Sources &sources, u64 target,
                     u64 length, Staged *staged) {
-    if (!sources.opened.ok()) return sources.opened;
     Scratch scratch(length);
     u64 address = 0;
-    const Outcome outcome = sources.stores.map(backing, region, sources.original.fd(),
-                                               sources.original.file(), target, length, &address);
+    const Outcome outcome = sources.entry->map(region, sources.pagemap, target, length, &address);
     if (!outcome.ok()) return outcome;
     scratch.adopt(address);
     if (backing == Backing::shm) {

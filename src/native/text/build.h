@@ -35,7 +35,8 @@ struct Sources {
     const Pagemap &pagemap;
     const Stores &stores;
     const Original &original;
-    Outcome opened;  // of the original
+    Outcome opened;                // of the original
+    const Entry *entry = nullptr;  // of the store, where the content comes from one
 };
 
 // Builds [target, target + length) of the region with one backing: readable and executable, at a

@@ -1,5 +1,6 @@
 // Which regions get huge text, and from which backing.
 #include "limits/memory.h"
+#include "store/trust.h"
 #include "text/displace.h"
 #include "text/table.h"
 
@@ -66,6 +67,58 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
     return outcome;
 }
 
+// Stages all planned pages of a region that are there to be staged, and marks those that are huge.
+// What was staged before a failure stays in region.staged.
+Outcome Table::stage_pages(Region &region, Backing backing, const Sources &sources) {
+    Outcome outcome = done();
+    size_t ready = 0, absent = 0;
+    Outcome small = {Status::no_huge_page, Call::none, 0};
+    for (size_t i = 0; i < region.pages.size(); ++i) {
+        HugePage &page = region.pages[i];
+        if (page.state != HugePage::State::small) continue;
+        page.absent = sources.entry && !sources.entry->has(region, region.address_of(i));
+        if (!page.absent) continue;
+        page.outcome = bad_entry(Status::absent);
+        ++absent;
+    }
+    const auto wanted = [](const HugePage &page) {
+        return page.state == HugePage::State::small && !page.absent;
+    };
+    each_run(region.pages, wanted, [&](size_t first, size_t count) {
+        if (!outcome.ok()) return;
+        Staged staged;
+        outcome =
+            build(backing, region, sources, region.address_of(first), count * kHugeSize, &staged);
+        if (!outcome.ok()) return;
+        if (small.call == Call::none) small = staged.small;
+        Array<u8> huge;
+        if (!huge.resize(count) || !region.staged.push(staged)) {
+            discard(staged.address, staged.length);
+            outcome = {Status::no_memory, Call::none, 0};
+            return;
+        }
+        if (backing == Backing::store) {
+            // Not touched yet, so not there yet: the builder tried the file system, and
+            // statistics tell what became of it.
+            for (size_t i = 0; i < count; ++i) huge[i] = 1;
+        } else if (const auto found = sources.pagemap.find_huge(staged.address, count, huge.data());
+                   !found.ok()) {
+            outcome = {Status::unreadable, Call::pagemap, found.error()};
+            return;
+        }
+        for (size_t i = 0; i < count; ++i) {
+            HugePage &page = region.pages[first + i];
+            page.ready = huge[i];
+            if (!huge[i]) page.outcome = staged.small;
+            ready += huge[i];
+        }
+    });
+    if (outcome.ok() && ready == 0) outcome = absent ? bad_entry(Status::absent) : small;
+    // What is there serves, and the rest is asked for.
+    outcome.buildable = outcome.buildable || absent > 0;
+    return outcome;
+}
+
 // Builds all planned pages of a region with one backing and keeps those that are huge. On any
 // failure nothing of it is left.
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
@@ -79,60 +132,35 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         const Outcome allowed = may_copy(backing, bytes, request, &turn);
         if (!allowed.ok()) return allowed;
     }
-
     const bool refusing = refusal_.status == Status::refused &&
                           region.dev_major == refusing_major_ &&
                           region.dev_minor == refusing_minor_;
     if (backing == Backing::file && refusing) return refusal_;
+    if (is_stored(backing) && !sources.opened.ok()) return sources.opened;
 
-    Outcome outcome = done();
-    size_t ready = 0;
-    Outcome small = {Status::no_huge_page, Call::none, 0};
-    each_run(
-        region.pages, [](const HugePage &page) { return page.state == HugePage::State::small; },
-        [&](size_t first, size_t count) {
-            if (!outcome.ok()) return;
-            Staged staged;
-            outcome = build(backing, region, sources, region.address_of(first), count * kHugeSize,
-                            &staged);
-            if (!outcome.ok()) return;
-            if (small.call == Call::none) small = staged.small;
-            Array<u8> huge;
-            if (!huge.resize(count) || !region.staged.push(staged)) {
-                discard(staged.address, staged.length);
-                outcome = {Status::no_memory, Call::none, 0};
-                return;
-            }
-            if (backing == Backing::store) {
-                // Not touched yet, so not there yet: the builder tried the file system, and
-                // statistics tell what became of it.
-                for (size_t i = 0; i < count; ++i) huge[i] = 1;
-            } else if (const auto found =
-                           sources.pagemap.find_huge(staged.address, count, huge.data());
-                       !found.ok()) {
-                outcome = {Status::unreadable, Call::pagemap, found.error()};
-                return;
-            }
-            for (size_t i = 0; i < count; ++i) {
-                HugePage &page = region.pages[first + i];
-                page.ready = huge[i];
-                if (!huge[i]) page.outcome = staged.small;
-                ready += huge[i];
-            }
-        });
-    if (outcome.ok() && ready == 0) outcome = small;
+    const auto stage = [&](const Entry *entry) {
+        Sources with = sources;
+        with.entry = entry;
+        const Outcome outcome = stage_pages(region, backing, with);
+        if (!outcome.ok()) unstage(region);
+        return outcome;
+    };
+    Outcome outcome;
+    if (is_stored(backing)) {
+        Entry entry;
+        outcome = sources.stores.each_entry(backing, region, sources.original.fd(),
+                                            sources.original.file(), &entry,
+                                            [&](const Entry &found) { return stage(&found); });
+    } else {
+        outcome = stage(nullptr);
+    }
     if (backing == Backing::file && outcome.call == Call::collapse && outcome.error == EINVAL) {
         refusal_ = outcome;
         refusing_major_ = region.dev_major;
         refusing_minor_ = region.dev_minor;
     }
-    if (!outcome.ok()) {
-        for (const Staged &staged : region.staged) discard(staged.address, staged.length);
-        region.staged.clear();
-        for (HugePage &page : region.pages) page.ready = 0;
-    } else if (is_private(backing)) {
-        prepared_private_ += ready * kHugeSize;
-    }
+    if (outcome.ok() && is_private(backing))
+        for (const HugePage &page : region.pages) prepared_private_ += page.ready * kHugeSize;
     return outcome;
 }
 
@@ -158,7 +186,8 @@ void Table::choose(Region &region, const Request &request, const Sources &source
                 break;
         }
     }
-    region.missing = region.missing && region.backing == Backing::none;
+    region.missing =
+        region.missing && !is_private(region.backing) && region.backing != Backing::file;
 }
 
 void Table::prepare(const Request &request, Scope scope) {
@@ -197,8 +226,9 @@ void Table::prepare(const Request &request, Scope scope) {
         const Outcome opened = original.open(*region);
         const Sources sources = {pagemap_, stores, original, opened};
         if (rest) {
-            if (build_region(*region, region->backing, request, sources).ok())
-                mapping_count_ += kMapsPerRegion;
+            const Outcome built = build_region(*region, region->backing, request, sources);
+            if (built.ok()) mapping_count_ += kMapsPerRegion;
+            region->missing = is_stored(region->backing) && built.buildable;
             region->elapsed_ns += sys::since(began);
             continue;
         }

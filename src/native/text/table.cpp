@@ -135,12 +135,17 @@ void Table::commit() {
     prepared_private_ = 0;
 }
 
+// Drops what was staged for a region.
+void Table::unstage(Region &region) {
+    for (const Staged &staged : region.staged) discard(staged.address, staged.length);
+    region.staged.clear();
+    for (HugePage &page : region.pages) page.ready = 0;
+}
+
 void Table::abandon() {
     for (Region *region : regions_) {
         if (region->staged.empty()) continue;
-        for (const Staged &staged : region->staged) discard(staged.address, staged.length);
-        region->staged.clear();
-        for (HugePage &page : region->pages) page.ready = 0;
+        unstage(*region);
         if (region->any_huge()) continue;
         region->backing = Backing::none;
         region->outcome = {};

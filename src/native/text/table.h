@@ -64,6 +64,8 @@ private:
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     Outcome filter(const Region &region, const Request &request) const;
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
+    static Outcome stage_pages(Region &region, Backing backing, const Sources &sources);
+    static void unstage(Region &region);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);

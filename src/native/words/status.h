@@ -26,6 +26,7 @@ enum class Status : u8 {
     no_store,       // no such directory
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
+    absent,         // the entry has no copy of this page yet
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -64,6 +65,7 @@ inline constexpr StatusText kStatusTexts[] = {
     {"no_store", "there is no store"},
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
+    {"absent", "the store has no copy of this page yet"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
