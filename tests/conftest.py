@@ -62,10 +62,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     if WORKER:
-        try:
-            apart.enter()
-        except OSError as error:
-            pytest.exit(f"{error}: the tests share /dev/shm here, and need -n 0", 3)
+        apart.enter()
+    elif config.getoption("numprocesses", None) and not apart.possible():
+        pytest.exit("the tests need a /dev/shm for each process, which takes root: use -n 0", 3)
     config.stash[LEFTOVERS] = Leftovers(PREFIX, USER_CACHE)
     config.stash[FOUND] = []
 
