@@ -21,7 +21,7 @@ import pytest
 
 from support.common import HUGE, clean_environment, tool
 from support.limits import MIB, in_own_mounts
-from support.store import require_root
+from support.users import require_root
 
 # What the core reads, as JSON.
 ROOM = "import json; from pyhugetext import _native; print(json.dumps(_native.memory_room()))"
