@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from support.common import clean_environment
+from support.common import OWN, clean_environment
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
 
@@ -358,7 +358,9 @@ def require_huge_disk(directory: Path) -> None:
         directory = directory.parent
     device = directory.stat().st_dev
     if device not in _disk_problems:
-        with tempfile.TemporaryDirectory(dir=directory) as place:
+        # The directory may be somebody else's, where there is no store of ours.
+        ours = OWN.name if os.stat(OWN.name).st_dev == device else directory
+        with tempfile.TemporaryDirectory(dir=ours) as place:
             report = Store(Path(place) / "probe").start()
             good = report.interpreter["backing"] == "store"
             _disk_problems[device] = "" if good else report.reasons
