@@ -37,8 +37,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# Two of these processes take turns at what the tests wait for; what they measure is CPU time.
-WORKERS = 2
+WORKERS = 2  # what tests want is processors, and two are everywhere
 # Files of many seconds, the longest first.
 LONGEST = ("test_core", "test_harm_calls", "test_packaging", "test_store_races", "test_threads")
 LEFTOVERS = pytest.StashKey[Leftovers]()
@@ -62,10 +61,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     if WORKER:
-        try:
-            apart.enter()
-        except OSError as error:
-            pytest.exit(f"{error}: the tests share /dev/shm here, and need -n 0", 3)
+        apart.enter()
+    elif config.getoption("numprocesses", None) and not apart.possible():
+        pytest.exit("the tests need a /dev/shm for each process, which takes root: use -n 0", 3)
     config.stash[LEFTOVERS] = Leftovers(PREFIX, USER_CACHE)
     config.stash[FOUND] = []
 
@@ -81,9 +79,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     last file is one's alone."""
     wanted = config.getoption("--alone")
     if wanted != "with":
-        left = [i for i in items if (i.get_closest_marker("alone") is None) == (wanted == "only")]
-        items[:] = [item for item in items if item not in left]
-        config.hook.pytest_deselected(items=left)
+        kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            kinds[item.get_closest_marker("alone") is not None].append(item)
+        items[:] = kinds[wanted == "only"]
+        config.hook.pytest_deselected(items=kinds[wanted != "only"])
     if config.getoption("numprocesses", None) or WORKER:
         items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
 

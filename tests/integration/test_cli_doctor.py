@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.cli import Cli, in_namespace, need_root, need_tool
+from support.cli import Cli, check, in_namespace, need_root, need_tool, rung
 from support.common import clean_environment
 from support.harm import installed_files, site_packages
 
@@ -38,17 +38,6 @@ def doctor(cli: Cli, **env: str) -> dict[str, Any]:
 def usual(tmp_path_factory):
     """What it tells where there is no store yet."""
     return doctor(Cli(tmp_path_factory.mktemp("usual") / "store"))
-
-
-def check(told: dict[str, Any], name: str) -> dict[str, Any]:
-    found = [one for one in told["checks"] if one["name"] == name]
-    assert len(found) == 1, (name, told["checks"])
-    return dict(found[0])
-
-
-def rung(told: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = (one for one in told["backings"] if one["backing"] == name)
-    return dict(found)
 
 
 def tree(directory: Path) -> dict[str, tuple[int, int] | None]:

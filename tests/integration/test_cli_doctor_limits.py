@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_doctor import check, rung
-from test_harm_limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
 from support import harm
-from support.cli import AS_STRANGER, Cli, need_for_others, need_tool, public_directory
+from support.cli import AS_STRANGER, Cli, check, need_for_others, need_tool, public_directory, rung
 from support.common import STRANGER
+from support.limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
 
 def doctor(

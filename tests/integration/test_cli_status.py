@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from support.cli import (
     need_for_others,
     need_root,
     need_tool,
+    started,
 )
 from support.inspecting import FIGURES, Target, figures, running
 from support.layouts import skip_unless_huge
@@ -212,25 +213,17 @@ def test_names_cannot_drive_the_terminal(cli: Cli, compile_library: Callable[...
         assert evil.splitlines()[0] in process["command"]
 
 
-@contextmanager
-def started(cli: Cli, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    options.setdefault("stdout", subprocess.PIPE)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pyhugetext", "status", *arguments],
-        env=cli.environment(**options.pop("env", {})),
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def watching(
+    cli: Cli, *arguments: str, **options: Any
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`status` while it watches, a process that ends with the block."""
+    command = (sys.executable, "-m", "pyhugetext", "status", *arguments)
+    env = cli.environment(**options.pop("env", {}))
+    return started(command, env=env, stderr=subprocess.PIPE, **options)
 
 
 def test_watch_prints_a_json_document_a_line(cli: Cli, target: Target) -> None:
-    with started(cli, "--json", str(target.pid), "--watch", "0.1") as process:
+    with watching(cli, "--json", str(target.pid), "--watch", "0.1") as process:
         assert process.stdout
         assert process.stderr
         documents = [json.loads(process.stdout.readline()) for _ in range(3)]
@@ -243,7 +236,7 @@ def test_watch_prints_a_json_document_a_line(cli: Cli, target: Target) -> None:
 
 
 def test_watch_separates_tables_by_an_empty_line(cli: Cli, target: Target) -> None:
-    with started(cli, str(target.pid), "--watch=0.1") as process:
+    with watching(cli, str(target.pid), "--watch=0.1") as process:
         assert process.stdout
         lines: list[str] = []
         while lines.count(coverage.LEGEND) < 3:
@@ -258,7 +251,7 @@ def test_watch_separates_tables_by_an_empty_line(cli: Cli, target: Target) -> No
 def test_watch_ends_with_the_process(cli: Cli) -> None:
     with (
         running(PYHUGETEXT="0") as target,
-        started(cli, "--json", str(target.pid), "--watch=0.1") as process,
+        watching(cli, "--json", str(target.pid), "--watch=0.1") as process,
     ):
         assert process.stdout
         assert process.stderr
@@ -280,7 +273,7 @@ def test_watch_of_what_is_not_there_fails(cli: Cli) -> None:
 
 
 def test_reader_who_has_seen_enough(cli: Cli, target: Target) -> None:
-    with started(cli, "--json", str(target.pid), "--watch=0.1") as process:
+    with watching(cli, "--json", str(target.pid), "--watch=0.1") as process:
         assert process.stdout
         assert process.stderr
         process.stdout.readline()
@@ -300,7 +293,7 @@ def on_terminal(cli: Cli, columns: int, *arguments: str, until: str, **env: str)
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {"TERM": "xterm-256color", "COLUMNS": "", "LINES": "", **env}
     output = b""
-    with started(cli, *arguments, stdout=side, stdin=side, env=env) as process:
+    with watching(cli, *arguments, stdout=side, stdin=side, env=env) as process:
         os.close(side)
         deadline = time.monotonic() + 60
         while output.count(until.encode()) < 3 and time.monotonic() < deadline:

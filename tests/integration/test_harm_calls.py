@@ -20,30 +20,12 @@ from typing import Any
 import pytest
 
 from support import harm
-from support.common import TESTS, big_source, clean_environment
+from support.common import big_source, clean_environment
+from support.filters import needs_filters
 from support.harm import same_as_plain, told_causes
 
 HELPER = harm.__file__
 EVERY = ["ENOMEM", "EPERM", "ENOSYS", "EAGAIN", "EINTR"]
-
-
-@functools.lru_cache
-def why_no_filters() -> str:
-    """Why seccomp filters cannot be used here; empty where they can."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r}); from support import harm as h\n"
-        "if not hasattr(h.os, 'pidfd_open'): sys.exit('os.pidfd_open is missing')\n"
-        "h.install(h.notify_within(4096, 8192), listen=True)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False
-    )
-    return result.stderr.strip().rpartition("\n")[2] if result.returncode else ""
-
-
-needs_filters = pytest.mark.skipif(
-    bool(why_no_filters()), reason=f"no seccomp filters here: {why_no_filters()}"
-)
 
 
 def what_is_wrong(case: dict[str, Any], normal: dict[str, Any]) -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_harm_calls import needs_filters
 
 from support import harm
 from support.common import TESTS, Run, big_source
+from support.filters import needs_filters
 from support.harm import extension_compiler
 from support.once import library_compiler
 

@@ -4,15 +4,11 @@ pages and nothing else, and stats() names the cause."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +16,18 @@ import pytest
 
 from support.common import TESTS, Run, big_source, big_sum
 from support.harm import PROGRAM, same_as_plain, told_causes
+from support.limits import (
+    MIB,
+    PR_SET_MDWE,
+    PR_SET_THP_DISABLE,
+    in_own_mounts,
+    knows,
+    limit,
+    set_process,
+)
 
-MIB = 1 << 20
 THP = Path("/sys/kernel/mm/transparent_hugepage")
-PR_SET_THP_DISABLE, PR_SET_MDWE = 41, 65
 MCL_CURRENT, MCL_FUTURE = 1, 2
-
-
-def set_process(option: int, value: int) -> Callable[[], None]:
-    """For preexec_fn: prctl(option, value), which the program then inherits."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def set_() -> None:
-        if libc.prctl(option, value, 0, 0, 0):
-            os._exit(77)
-
-    return set_
-
-
-def limit(which: int, value: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(which, (value, value))
-
-
-def knows(option: int, value: int) -> bool:
-    return (
-        subprocess.run(
-            [sys.executable, "-S", "-c", ""], preexec_fn=set_process(option, value), check=False
-        ).returncode
-        == 0
-    )
 
 
 # --- what processes may forbid themselves ---
@@ -167,17 +146,6 @@ def test_empty_pool_of_reserved_pages(python, tmp_path):
     stats = same_as_plain(python, tmp_path, env={"PYHUGETEXT_BACKING": "hugetlb"})
     assert not stats["active"]
     assert "mmap failed with E" in told_causes(stats)
-
-
-def in_own_mounts(command: str) -> tuple[str, ...]:
-    """A prefix that runs a shell command in a mount namespace of its own before the program."""
-    for unshare in (("unshare", "-m"), ("unshare", "-rm")):
-        if not shutil.which("unshare"):
-            break
-        test = [*unshare, "sh", "-c", command]
-        if subprocess.run(test, capture_output=True, check=False).returncode == 0:
-            return (*unshare, "sh", "-c", f'{command} && exec "$@"', "sh")
-    pytest.skip("no mount namespaces here (needs root or user namespaces)")
 
 
 def test_tiny_limit_of_mappings_at_start(python, tmp_path):

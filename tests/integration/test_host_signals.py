@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from support.cli import need_for_others, need_root
 from support.common import STRANGER
-from support.host import LIMIT, Host, wait_until, writer_of
+from support.host import Host, wait_until, writer_of
 
 PATIENCE = 0.4  # seconds after which a child is most likely in the wait it is meant to reach
 OWN_SIGNALS = 0b111 << 31  # 32, 33, 34: what C libraries send among their own threads
@@ -256,25 +253,9 @@ def test_signals_are_not_blocked_while_an_entry_is_built(host: Host) -> None:
     assert sum(open_to_signals) > len(open_to_signals) / 2
 
 
-def test_no_call_blocks_the_signals_of_the_c_library(host: Host, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        pytest.skip("strace is not installed")
-
+def test_no_call_blocks_the_signals_of_the_c_library(host: Host) -> None:
     def masks(**settings: str) -> set[str]:
-        log = tmp_path / "calls"
-        command = [strace, "-f", "-qqq", "-o", str(log), "-e", "trace=rt_sigprocmask"]
-        result = subprocess.run(
-            [*command, *host.command("import hostbig")],
-            env=host.environment(**settings),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        if result.returncode or result.stderr:
-            pytest.skip(f"strace does not work here: {result.stderr}")
-        lines = log.read_text().splitlines()
+        lines = host.traced("rt_sigprocmask", host.environment(**settings)).splitlines()
         return {line.split("(", 1)[1] for line in lines if "SIG_BLOCK" in line or "SETMASK" in line}
 
     def blocks(call: str) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.host import LIMIT, Host
+from support.host import Host
 
 # Calls that change what they name, always or (the first three) depending on their flags.
 OPENS = ("open", "openat", "openat2")
@@ -24,10 +22,10 @@ CHANGES = (
 WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "fallocate", "copy_file_range")
 
 
-def changed_paths(log: Path, cwd: Path) -> set[str]:
+def changed_paths(log: str, cwd: Path) -> set[str]:
     """Every file that the calls of strace's log (-f -y) were to change, by its whole path."""
     found = set()
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in log.splitlines():
         match = re.match(r"\d+ +(\w+)\((.*)$", line)
         if not match:
             continue
@@ -48,29 +46,12 @@ def changed_paths(log: Path, cwd: Path) -> set[str]:
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
 @pytest.mark.parametrize("configured", [True, False], ids=["settings", "no settings"])
-def test_no_file_outside_the_store_is_touched(
-    host: Host, tmp_path: Path, state: str, configured: bool
-) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        pytest.skip("strace is not installed")
+def test_no_file_outside_the_store_is_touched(host: Host, state: str, configured: bool) -> None:
     env = host.environment() if configured else host.default()
+    calls = ",".join(f"?{name}" for name in (*OPENS, *CHANGES, *WRITES))
 
     def changed(**settings: str) -> set[str]:
-        log = tmp_path / "calls"
-        calls = ",".join(f"?{name}" for name in (*OPENS, *CHANGES, *WRITES))
-        command = [strace, "-f", "-y", "-qqq", "-s", "4096", "-o", str(log), "-e", f"trace={calls}"]
-        result = subprocess.run(
-            [*command, *host.command("import hostbig")],
-            env={**env, **settings},
-            cwd=host.place,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        if result.returncode or result.stderr:
-            pytest.skip(f"strace does not work here: {result.stderr}")
+        log = host.traced(calls, {**env, **settings}, "-y", "-s", "4096")
         return changed_paths(log, host.place)
 
     if state == "warm":

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_harm_limits import in_own_mounts
 
 from support.common import HUGE, clean_environment, tool
-from support.store import require_root
-
-MIB = 1 << 20
+from support.limits import MIB, in_own_mounts
+from support.users import require_root
 
 # What the core reads, as JSON.
 ROOM = "import json; from pyhugetext import _native; print(json.dumps(_native.memory_room()))"

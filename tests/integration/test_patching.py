@@ -4,9 +4,9 @@ back: what it made writable stays where it is."""
 from __future__ import annotations
 
 import pytest
-from test_harm_calls import needs_filters
 
 from support.common import TESTS, Run, big_source
+from support.filters import needs_filters
 from support.layouts import PRELUDE, last_record, skip_unless_huge
 
 pytestmark = pytest.mark.quick

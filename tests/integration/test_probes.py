@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from test_debuggers import BACKINGS, LIBRARY, check_left_small, library  # noqa: F401
 
+from support.cli import started
 from support.common import clean_environment
 from support.layouts import PRELUDE, last_record, skip_unless_huge
+from support.probed import BACKINGS, LIBRARY, check_left_small, probed_library
 
 pytestmark = pytest.mark.alone  # who sets or removes a probe stops all processors
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="uprobes need root")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return probed_library(tmp_path_factory.mktemp("probed"))
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def uprobe(place: Path, file: Path, function: str) -> Iterator[Callable[[], int]
 
 @needs_root
 @pytest.mark.parametrize("backing", BACKINGS)
-def test_uprobe_set_before_activation_keeps_counting(python, library, tmp_path, backing):  # noqa: F811
+def test_uprobe_set_before_activation_keeps_counting(python, library, tmp_path, backing):
     skip_unless_huge(backing)
     code = (
         PRELUDE
@@ -128,25 +134,16 @@ h.report([backing, restored["mapped_bytes"]])
 
 
 @contextmanager
-def program(library: Path, tmp_path: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:  # noqa: F811
+def program(library: Path, tmp_path: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """A program that runs from huge pages and calls the library's function ten times when it is
     told to, and ten times after restore() when it is told again."""
     # Preloaded, the library is there when the start-up hook runs.
     environ = clean_environment(
         LD_PRELOAD=str(library), XDG_CACHE_HOME=str(tmp_path / "cache"), **settings
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", WITH_PAUSES, str(library)],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = (sys.executable, "-c", WITH_PAUSES, str(library))
+    with started(command, env=environ, stdin=subprocess.PIPE) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def wait(process: subprocess.Popen[str]) -> None:
@@ -162,7 +159,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 @needs_root
 @pytest.mark.parametrize("backing", ["store", *BACKINGS])
-def test_uprobe_set_after_activation_counts_after_restore(library, tmp_path, backing):  # noqa: F811
+def test_uprobe_set_after_activation_counts_after_restore(library, tmp_path, backing):
     skip_unless_huge(backing)
     with program(library, tmp_path, PYHUGETEXT_BACKING=backing) as process:
         wait(process)
@@ -179,7 +176,7 @@ def test_uprobe_set_after_activation_counts_after_restore(library, tmp_path, bac
 
 
 @needs_root
-def test_uprobe_set_after_activation_counts_in_an_excluded_object(library, tmp_path):  # noqa: F811
+def test_uprobe_set_after_activation_counts_in_an_excluded_object(library, tmp_path):
     settings = {"PYHUGETEXT_BACKING": "memfd", "PYHUGETEXT_EXCLUDE": f"*/{library.name}"}
     with program(library, tmp_path, **settings) as process:
         wait(process)

@@ -7,9 +7,9 @@ import platform
 from typing import Any
 
 import pytest
-from test_harm_calls import why_no_filters
 
 from support.common import HUGE, Run, big_source
+from support.filters import why_no_filters
 from support.layouts import PRELUDE, compile_object, last_record, link, skip_unless_huge
 
 OFF = {"PYHUGETEXT": "0", "PYHUGETEXT_PRIVATE_LIMIT": "256M"}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.store import Namespace, Store, filled_store, namespace, require_huge_disk
+from support.store import Store, filled_store, require_huge_disk
+from support.users import Namespace, namespace
 
 # A file system in a file on a tmpfs, which may become full: then writing back fails.
 THIN = """

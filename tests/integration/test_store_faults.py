@@ -19,7 +19,8 @@ import pytest
 
 from support.common import TESTS
 from support.host import modules
-from support.store import REPORT, Store, namespace, parse_report, require_huge_disk
+from support.store import REPORT, Store, parse_report, require_huge_disk
+from support.users import namespace
 
 # What our code asks the kernel for, and how that may fail. A seccomp filter answers EPERM, mostly.
 ERRORS = {

@@ -13,17 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.common import STRANGER
-from support.store import (
-    UNSET,
-    Namespace,
-    Report,
-    Store,
-    as_user,
-    home_of,
-    namespace,
-    require_huge_disk,
-    require_root,
-)
+from support.store import UNSET, Report, Store, require_huge_disk
+from support.users import Namespace, as_user, home_of, namespace, require_root
 
 Mount = Callable[..., Namespace]
 

@@ -15,7 +15,9 @@ from elftools.elf.elffile import ELFFile
 
 from support.cli import Cli, need_root, need_tool, public_directory
 from support.common import HUGE
-from support.store import Namespace, Store, make_library, namespace, require_huge_disk
+from support.libraries import make_library
+from support.store import Store, require_huge_disk
+from support.users import Namespace, namespace
 
 ANSWER = {3: 3 * 7 * 3 + 69, 5: 3 * 7 * 5 + 69}
 SETUP = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.common import STRANGER, clean_environment
-from support.store import Namespace, as_user, namespace
+from support.users import Namespace, as_user, namespace
 
 SECONDS = float(os.environ.get("TOGGLE_SECONDS", "2"))
 

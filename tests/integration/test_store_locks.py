@@ -17,7 +17,8 @@ import pytest
 from support.cli import Cli, in_namespace, need_root, need_tool, public_directory, wait_for
 from support.common import STRANGER, clean_environment
 from support.host import Host
-from support.store import Store, as_user, lock_held, require_huge_disk, waits_for_lock
+from support.store import Store, lock_held, require_huge_disk, waits_for_lock
+from support.users import as_user
 
 # Takes every lock there is on all that it can open of a store, and holds them.
 HOLD = """

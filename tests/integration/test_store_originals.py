@@ -15,13 +15,9 @@ import pytest
 
 from support.cli import wait_for
 from support.common import tool
+from support.libraries import USE_LIBRARY, two_libraries
 from support.record import Note
-from support.store import (
-    USE_LIBRARY,
-    Store,
-    filled_store,
-    two_libraries,
-)
+from support.store import Store, filled_store
 
 
 @pytest.fixture

@@ -17,13 +17,8 @@ import pytest
 
 from support.common import HUGE, STRANGER
 from support.record import BOOT_ID, Record, sign
-from support.store import (
-    Refilled,
-    Store,
-    namespace,
-    require_huge_disk,
-    require_root,
-)
+from support.store import Refilled, Store, require_huge_disk
+from support.users import namespace, require_root
 
 NOT_TRUSTED = "somebody else could have written it"
 DAMAGED = "not what was written"

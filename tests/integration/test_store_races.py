@@ -17,18 +17,17 @@ import pytest
 
 from support.cli import wait_for
 from support.host import Host
+from support.libraries import USE_LIBRARY, make_library
 from support.store import (
     REPORT,
-    USE_LIBRARY,
     Report,
     Store,
     lock_held,
-    make_library,
-    namespace,
     parse_report,
     require_huge_disk,
     waits_for_lock,
 )
+from support.users import namespace
 
 AT_ONCE = 100
 KILLS = int(os.environ.get("KILLS", "40"))

@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support.libraries import USE_LIBRARY, make_library
 from support.record import NOTE_MAGIC, Note, Record
-from support.store import (
-    USE_LIBRARY,
-    Report,
-    Store,
-    make_library,
-    namespace,
-    require_huge_disk,
-)
+from support.store import Report, Store, require_huge_disk
+from support.users import namespace
 
 
 @pytest.fixture

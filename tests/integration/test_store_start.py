@@ -14,14 +14,9 @@ from pathlib import Path
 import pytest
 
 from support.common import HUGE
-from support.store import (
-    UNSET,
-    USE_LIBRARY,
-    Store,
-    filled_store,
-    make_library,
-    require_root,
-)
+from support.libraries import USE_LIBRARY, make_library
+from support.store import UNSET, Store, filled_store
+from support.users import require_root
 
 TOUCH = """
 import ctypes, pyhugetext

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.store import (
-    USE_LIBRARY,
-    Store,
-    filled_store,
-    namespace,
-    two_libraries,
-)
+from support.libraries import USE_LIBRARY, two_libraries
+from support.store import Store, filled_store
+from support.users import namespace
 
 # 128 bytes of inode have no place for nanoseconds.
 COARSE = """

@@ -14,17 +14,8 @@ from pathlib import Path
 import pytest
 
 from support.common import NOBODY, STRANGER
-from support.store import (
-    UNSET,
-    Namespace,
-    Store,
-    as_user,
-    filled_store,
-    home_of,
-    namespace,
-    require_huge_disk,
-    require_root,
-)
+from support.store import UNSET, Store, filled_store, require_huge_disk
+from support.users import Namespace, as_user, home_of, namespace, require_root
 
 NOT_TRUSTED = "somebody else could have written it"
 

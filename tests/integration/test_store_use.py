@@ -12,14 +12,9 @@ import pytest
 
 from support.cli import Cli
 from support.common import PREFIX, STRANGER
-from support.store import (
-    USE_LIBRARY,
-    Store,
-    aged_library,
-    as_user,
-    require_huge_disk,
-    require_root,
-)
+from support.libraries import USE_LIBRARY, aged_library
+from support.store import Store, require_huge_disk
+from support.users import as_user, require_root
 
 NO_ATIME = 0x400  # ST_NOATIME of statvfs(2)
 LONG_AGO = 10 * 24 * 60 * 60

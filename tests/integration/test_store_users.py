@@ -14,17 +14,9 @@ from pathlib import Path
 import pytest
 
 from support.common import PREFIX, STRANGER
-from support.store import (
-    UNSET,
-    Namespace,
-    Store,
-    as_user,
-    home_of,
-    make_library,
-    namespace,
-    require_huge_disk,
-    require_root,
-)
+from support.libraries import make_library
+from support.store import UNSET, Store, require_huge_disk
+from support.users import Namespace, as_user, home_of, namespace, require_root
 
 OTHER = STRANGER + 1
 

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,18 @@ class Cli:
         return entries
 
 
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends with the block at the latest."""
+    options.setdefault("stdout", subprocess.PIPE)
+    process = subprocess.Popen(command, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
     """What is shown on stderr when that is a terminal."""
     ours, theirs = pty.openpty()
@@ -107,6 +119,19 @@ def status_of(document: dict[str, Any], path: Path) -> str:
     """What warm --json did with an object."""
     (status,) = [one["status"] for one in document["objects"] if one["path"] == str(path)]
     return str(status)
+
+
+def check(told: dict[str, Any], name: str) -> dict[str, Any]:
+    """A check of `doctor --json`."""
+    found = [one for one in told["checks"] if one["name"] == name]
+    assert len(found) == 1, (name, told["checks"])
+    return dict(found[0])
+
+
+def rung(told: dict[str, Any], name: str) -> dict[str, Any]:
+    """A backing of `doctor --json`."""
+    (found,) = (one for one in told["backings"] if one["backing"] == name)
+    return dict(found)
 
 
 def need_root() -> None:

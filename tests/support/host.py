@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,26 @@ class Host:
             **options,
         )
         return result.returncode, result.stdout, result.stderr
+
+    def traced(self, calls: str, env: dict[str, str], *flags: str) -> str:
+        """strace's lines of a program that imports a module; `calls` as its -e trace= takes them."""
+        strace = shutil.which("strace")
+        if not strace:
+            pytest.skip("strace is not installed")
+        with tempfile.NamedTemporaryFile("r", errors="replace") as log:
+            command = (strace, "-f", "-qqq", *flags, "-o", log.name, "-e", f"trace={calls}")
+            result = subprocess.run(
+                [*command, *self.command("import hostbig")],
+                env=env,
+                cwd=self.place,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=False,
+            )
+            if result.returncode or result.stderr:
+                pytest.skip(f"strace does not work here: {result.stderr}")
+            return log.read()
 
     def start(self, code: str, **options: Any) -> subprocess.Popen[str]:
         """A program that goes on beside the test, but not after it."""

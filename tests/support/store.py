@@ -1,5 +1,4 @@
-"""Pieces for the tests of the shared text store: children that start from one, what they map, and
-mount namespaces, which take every mount with them however a test ends."""
+"""Pieces for the tests of the shared text store: children that start from one, and what they map."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from support.common import PREFIX, clean_environment
-from support.once import compiled, once
+from support.common import OWN, clean_environment
 
 SYSTEM_STORE = "/var/cache/pyhugetext"
 
@@ -361,146 +358,11 @@ def require_huge_disk(directory: Path) -> None:
         directory = directory.parent
     device = directory.stat().st_dev
     if device not in _disk_problems:
-        with tempfile.TemporaryDirectory(dir=directory) as place:
+        # The directory may be somebody else's, where there is no store of ours.
+        ours = OWN.name if os.stat(OWN.name).st_dev == device else directory
+        with tempfile.TemporaryDirectory(dir=ours) as place:
             report = Store(Path(place) / "probe").start()
             good = report.interpreter["backing"] == "store"
             _disk_problems[device] = "" if good else report.reasons
     if _disk_problems[device]:
         pytest.skip(f"no store on disk below {directory}: {_disk_problems[device]}")
-
-
-def require_root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: files of other users, mounts")
-
-
-def as_user(uid: int) -> tuple[str, ...]:
-    """The command in front that makes a child another user's. Skips where that user could not
-    even read the interpreter."""
-    require_root()
-    if not shutil.which("setpriv"):
-        pytest.skip("setpriv (util-linux) is not installed")
-    prefix = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    # Through env: setpriv itself still has root's capabilities when it starts a program.
-    probe = [*prefix, "env", sys.executable, "-c", "import json, pyhugetext._boot"]
-    environ = clean_environment(PYHUGETEXT="0", HOME="/nonexistent")
-    if subprocess.run(probe, env=environ, capture_output=True, check=False).returncode:
-        pytest.skip("another user cannot read the interpreter of these tests")
-    return prefix
-
-
-@contextlib.contextmanager
-def home_of(uid: int) -> Iterator[Path]:
-    """A home of that user's that the user can reach, unlike pytest's temporary directories."""
-    require_root()
-    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-    try:
-        os.chown(place, uid, uid)
-        yield place
-    finally:
-        shutil.rmtree(place)
-
-
-class Namespace:
-    """A mount namespace with /dev/shm of its own. All that is mounted in it, loop devices too,
-    is gone when it ends; it ends with this process, even when that is killed."""
-
-    def __init__(self, setup: str = "", shm: str = "size=1G") -> None:
-        require_root()
-        require_no_system_store()
-        if not (shutil.which("unshare") and shutil.which("nsenter")):
-            pytest.skip("unshare and nsenter (util-linux) are not installed")
-        shell = f"mount -t tmpfs -o {shm} tmpfs /dev/shm\n" if shm else ""
-        shell += f"{setup}\necho ready; read line"
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", shell]
-        pipe = subprocess.PIPE
-        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        assert self._holder.stdout is not None
-        if self._holder.stdout.readline() != "ready\n":
-            _, errors = self._holder.communicate()
-            pytest.skip(f"mounting is not possible here: {errors.strip()}")
-
-    def close(self) -> None:
-        self._holder.communicate("done\n")
-
-    @property
-    def prefix(self) -> tuple[str, ...]:
-        return ("nsenter", f"--target={self._holder.pid}", "--mount")
-
-    def sees(self, path: str | Path) -> Path:
-        """Where this process finds a path of the namespace."""
-        return Path(f"/proc/{self._holder.pid}/root{path}")
-
-    def run(self, *command: str) -> None:
-        subprocess.run([*self.prefix, *command], check=True, capture_output=True)
-
-    def store(self, root: str | Path, backing: str = "auto") -> Store:
-        shm = self.sees("/dev/shm/pyhugetext-0")
-        return Store(Path(root), self.prefix, backing, self.sees(root), shm)
-
-    def shm_store(self) -> Store:
-        """The store in the namespace's shared memory, for root."""
-        root = Path("/dev/shm/pyhugetext-0")
-        return Store(root, self.prefix, "shm", self.sees(root))
-
-
-@contextlib.contextmanager
-def namespace(setup: str = "", shm: str = "size=1G") -> Iterator[Namespace]:
-    space = Namespace(setup, shm)
-    try:
-        yield space
-    finally:
-        space.close()
-
-
-# A library of about 6 MiB of text, most of it never executed.
-SOURCE = """
-#define F(n) int f##n(int x) {{ if (x == -1) __asm__ volatile(".skip 131072, 0x90"); \\
-                               return x * {factor} + n; }}
-F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14) F(15) F(16) F(17)
-F(18) F(19) F(20) F(21) F(22) F(23) F(24) F(25) F(26) F(27) F(28) F(29) F(30) F(31) F(32) F(33)
-F(34) F(35) F(36) F(37) F(38) F(39) F(40) F(41) F(42) F(43) F(44) F(45) F(46) F(47) F(48) F(49)
-long all(int x) {{ return f0(x) + f20(x) + f49(x); }}
-"""
-# Opens the library at sys.argv[1] and lets it compute. remap(), since no import follows.
-USE_LIBRARY = """
-import ctypes, sys, pyhugetext
-library = ctypes.CDLL(sys.argv[1])
-pyhugetext.remap()
-factor = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-assert getattr(library, "all")(7) == 3 * 7 * factor + 69, "another library's code"
-"""
-
-
-def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more: str = "") -> Path:
-    """Compiles the library; `factor` changes what it computes and nothing else. `more` is C source
-    to put behind."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    flags = ("-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}")
-    source = SOURCE.format(factor=factor) + more
-    return compiled(directory / "libvictim.so", source, compiler, *flags)
-
-
-def two_libraries(directory: Path) -> tuple[Path, Path]:
-    """Libraries of the same size and build-id that compute different things."""
-    made = []
-    for factor in (3, 5):
-        place = directory / str(factor)
-        place.mkdir()
-        made.append(make_library(place, factor))
-    assert made[0].stat().st_size == made[1].stat().st_size
-    return made[0], made[1]
-
-
-def aged_library() -> Path:
-    """The same, to be read by everybody and changed by nobody, older than two seconds: what is younger
-    may be changed again within its times."""
-
-    def make(place: Path) -> None:
-        make_library(place).chmod(0o755)
-        place.chmod(0o755)
-        time.sleep(2.5)
-
-    return once("aged", make) / "libvictim.so"

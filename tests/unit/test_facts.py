@@ -82,7 +82,7 @@ ONCE = {
     "the size of a huge page": (r"\b2 << 20\b|\b2097152\b|\b1 << 21\b", "_units.py"),
     "a file system's magic number": (r"0x01021994|0x794C7630|0xEF53", "doctor/storage.py"),
     "the names of errors": (r"errorcode", "_words.py"),
-    "perf_event_open": (r"try_counter\(|perf_event_attr", "measure/counters.py"),
+    "perf_event_open": (r"open_counter\(|perf_event_attr", "measure/counters.py"),
     "a program in a string": (r'"-c"', "children/runner.py"),
     "reading program headers": (r"_native\.read_head\(|_PT_LOAD", "process/elf.py"),
     "the list of backings": (r'"shm", "memfd", "thp", "hugetlb"', "_backing.py"),

@@ -1,6 +1,5 @@
 #include "module/machine.h"
 
-#include <errno.h>
 #include <linux/perf_event.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -100,19 +99,24 @@ int ask_prctl(int option) {
     return prctl(option, 0, 0, 0, 0);
 }
 
-// Opens a counter of this process and closes it: 0, or the errno of perf_event_open(2).
-int try_counter(unsigned type, u64 config) {
+// Counts an event in the calling thread, and in what it starts from now on; with `commands` only in
+// its next child, from execve(2) on. The descriptor; read(2) gives the count and the nanoseconds
+// that it was wanted and that it ran. OSError; see perf_event_open(2).
+int open_counter(unsigned type, u64 config, bool commands) {
     perf_event_attr attributes = {};
-    attributes.size = sizeof attributes;
+    attributes.size = PERF_ATTR_SIZE_VER5;  // what every kernel since 4.1 takes
     attributes.type = type;
     attributes.config = config;
-    attributes.disabled = 1;
+    attributes.read_format = PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING;
+    attributes.inherit = 1;
     attributes.exclude_kernel = 1;
     attributes.exclude_hv = 1;
+    attributes.disabled = commands;
+    attributes.enable_on_exec = commands;
     const long fd = syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-    if (fd < 0) return errno;
-    close(static_cast<int>(fd));
-    return 0;
+    if (fd >= 0) return static_cast<int>(fd);
+    PyErr_SetFromErrno(PyExc_OSError);
+    throw py::error_already_set();
 }
 
 }  // namespace
@@ -122,7 +126,8 @@ void bind(py::module_ &module) {
     module.def("link_cells", &link_cells, py::arg("memory"), py::arg("stride"));
     module.def("chase_cells", &chase_cells, py::arg("memory"), py::arg("steps"));
     module.def("ask_prctl", &ask_prctl, py::arg("option"));
-    module.def("try_counter", &try_counter, py::arg("type"), py::arg("config"));
+    module.def("open_counter", &open_counter, py::arg("type"), py::arg("config"),
+               py::arg("commands"));
 }
 
 }  // namespace pht::machine

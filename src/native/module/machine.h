@@ -5,7 +5,7 @@
 
 namespace pht::machine {
 
-// Adds address_of, link_cells, chase_cells, ask_prctl and try_counter to the module.
+// Adds address_of, link_cells, chase_cells, ask_prctl and open_counter to the module.
 void bind(pybind11::module_ &module);
 
 }  // namespace pht::machine

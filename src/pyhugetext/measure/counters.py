@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import struct
 from typing import Any, NamedTuple
 
-from pyhugetext import _words
+from pyhugetext import _native, _words
 from pyhugetext._stats.kernel import text_of
-
-_SYSCALL = {"x86_64": 298, "aarch64": 241}
 
 # enum perf_type_id, perf_hw_id, perf_hw_cache_id in linux/perf_event.h.
 _HARDWARE, _CACHE, _RAW = 0, 3, 4
@@ -21,21 +18,7 @@ _CYCLES, _INSTRUCTIONS = 0, 1
 _DTLB, _ITLB = 3, 4
 _READ_MISS = 0 << 8 | 1 << 16  # PERF_COUNT_HW_CACHE_OP_READ, PERF_COUNT_HW_CACHE_RESULT_MISS
 
-# Bits of struct perf_event_attr behind read_format.
-_DISABLED = 1 << 0
-_INHERIT = 1 << 1
-_EXCLUDE_KERNEL = 1 << 5
-_EXCLUDE_HV = 1 << 6
-_ENABLE_ON_EXEC = 1 << 12
-
-# PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING
-_READ_FORMAT = 1 | 2
 _READ = struct.Struct("=QQQ")
-_FLAG_CLOEXEC = 1 << 3
-
-# PERF_ATTR_SIZE_VER5: what every kernel since 4.1 takes.
-_ATTR_SIZE = 112
-_ATTR_HEAD = struct.Struct("=IIQQQQQ")  # type, size, config, period, sample type, read format, bits
 
 # The cycles that page walks take have no generic name. Event 0x85 (instructions) and 0x08 (loads),
 # mask 0x10, on these of Intel, as the kernel names them.
@@ -57,9 +40,11 @@ ITLB_MISSES = Event("iTLB misses", _CACHE, _ITLB | _READ_MISS)
 
 def refusal(event: Event) -> int:
     """The errno with which the kernel refuses to count an event; 0 where it counts."""
-    from pyhugetext import _native
-
-    return _native.try_counter(event.type, event.config)
+    try:
+        os.close(_native.open_counter(event.type, event.config, commands=False))
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def tlb_events() -> list[Event]:
@@ -89,10 +74,10 @@ class Counter:
 
     def __init__(self, event: Event, *, commands: bool = False) -> None:
         self.event = event
-        bits = _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV
-        if commands:
-            bits |= _DISABLED | _ENABLE_ON_EXEC
-        self._fd = _open(event, bits)
+        try:
+            self._fd = _native.open_counter(event.type, event.config, commands=commands)
+        except OSError as error:
+            raise Unavailable(_why(error.errno or 0)) from None
 
     def read(self) -> tuple[int, int, int]:
         """Count so far, and nanoseconds that it was wanted and that it ran: with more events than
@@ -102,27 +87,6 @@ class Counter:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _open(event: Event, bits: int) -> int:
-    import ctypes  # for measuring only: where memory cannot become executable it may fail
-
-    number = _SYSCALL.get(platform.machine())
-    if number is None:
-        raise Unavailable(f"not tried on {platform.machine()}")
-    attributes = bytearray(_ATTR_SIZE)
-    _ATTR_HEAD.pack_into(
-        attributes, 0, event.type, _ATTR_SIZE, event.config, 0, 0, _READ_FORMAT, bits
-    )
-    buffer = (ctypes.c_char * _ATTR_SIZE).from_buffer(attributes)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    # The calling thread (0), on whatever processor (-1), without a group (-1).
-    arguments = (ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(-1), ctypes.c_ulong(_FLAG_CLOEXEC))
-    fd = int(libc.syscall(ctypes.c_long(number), ctypes.byref(buffer), *arguments))
-    if fd < 0:
-        raise Unavailable(_why(ctypes.get_errno()))
-    return fd
 
 
 def _why(number: int) -> str:
