@@ -19,17 +19,6 @@ ErrorOr<bool> is_hole(int fd, u64 offset, u64 length) {
     return success(file.size >= offset + length);
 }
 
-ErrorOr<void> read_all(int fd, u8 *to, size_t size, u64 offset) {
-    while (size > 0) {
-        const auto step = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
-        const auto got = step.nonzero(EIO);  // the file ended early
-        if (!got.ok()) return Error(got);
-        const size_t n = got.value();
-        to += n, offset += n, size -= n;
-    }
-    return {};
-}
-
 bool is_mappable(const Layout &layout, u64 start) {
     for (const Range &range : layout.ranges)
         if (range.offset <= start && start - range.offset < range.length) return true;
@@ -58,8 +47,9 @@ ErrorOr<bool> fill(const Layout &layout, int source, u64 start, size_t size, u8 
             clear(to + (a - start), b - a);
             continue;
         }
-        const auto read = read_all(source, to + (a - start), b - a, origin);
-        if (!read.ok()) return Error(read);
+        const auto got = sys::read_at(source, to + (a - start), b - a, origin);
+        if (!got.ok()) return Error(got);
+        if (got.value() < b - a) return Error{EIO};  // the file ended early
         hole = false;
     }
     for (const Patch &patch : layout.patches) {
@@ -80,11 +70,11 @@ Trouble write_copy(const Layout &layout, int source, int target) {
         if (!hole.ok()) return failed_call("read", hole);
         if (hole.value() && !is_mappable(layout, start)) continue;
         for (u64 done = 0; done < size;) {
-            const auto step = sys::uninterrupted([&] {
-                return sys::pwrite(target, reinterpret_cast<u64>(buffer.data()) + done, size - done,
-                                   start + done);
-            });
-            const auto got = step.nonzero(EIO);
+            const auto got =
+                sys::uninterrupted([&] {
+                    return sys::pwrite(target, reinterpret_cast<u64>(buffer.data()) + done,
+                                       size - done, start + done);
+                }).nonzero(EIO);
             if (!got.ok()) return failed_call("write", got);
             done += got.value();
         }

@@ -8,19 +8,6 @@ constexpr size_t kMostSegments = 128;
 
 }  // namespace
 
-ErrorOr<size_t> ElfFile::read(void *to, size_t size, u64 offset) const {
-    auto *out = static_cast<u8 *>(to);
-    size_t done = 0;
-    while (done < size) {
-        const auto got = sys::uninterrupted(
-            [&] { return sys::pread(fd_, out + done, size - done, offset + done); });
-        if (!got.ok()) return got;
-        if (got.value() == 0) break;
-        done += got.value();
-    }
-    return success(done);
-}
-
 LaidOut ElfFile::read_head() {
     auto got = read(&head_, sizeof head_, 0);
     if (!got.ok()) return fail(got);

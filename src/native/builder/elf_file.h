@@ -51,7 +51,9 @@ public:
     const Load *find_loaded(u64 address, u64 length) const;
 
     // Reads up to `size` bytes, fewer where the file ends. Returns how many.
-    ErrorOr<size_t> read(void *to, size_t size, u64 offset) const;
+    ErrorOr<size_t> read(void *to, size_t size, u64 offset) const {
+        return sys::read_at(fd_, to, size, offset);
+    }
 
 private:
     LaidOut read_loads();

@@ -72,13 +72,9 @@ void StoredFile::read(int index, const char *name) {
     Outcome outcome;
     const Descriptor fd(open_file(index, name, &file_, &outcome));
     if (!fd.ok() || !buffer_ || file_.size > kRecordLimit) return;
-    size_t size = 0;
-    while (size < file_.size) {
-        const auto got = sys::uninterrupted(
-            [&] { return sys::pread(fd, buffer_ + size, file_.size - size, size); });
-        if (!got.ok() || got.value() == 0) return;
-        size += got.value();
-    }
+    const size_t size = file_.size;
+    const auto got = sys::read_at(fd, buffer_, size, 0);
+    if (!got.ok() || got.value() < size) return;
     if (view_note(buffer_, size, &note_)) return;
     if (!view_record(buffer_, size, &record_) || !is_copy_path(str(record_.path))) record_ = {};
 }

@@ -73,9 +73,9 @@ Trouble try_file(int fd, Verdict *verdict) {
     for (size_t at = 0; at < kHugeSize; at += kPageSize) buffer.data()[at] = 0x90;
     for (u64 at = 0; at < 2 * kHugeSize;) {
         const u64 done = at % kHugeSize;
-        const auto step =
-            sys::pwrite(fd, reinterpret_cast<u64>(buffer.data()) + done, kHugeSize - done, at);
-        const auto got = step.nonzero(EIO);
+        const auto got =
+            sys::pwrite(fd, reinterpret_cast<u64>(buffer.data()) + done, kHugeSize - done, at)
+                .nonzero(EIO);
         if (!got.ok()) return failed_call("write", got);
         at += got.value();
     }

@@ -289,8 +289,8 @@ Trouble StoreWriter::write_file(int directory, const char *name, const void *dat
         const Written fd(created);
         const auto *at = static_cast<const char *>(data);
         while (size > 0 && result.ok()) {
-            const auto step = sys::uninterrupted([&] { return sys::write(fd, at, size); });
-            const auto got = step.nonzero(EIO);
+            const auto got =
+                sys::uninterrupted([&] { return sys::write(fd, at, size); }).nonzero(EIO);
             if (!got.ok()) {
                 result = Error(got);
                 continue;

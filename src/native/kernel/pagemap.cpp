@@ -84,20 +84,11 @@ ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     if (!entries) return Error{ENOMEM};
     result = {};
     for (u64 at = start; at < end && result.ok(); at += kHugeSize) {
-        size_t have = 0;
-        while (have < kBatch * sizeof(u64)) {
-            const auto step = sys::uninterrupted([&] {
-                return sys::pread(fd_, reinterpret_cast<char *>(entries) + have,
-                                  kBatch * sizeof(u64) - have, at / kPageSize * sizeof(u64) + have);
-            });
-            const auto got = step.nonzero(EIO);
-            if (!got.ok()) {
-                result = Error(got);
-                break;
-            }
-            have += got.value();
-        }
-        for (size_t i = 0; i < have / sizeof(u64); ++i)
+        const auto got =
+            sys::read_at(fd_, entries, kBatch * sizeof(u64), at / kPageSize * sizeof(u64));
+        if (!got.ok()) result = Error(got);
+        if (got.ok() && got.value() < kBatch * sizeof(u64)) result = Error{EIO};
+        for (size_t i = 0; i < kBatch && result.ok(); ++i)
             if ((entries[i] & kEntrySwapped) ||
                 ((entries[i] & kEntryPresent) && !(entries[i] & kEntryFile)))
                 mark(at, at + 1);

@@ -175,6 +175,21 @@ template <class Function> inline auto uninterrupted(Function function) {
     return result;
 }
 
+// Reads so many bytes at `offset`, fewer where the file ends. Returns how many.
+__attribute__((always_inline)) inline ErrorOr<size_t> read_at(int fd, void *to, size_t size,
+                                                              u64 offset) {
+    auto *const out = static_cast<char *>(to);
+    size_t have = 0;
+    while (have < size) {
+        const auto got =
+            uninterrupted([&] { return pread(fd, out + have, size - have, offset + have); });
+        if (!got.ok()) return got;
+        if (got.value() == 0) break;
+        have += got.value();
+    }
+    return success(have);
+}
+
 // The running kernel's release, as in uname(2); NUL-terminated.
 struct KernelNames {
     char names[6][65] = {};

@@ -17,16 +17,10 @@ constexpr u16 kMachine = EM_X86_64;
 
 // Reads exactly that much, or says why not: a file that ends before is no ELF object.
 Outcome read_all(int fd, void *to, size_t size, u64 offset) {
-    auto *at = static_cast<char *>(to);
     if (offset > 1ull << 62) return {Status::unsupported, Call::none, 0};
-    while (size > 0) {
-        const auto got = sys::uninterrupted([&] { return sys::pread(fd, at, size, offset); });
-        if (!got.ok()) return refused(Call::read, got);
-        if (got.value() == 0) return {Status::unsupported, Call::none, 0};
-        const size_t n = got.value();
-        at += n, offset += n, size -= n;
-    }
-    return done();
+    const auto got = sys::read_at(fd, to, size, offset);
+    if (!got.ok()) return refused(Call::read, got);
+    return got.value() == size ? done() : Outcome{Status::unsupported, Call::none, 0};
 }
 
 // Whether the segments are such as a loader maps. Somebody else wrote them: sums must not wrap, and

@@ -29,17 +29,6 @@ bool zero(const u8 *data, size_t size) {
     return true;
 }
 
-Outcome read_exactly(int fd, u8 *to, size_t size, u64 offset) {
-    while (size > 0) {
-        const auto got = sys::uninterrupted([&] { return sys::pread(fd, to, size, offset); });
-        if (!got.ok()) return refused(Call::read, got);
-        if (got.value() == 0) return damaged;
-        const size_t n = got.value();
-        to += n, offset += n, size -= n;
-    }
-    return done();
-}
-
 bool is_recent(const sys::FileIdentity &file) {
     const u64 today = sys::wall_seconds();
     return today >= file.mtime && today - file.mtime < kDay;
@@ -72,8 +61,9 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room,
     if (file.size > kRecordLimit) return damaged;
     auto *const buffer = reinterpret_cast<u8 *>(room.take(file.size));
     if (!buffer) return {Status::no_memory, Call::none, 0};
-    outcome = read_exactly(fd, buffer, file.size, 0);
-    if (!outcome.ok()) return outcome;
+    const auto got = sys::read_at(fd, buffer, file.size, 0);
+    if (!got.ok()) return refused(Call::read, got);
+    if (got.value() != file.size) return damaged;
     if (is_note(buffer, file.size))
         return note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
                                         : bad_entry(Status::no_entry);

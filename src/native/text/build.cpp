@@ -24,8 +24,8 @@ Buffer<80> memory_name(const Region &region) {
 
 Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
     while (size > 0) {
-        const auto step = sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); });
-        const auto got = step.nonzero(EIO);
+        const auto got =
+            sys::uninterrupted([&] { return sys::pwrite(fd, from, size, offset); }).nonzero(EIO);
         if (!got.ok()) return refused(Call::pwrite, got);
         const u64 n = got.value();
         from += n, offset += n, size -= n;
@@ -35,8 +35,8 @@ Outcome write_all(int fd, u64 from, u64 size, u64 offset) {
 
 Outcome copy_all(u64 to, u64 from, u64 size) {
     while (size > 0) {
-        const auto step = sys::uninterrupted([&] { return sys::copy_memory(to, from, size); });
-        const auto got = step.nonzero(EFAULT);
+        const auto got =
+            sys::uninterrupted([&] { return sys::copy_memory(to, from, size); }).nonzero(EFAULT);
         if (!got.ok()) return refused(Call::copy, got);
         const u64 n = got.value();
         from += n, to += n, size -= n;
