@@ -3,6 +3,7 @@ reason told; the program never notices, and what a machine cannot do is not trie
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.common import STRANGER
+from support.libraries import make_library
 from support.store import UNSET, Report, Store, require_huge_disk
 from support.users import Namespace, as_user, home_of, namespace, require_root
 
@@ -105,6 +107,41 @@ def test_tmpfs_ends_in_shared_memory(mount: Mount, tmp_path: Path) -> None:
     space = mount("tmpfs", setup="mount -t tmpfs -o size=200M tmpfs mnt")
     store = space.store(tmp_path / "mnt" / "store")
     ends_in_shared_memory(space, store, "gives no huge pages to new files")
+
+
+def test_nothing_is_shared_for_addresses_that_do_not_come_again(
+    mount: Mount, tmp_path: Path
+) -> None:
+    """Where the kernel does not put files at 2 MiB boundaries, each start has another address."""
+    require_huge_disk(tmp_path)
+    space = mount("tmpfs", setup="mount -t tmpfs -o size=200M tmpfs mnt")
+    library = tmp_path / "mnt" / "libvictim.so"
+    space.run("cp", str(make_library(tmp_path)), str(library))
+    store = space.store(tmp_path / "store")
+    store.fill()
+    code = """
+    import ctypes, json, sys, pyhugetext
+    library = ctypes.CDLL(sys.argv[1])
+    (region,) = [r for r in pyhugetext.remap().regions if r.path == sys.argv[1]]
+    print(json.dumps([region.backing, region.fallbacks, getattr(library, "all")(7)]))
+    """
+    entries = store.records
+    for _ in range(8):
+        result = store.run(code, str(library))
+        assert (result.returncode, result.stderr) == (0, "")
+        backing, fallbacks, answer = json.loads(result.stdout)
+        assert answer == 3 * 7 * 3 + 69
+        if any("at another address in each process" in told for told in fallbacks):
+            assert backing == "memfd"
+            continue
+        assert backing == "store"
+        pytest.skip("this kernel puts files of tmpfs at 2 MiB boundaries")
+    assert store.records == entries
+    assert space.shm_store().copies == []
+    # Who wants them all the same has two of them in shared memory, and a few on disk.
+    for _ in range(6):
+        store.run(code, str(library), PYHUGETEXT_BUILD="always", PYHUGETEXT_BACKING="shm")
+    assert len(space.shm_store().copies) == 2
 
 
 OVERLAY = """

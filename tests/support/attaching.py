@@ -147,7 +147,7 @@ class Workplace:
         names = {"HOME": str(self.path / "home"), "XDG_CACHE_HOME": str(self.path / "cache")}
         if backing == "off":
             return clean_environment(PYHUGETEXT="0", **names)
-        limit = {"PYHUGETEXT_PRIVATE_LIMIT": "unlimited"}
+        limit = {"PYHUGETEXT_PRIVATE_LIMIT": "unlimited", "PYHUGETEXT_BUILD": "always"}
         return clean_environment(PYHUGETEXT_BACKING=backing, **names, **limit)
 
     @contextlib.contextmanager

@@ -9,7 +9,8 @@ namespace pht {
 namespace {
 
 constexpr int kMostNumbers = 16;  // copies of different content under one name
-constexpr size_t kMostBiases = 4;
+// Entries of one file for different addresses.
+constexpr size_t kMostBiases = 4, kMostInMemory = 2;
 
 // A change of a file would show in its times only when they have ticked since: what is changed
 // twice within one tick has the same identity before and after. The longest tick of a kernel is
@@ -359,7 +360,7 @@ bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &fil
     size_t entries = 0;
     for (const char *name; names.next(&name);)
         entries += starts_with(str(name), {key.data, key.size - 1});
-    return entries >= kMostBiases;
+    return entries >= (writer.spec().shared_memory ? kMostInMemory : kMostBiases);
 }
 
 }  // namespace pht

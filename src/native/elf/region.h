@@ -93,6 +93,15 @@ struct Region {
         if (any_huge()) return any_small() ? State::partly_huge : State::huge;
         return outcome.status == Status::restored ? State::restored : State::small;
     }
+    // Whether the next process is likely to have it at the same address modulo 2 MiB: a program
+    // that is not position-independent, what an aligning kernel mapped (from most file systems),
+    // and what has segments of that alignment. By chance one in 512 of the others lies so, too.
+    bool comes_again() const {
+        u64 offset = 0;
+        for (const Extent &extent : extents)
+            if (extent.start == object.low && extent.from_file()) offset = extent.offset;
+        return object.load_bias == 0 || (object.low - offset) % kHugeSize == 0;
+    }
     u64 swapped_bytes() const {
         u64 n = 0;
         for (const HugePage &page : pages) n += page.state == HugePage::State::huge;

@@ -24,10 +24,6 @@ bool is_on_overlay(const char *directory) {
     return type.ok() && type.value() == OVERLAYFS_SUPER_MAGIC;
 }
 
-bool says_little(const Outcome &outcome) {
-    return outcome.status == Status::no_store || outcome.status == Status::no_entry;
-}
-
 constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at a time
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.

@@ -12,6 +12,11 @@ constexpr Outcome bad_entry(Status status) {
     return {status, Call::none, 0, true};
 }
 
+// That there is no store, or nothing in it: not that anything is wrong.
+constexpr bool says_little(const Outcome &outcome) {
+    return outcome.status == Status::no_store || outcome.status == Status::no_entry;
+}
+
 inline constexpr size_t kPathLimit = 4096, kUsualPath = 256;
 
 // A directory that only we or root can put names into. One that is writable by others is as good

@@ -168,8 +168,13 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
     region.backing = Backing::none;
+    const bool lasting = request.building == Building::always || region.comes_again();
     const auto attempt = [&](Backing backing) {
         region.outcome = build_region(region, backing, request, sources);
+        if (region.outcome.buildable && !lasting) {
+            region.outcome.buildable = false;
+            if (says_little(region.outcome)) region.outcome.status = Status::elsewhere;
+        }
         region.tried[static_cast<int>(backing)] = region.outcome;
         if (region.outcome.ok()) region.backing = backing;
         if (is_stored(backing) && region.outcome.ok()) leave_witness(region, sources.original.fd());

@@ -30,6 +30,7 @@ enum class Status : u8 {
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
+    elsewhere,      // the next process has it at another address: a copy would serve no other
     unbuildable,    // the store remembers that an entry could not be made
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
@@ -69,6 +70,10 @@ inline constexpr StatusText kStatusTexts[] = {
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
+    {"elsewhere",
+     "it lies at another address in each process, so a copy in a store would serve no other; a "
+     "python that is no position-independent executable, or files linked with "
+     "-z max-page-size=2097152, would be shared"},
     {"unbuildable", "an entry could not be made; pyhugetext store list tells why"},
     {"overlay",
      "on overlayfs it would be built at every start of a container; warm it in the "
