@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import pyhugetext
 from pyhugetext.cli import text
 from support.cli import Cli, assert_one_sentence, on_terminal
+from support.store import require_huge_disk
 
 # Tests have the same names in every process that runs some of them, so this stands for its PID.
 OURS = "OURS"
@@ -131,32 +133,46 @@ def test_without_the_native_part_the_sentence_says_so(
 # The terminal
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> str:
-    """PYTHONPATH with a module whose import takes a while."""
-    (tmp_path / "slow.py").write_text("import time; time.sleep(2.5)")
-    return str(tmp_path)
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[str]]:
+    """What `warm` shows while the import of a module takes a while, each in surroundings of its own.
+    All at once, since they sleep."""
+    place = tmp_path_factory.mktemp("slow")
+    require_huge_disk(place)
+    (place / "slow.py").write_text("import time; time.sleep(2.5)")
+    (place / "without").mkdir()
+    (place / "without/rich.py").write_text("raise ImportError('not here')")
+
+    def on(terminal: str, path: str = str(place)) -> str:
+        store = place / f"{terminal} {len(path)}"
+        return on_terminal(Cli(store), "warm", "slow", PYTHONPATH=path, TERM=terminal)
+
+    def on_none() -> str:
+        return Cli(place / "none")("warm", "slow", PYTHONPATH=str(place)).stderr
+
+    with ThreadPoolExecutor() as pool:
+        return {
+            "without rich": pool.submit(on, "xterm", f"{place}/without:{place}"),
+            "with rich": pool.submit(on, "xterm"),
+            "dumb": pool.submit(on, "dumb"),
+            "no terminal": pool.submit(on_none),
+        }
 
 
-def test_progress_is_a_line_without_rich(disk: Cli, tmp_path: Path, slow: str) -> None:
-    (tmp_path / "rich.py").write_text("raise ImportError('not here')")
-    shown = on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="xterm")
-    assert "\rimporting slow (" in shown
-    assert shown.endswith("\r\x1b[K")
+def test_progress_is_a_line_without_rich(shown: dict[str, Future[str]]) -> None:
+    text = shown["without rich"].result()
+    assert "\rimporting slow (" in text
+    assert text.endswith("\r\x1b[K")
 
 
-def test_progress_is_a_bar_with_rich(disk: Cli, slow: str) -> None:
+def test_progress_is_a_bar_with_rich(shown: dict[str, Future[str]]) -> None:
     pytest.importorskip("rich", reason="rich is not installed")
-    shown = on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="xterm")
-    assert "importing slow" in shown
+    assert "importing slow" in shown["with rich"].result()
 
 
-def test_nothing_is_drawn_on_a_terminal_that_cannot(disk: Cli, slow: str) -> None:
-    assert on_terminal(disk, "warm", "slow", PYTHONPATH=slow, TERM="dumb") == ""
-
-
-def test_nothing_is_drawn_without_a_terminal(disk: Cli, slow: str) -> None:
-    assert disk("warm", "slow", PYTHONPATH=slow).stderr == ""
+@pytest.mark.parametrize("where", ["dumb", "no terminal"])
+def test_nothing_is_drawn_where_it_cannot_be(shown: dict[str, Future[str]], where: str) -> None:
+    assert shown[where].result() == ""
 
 
 def test_watching_on_a_terminal_that_cannot_redraw_prints_tables(cli: Cli) -> None:
