@@ -16,7 +16,7 @@ def status_name(outcome: Outcome) -> str:
 
 def is_ok(outcome: Outcome) -> bool:
     """Whether nothing was wrong."""
-    return status_name(outcome) == "huge"
+    return status_name(outcome) == "ok"
 
 
 def sentence(outcome: Outcome) -> str:
