@@ -71,6 +71,9 @@
 #ifndef STATX_BASIC_STATS  // Linux 4.11
 #define STATX_BASIC_STATS 0x000007ffU
 #endif
+#ifndef AT_STATX_DONT_SYNC  // Linux 4.11
+#define AT_STATX_DONT_SYNC 0x4000
+#endif
 #ifndef NT_GNU_PROPERTY_TYPE_0
 #define NT_GNU_PROPERTY_TYPE_0 5
 #endif
