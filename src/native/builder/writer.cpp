@@ -14,29 +14,59 @@ constexpr int kReopenings = 3;     // of a store that others remove meanwhile
 // another: what a builder holds is its own only while that number stays.
 constexpr size_t kMostHeld = 64;
 int held[kMostHeld];  // descriptor + 1
+int roots[8];         // of them, those of stores
 u64 generation;
+
+template <size_t N> void exchange(int (&slots)[N], int from, int to) {
+    for (int &slot : slots) {
+        int expected = from;
+        if (__atomic_compare_exchange_n(&slot, &expected, to, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED))
+            return;
+    }
+}
 
 int hold(int fd) {
     if (fd < 0) return -1;
-    for (int &slot : held) {
-        int expected = 0;
-        if (__atomic_compare_exchange_n(&slot, &expected, fd + 1, false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED))
-            break;
-    }
+    exchange(held, 0, fd + 1);
     return fd;
 }
 
 void let_go(int *fd) {
     if (*fd < 0) return;
-    for (int &slot : held) {
-        int expected = *fd + 1;
-        if (__atomic_compare_exchange_n(&slot, &expected, 0, false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED))
-            break;
-    }
+    exchange(held, *fd + 1, 0);
     sys::close(*fd);
     *fd = -1;
+}
+
+// Where a store was that was open when the process was about to be forked; empty: none was.
+char forked_root[kPathLimit];
+
+// The path of an open file into `room`; empty where /proc does not tell.
+void find_path(int fd, char (&room)[kPathLimit]) {
+    Buffer<40> link;
+    link.add("/proc/self/fd/").add_decimal(static_cast<u64>(fd));
+    const auto size = sys::read_link(link.data, room, sizeof room - 1);
+    room[size.ok() ? size.value() : 0] = 0;
+}
+
+// Closes whatever is open below a store.
+void close_below(const char *root) {
+    auto *const path = static_cast<char(*)[kPathLimit]>(map_memory(kPathLimit));
+    if (!path) return;
+    const Descriptor listed(sys::open_at(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY));
+    Names names;
+    const size_t front = length(root);
+    if (listed.ok() && names.read(listed).ok()) {
+        for (const char *name; names.next(&name);) {
+            Cursor digits{name, name + length(name)};
+            const auto fd = static_cast<int>(digits.number(10));
+            if (!digits.ok || fd == listed) continue;
+            find_path(fd, *path);
+            if (starts_with(str(*path), {root, front}) && (*path)[front] == '/') sys::close(fd);
+        }
+    }
+    unmap_memory(path, kPathLimit);
 }
 
 Trouble told(const Outcome &outcome, const char *root) {
@@ -149,8 +179,20 @@ Written::~Written() {
     let_go(&fd_);
 }
 
+void StoreWriter::prepare_fork() {
+    forked_root[0] = 0;
+    for (const int &slot : roots) {
+        const int root = __atomic_load_n(&slot, __ATOMIC_RELAXED);
+        if (root) return find_path(root - 1, forked_root);
+    }
+}
+
+// The kernel copies the descriptors first and the memory a moment later. What another thread closed
+// in between is open here, and nothing in memory says so: hence the look at what is open.
 void StoreWriter::forget_in_child() {
     ++generation;
+    if (forked_root[0]) close_below(forked_root);
+    for (int &slot : roots) slot = 0;
     for (int &slot : held) {
         const int fd = __atomic_exchange_n(&slot, 0, __ATOMIC_RELAXED);
         if (fd) sys::close(fd - 1);
@@ -160,6 +202,7 @@ void StoreWriter::forget_in_child() {
 void StoreWriter::close() {
     if (generation_ != generation) return;  // closed in the child that this is, long ago
     int *const all[] = {&lock_, &tmp_, &objects_, &index_, &version_, &root_};
+    exchange(roots, root_ + 1, 0);
     for (int *fd : all) let_go(fd);
 }
 
@@ -170,6 +213,7 @@ Trouble StoreWriter::open(bool make) {
     Trouble out;
     root_ = hold(enter_root(spec_, make, &out));
     if (root_ < 0) return out;
+    exchange(roots, 0, root_ + 1);
     const struct {
         int *fd, *parent;
         const char *name;

@@ -60,8 +60,9 @@ public:
     Trouble write_file(int directory, const char *name, const void *data, size_t size, u32 mode,
                        bool durable, u64 time = 0) const;
 
-    // In a process that was just forked the descriptors of its parent's builder are of no use, and
-    // would hold its lock.
+    // Before the process is forked, and in the child: there the descriptors of its parent's builder
+    // are of no use, and would hold its lock.
+    static void prepare_fork();
     static void forget_in_child();
 
     // Removes the store with all in it, what leads to the copies first; the directory of it only

@@ -45,7 +45,7 @@ void after_fork_in_child() {
 }
 
 [[gnu::constructor]] void watch_forks_while_building() {
-    pthread_atfork(nullptr, nullptr, after_fork_in_child);
+    pthread_atfork(StoreWriter::prepare_fork, nullptr, after_fork_in_child);
 }
 
 bool exchange_more() {
