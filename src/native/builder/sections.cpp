@@ -25,7 +25,7 @@ LaidOut count_sections(const ElfFile &file, u64 *count) {
     if (head.e_shoff == 0 || head.e_shoff >= file.size()) return {};
     u64 found = head.e_shnum;
     if (!found) {  // more than the header can tell
-        Elf64_Shdr first;
+        Elf64_Shdr first = {};
         const auto got = file.read(&first, sizeof first, head.e_shoff);
         if (!got.ok()) return fail(got);
         if (got.value() == sizeof first) found = first.sh_size;
