@@ -255,7 +255,8 @@ def test_library_is_not_read_within_the_tick_of_its_last_change(
     lines = log.read_text().splitlines()
     changed = next(i for i, line in enumerate(lines) if str(library) in line)
     read = next(line for line in lines[changed:] if "pread64" in line and "ELF" in line)
-    assert float(read.split()[0]) - float(lines[changed].split()[0]) >= 0.015
+    # Twenty milliseconds after the time that the file has, which is a tick old at most.
+    assert float(read.split()[0]) - float(lines[changed].split()[0]) >= 0.009
 
 
 def test_library_replaced_by_a_fifo_does_not_hang_the_program(

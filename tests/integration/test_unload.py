@@ -260,7 +260,8 @@ pyhugetext.stats()
 requests = [h.request(name, path) for name in ("memfd", "thp")]
 churn, loops = ctypes.CDLL(sys.argv[3]), 500
 churn.progress.restype = churn.finish.restype = ctypes.c_long
-assert churn.start(path.encode(), ctypes.c_long(int(sys.argv[4])), ctypes.c_long(loops)) == 0
+name = path.encode()  # which the thread reads until it ends
+assert churn.start(name, ctypes.c_long(int(sys.argv[4])), ctypes.c_long(loops)) == 0
 rounds = 0
 while churn.progress() < loops:
     # Each call puts back what the one before swapped, or closes in on what is just going away.

@@ -353,13 +353,15 @@ Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &s
     return write_as_durable(writer, name, stored);
 }
 
-bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file) {
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias) {
     const KeyText key = record_key(file, 0);  // ends with "-0"
+    const KeyText own = record_key(file, bias);
     Names names;
     if (!names.read(writer.index()).ok()) return false;
     size_t entries = 0;
     for (const char *name; names.next(&name);)
-        entries += starts_with(str(name), {key.data, key.size - 1});
+        entries +=
+            starts_with(str(name), {key.data, key.size - 1}) && !equal(str(name), str(own.data));
     return entries >= (writer.spec().shared_memory ? kMostInMemory : kMostBiases);
 }
 

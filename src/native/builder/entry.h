@@ -33,7 +33,7 @@ Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable,
 Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Whether this file, as it is, has entries for several load addresses already, each a whole copy.
-bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file);
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias);
 
 // Opens the copy at a path below v1, which must be one that nobody else can write.
 ErrorOr<int> open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,

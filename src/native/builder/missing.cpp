@@ -188,7 +188,7 @@ bool Builder::is_forbidden(const Wanted &wanted) {
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
         return forbid(text.data, lasting);
     }
-    if (has_too_many_biases(writer_, wanted.file))
+    if (has_too_many_biases(writer_, wanted.file, wanted.bias))
         return forbid("it is loaded at ever other addresses; its entries are bounded", lasting);
     return false;
 }

@@ -75,7 +75,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     const bool in_memory = writer.spec().shared_memory;
     Added added;
     Made::Status status = Made::Status::present;
-    if (!there && !in_memory && has_too_many_biases(writer, file)) {
+    if (!there && !in_memory && has_too_many_biases(writer, file, wanted.bias)) {
         made->problem = trouble(Trouble::Kind::refused,
                                 "it is loaded at ever other addresses; its entries are bounded");
         return;

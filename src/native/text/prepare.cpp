@@ -191,8 +191,9 @@ void Table::choose(Region &region, const Request &request, const Sources &source
                 break;
         }
     }
-    region.missing =
-        region.missing && !is_private(region.backing) && region.backing != Backing::file;
+    // What a lower rung serves waits for nothing; what a store has in part waits for the rest.
+    if (region.backing != Backing::none)
+        region.missing = is_stored(region.backing) && region.outcome.buildable;
 }
 
 void Table::prepare(const Request &request, Scope scope) {
