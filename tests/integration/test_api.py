@@ -314,20 +314,20 @@ def test_failing_import_has_the_same_traceback(python, compile_extension, tmp_pa
 
 def test_statistics_are_immutable_and_ready_for_json(python):
     code = """
-        import copy, dataclasses, json, pickle, pyhugetext
+        import copy, json, pickle, pyhugetext
         stats = pyhugetext.stats()
         for thing in (stats, stats.regions[0], stats.kernel):
-            for field in dataclasses.fields(thing):
+            for name in thing._fields:
                 try:
-                    setattr(thing, field.name, None)
-                except dataclasses.FrozenInstanceError:
+                    setattr(thing, name, None)
+                except AttributeError:
                     continue
-                raise AssertionError(field.name)
+                raise AssertionError(name)
         assert type(stats.regions) is type(stats.problems) is tuple
         hash(stats)
         as_dict = stats.as_dict()
         assert json.loads(json.dumps(as_dict)) == as_dict
-        assert list(as_dict) == [field.name for field in dataclasses.fields(stats)]
+        assert list(as_dict) == list(stats._fields)
         as_dict["regions"].clear()
         assert stats.regions
         assert pickle.loads(pickle.dumps(stats)) == stats == copy.deepcopy(stats)

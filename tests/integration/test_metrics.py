@@ -129,17 +129,17 @@ def test_the_number_of_series_is_bounded_and_nothing_is_lost(python: Run) -> Non
     """Forty libraries with coverable text of different sizes, one of them from two directories,
     one deleted since."""
     code = """
-        import dataclasses, json, pyhugetext, pyhugetext.metrics as metrics
+        import json, pyhugetext, pyhugetext.metrics as metrics
         from prometheus_client import CollectorRegistry
         real = pyhugetext.stats()
-        one = dataclasses.replace(real.regions[0], backing="store")
+        one = real.regions[0]._replace(backing="store")
         more = [
-            dataclasses.replace(one, path=f"/lib/lib{i}.so", coverable_bytes=(i + 1) << 40)
+            one._replace(path=f"/lib/lib{i}.so", coverable_bytes=(i + 1) << 40)
             for i in range(40)
         ]
-        more.append(dataclasses.replace(more[-1], path="/elsewhere/lib39.so"))
-        more.append(dataclasses.replace(one, path="/lib/lib38.so (deleted)"))
-        stats = dataclasses.replace(real, regions=(*real.regions, *more))
+        more.append(more[-1]._replace(path="/elsewhere/lib39.so"))
+        more.append(one._replace(path="/lib/lib38.so (deleted)"))
+        stats = real._replace(regions=(*real.regions, *more))
         pyhugetext.stats = lambda: stats
         registry = CollectorRegistry()
         metrics.register(registry)

@@ -81,7 +81,7 @@ def test_nothing_is_loaded_and_nothing_runs(found: Stats) -> None:
 
 def test_addresses_are_not_told(found: Stats) -> None:
     """Whoever gets the page learns nothing that helps to attack the process."""
-    told = replace(found, reason="/lib/x.so: 2 MiB at 0x7f1234560000: modified", active=False)
+    told = found._replace(reason="/lib/x.so: 2 MiB at 0x7f1234560000: modified", active=False)
     for shown in (found, told):
         for content in (page.page(report(shown)), drawing.alone(report(shown))):
             assert "0x7f" not in content
@@ -94,7 +94,7 @@ def test_a_hostile_name_is_shown_and_does_nothing() -> None:
         region(HOSTILE, 2, reason=HOSTILE, fallbacks=(HOSTILE,), backing=HOSTILE),
         region(HOSTILE + "2", 0, reason=HOSTILE),
         problems=(HOSTILE,),
-        kernel=replace(stats().kernel, release=HOSTILE, thp_enabled=HOSTILE),
+        kernel=stats().kernel._replace(release=HOSTILE, thp_enabled=HOSTILE),
     )
     shown = report(found, replace(bench(), title=HOSTILE, sentence=HOSTILE), name=HOSTILE)
     read = Page(page.page(shown))  # fails for any element that is not the page's

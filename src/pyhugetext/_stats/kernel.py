@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _THP = "/sys/kernel/mm/transparent_hugepage/"
 _POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """What matters of the running kernel. Texts are the chosen word, None where it has no such
     setting; see Documentation/admin-guide/mm/transhuge.rst and hugetlbpage.rst."""
 

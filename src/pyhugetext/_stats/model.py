@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyhugetext._stats import kernel
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.smaps import DELETED
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """One object with machine code in this process. Sizes in bytes, times in nanoseconds."""
 
     path: str
@@ -33,8 +31,7 @@ class Region:
     replaced: bool = False  # its file was deleted or replaced since: the next start runs another
 
 
-@dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """The state of this process at the call. Sizes in bytes, times in nanoseconds."""
 
     active: bool
@@ -52,11 +49,10 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, strings and numbers, ready for json.dumps."""
-        result = asdict(self)
-        result["regions"] = list(result["regions"])
-        result["problems"] = list(result["problems"])
-        for region in result["regions"]:
-            region["fallbacks"] = list(region["fallbacks"])
+        result = self._asdict()
+        result["kernel"] = self.kernel._asdict()
+        result["problems"] = list(self.problems)
+        result["regions"] = [{**r._asdict(), "fallbacks": list(r.fallbacks)} for r in self.regions]
         return result
 
     def __str__(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyhugetext import _backing, _native
@@ -158,8 +157,7 @@ def _rest(rest: Rest) -> Region:
     counted = "; what is swapped counts as text" if swapped else "; what is coverable is not known"
     mappings = sorted((*rest.mappings, *rest.swapped))
     text = sum(m.end - m.start for m in mappings)
-    return replace(
-        not_loaded(mappings[0]),
+    return not_loaded(mappings[0])._replace(
         path=rest.key.path,
         start=(rest.swapped or mappings)[0].start,
         end=(rest.swapped or mappings)[-1].end,
