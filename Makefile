@@ -93,7 +93,7 @@ $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --group test)
 
-# In two processes all but what changes settings of the machine, which follows by itself. Pytest's 1
+# In several processes all but what changes settings of the machine, which follows by itself. Pytest's 1
 # means that a test failed, 5 that there was none: which may be so in one of the phases.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder --alone without
 define phases

@@ -83,7 +83,7 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
     emulator = tool("qemu-aarch64-static", "qemu-aarch64")
     flags = [
         "-std=c++20",
-        "-O2",
+        "-O1",
         "-Wall",
         "-Wextra",
         "-Werror",
@@ -150,7 +150,7 @@ def hosted(
     """The engine's program and its library, built with one C library."""
     place = tmp_path_factory.mktemp("hosted")
     compiler, c_compiler = tool("g++", "c++"), tool("gcc", "cc")
-    options = ["-std=c++20", "-O2", "-fPIC", "-fno-exceptions", "-fno-rtti"]
+    options = ["-std=c++20", "-O1", "-fPIC", "-fno-exceptions", "-fno-rtti"]
     options += ["-fno-threadsafe-statics", "-fvisibility=hidden"]
     if request.param == "musl":
         # The C++ headers here were made for glibc, and ask for its version.
