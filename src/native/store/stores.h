@@ -26,8 +26,10 @@ public:
             if (candidates_[i].backing != backing) continue;
             Outcome outcome = find(candidates_[i], region, original, file, entry);
             if (outcome.ok()) outcome = use(*entry);
-            if (outcome.ok()) return outcome;
             outcome.buildable = outcome.buildable && can_build(candidates_[i]);
+            // What is there of an entry serves; the rest waits for who may build it.
+            if (outcome.ok() && outcome.buildable) outcome.buildable = may_build().ok();
+            if (outcome.ok()) return outcome;
             result = which_says_more(result, outcome);
         }
         return result.buildable ? allow(result) : result;
