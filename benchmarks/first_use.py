@@ -129,7 +129,7 @@ def main() -> None:
 
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYHUGETEXT", "PYTHON"))}
     # All entries, whatever their size, and nothing of another place.
-    environ["PYHUGETEXT_BUILD_LIMIT"] = "unlimited"
+    environ["PYHUGETEXT_BUILD_TIME"] = "unlimited"
     environ["PYHUGETEXT_BACKING"] = "store"
     rows = []
     with tempfile.TemporaryDirectory(prefix="pyhugetext-first-", dir=options.directory) as folder:

@@ -77,7 +77,7 @@ def settings(backing: str, store: str) -> dict[str, str]:
         **keep,
         "PYHUGETEXT_BACKING": backing,
         "PYHUGETEXT_BUILD": "always",
-        "PYHUGETEXT_BUILD_LIMIT": "unlimited",
+        "PYHUGETEXT_BUILD_TIME": "unlimited",
         "PYHUGETEXT_SHM_LIMIT": "unlimited",
         "PYHUGETEXT_PRIVATE_LIMIT": "unlimited",
     }

@@ -18,7 +18,7 @@ class RawSettings(TypedDict):
     shm_store: str | None
     store_limit: int
     shm_limit: int
-    build_limit: int
+    build_time: int | None
     problems: tuple[str, ...]
 
 engine: object  # a capsule with the table of functions in src/native/engine/engine_api.h

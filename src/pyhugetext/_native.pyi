@@ -117,7 +117,7 @@ def remap(
     private_limit: int = ...,
     store_limit: int = ...,
     shm_limit: int = ...,
-    build_limit: int = ...,
+    build_time: int = ...,
     include: bytes = ...,
     exclude: bytes = ...,
     stores: bytes = ...,

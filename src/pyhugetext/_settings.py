@@ -25,7 +25,7 @@ BUILDING = ("never", "auto", "always")  # by number, as Building of the core
 _NOTHING = {
     "off": False, "backing": 7, "building": 0, "min_text": 0, "private_limit": 0, "include": (),
     "exclude": (), "store": None, "shm_store": None, "store_limit": 0, "shm_limit": 0,
-    "build_limit": 0, "problems": (),
+    "build_time": None, "problems": (),
 }  # type: Mapping[str, Any]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ class Settings:
     shm_store: str
     store_limit: int
     shm_limit: int
-    build_limit: int
+    build_time: "int | None"  # nanoseconds; None: a share of the processor time
     problems: "tuple[str, ...]"  # what was wrong
 
     def __init__(self, environ: "Mapping[str, str] | None" = None) -> None:

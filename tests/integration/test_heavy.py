@@ -62,7 +62,7 @@ def test_torch_and_its_company_run_from_huge_pages(
         "PYHUGETEXT_BACKING": backing,
         "PYHUGETEXT_STORE": str(store),
         "PYHUGETEXT_PRIVATE_LIMIT": "unlimited",
-        "PYHUGETEXT_BUILD_LIMIT": "unlimited",
+        "PYHUGETEXT_BUILD_TIME": "unlimited",
     }
     told = json.loads(python(WORK, env=env, timeout=300).stdout)
     stats = told["stats"]

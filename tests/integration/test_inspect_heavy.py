@@ -20,7 +20,7 @@ def test_figures_are_the_process_s_own(
         "PYHUGETEXT_BACKING": backing,
         "PYHUGETEXT_STORE": str(tmp_path_factory.getbasetemp() / "heavy-store"),
         "PYHUGETEXT_PRIVATE_LIMIT": "unlimited",
-        "PYHUGETEXT_BUILD_LIMIT": "unlimited",
+        "PYHUGETEXT_BUILD_TIME": "unlimited",
     }
     with running("import numpy, pandas, pyarrow, torch", **env) as target:
         own = assert_agreement(target, "import pyhugetext; pyhugetext.remap()")

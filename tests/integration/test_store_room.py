@@ -114,11 +114,11 @@ def test_what_the_build_limit_forbids_is_left_to_the_next_process(
     size = os.path.getsize(store.start().interpreter["path"])
     shutil.rmtree(store.root)
     limit = str(size + 100)
-    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_LIMIT=limit)
+    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME=limit)
     assert report.interpreter["backing"] == "store"
     assert report.region("libvictim.so")["backing"] == "none"
-    assert "PYHUGETEXT_BUILD_LIMIT" in report.reasons
-    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_LIMIT=limit)
+    assert "PYHUGETEXT_BUILD_TIME" in report.reasons
+    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME=limit)
     assert report.region("libvictim.so")["backing"] == "store"
 
 

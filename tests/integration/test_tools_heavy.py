@@ -51,7 +51,7 @@ def desk(tmp_path: Path, store: Path) -> Iterator[Desk]:
         "PYHUGETEXT_STORE": str(store),
         "PYHUGETEXT_BACKING": "store",
         "PYHUGETEXT_BUILD": "always",
-        "PYHUGETEXT_BUILD_LIMIT": "unlimited",
+        "PYHUGETEXT_BUILD_TIME": "unlimited",
         "PYTHONPATH": str(TESTS),
         "DEBUGINFOD_URLS": "",
     }

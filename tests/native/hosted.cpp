@@ -81,7 +81,8 @@ int build(const char *directory, const char *store) {
     request.backing = Backing::store;
     request.building = pht::Building::automatic;
     request.stores = {stores, system + strlen(store) + 1};
-    request.store_limit = request.shm_limit = request.build_limit = 1ull << 30;
+    request.store_limit = request.shm_limit = 1ull << 30;
+    request.build_time = 1ull << 60;
     void *library = dlopen(path, RTLD_NOW);
     const auto sum = reinterpret_cast<Sum>(library ? dlsym(library, "f_sum") : nullptr);
     if (!sum) return 20;

@@ -11,6 +11,7 @@ from pyhugetext import _native
 from pyhugetext.store import places, upkeep, warm
 
 HUGE = 2 << 20
+HEAD, TEXT, TOOLS = 1, 2, 4
 
 
 class Refused(Exception):
@@ -28,6 +29,7 @@ class Layout:
     build_id: bytes
     build_id_at: int
     header_size: int
+    uses: bytes  # of each 2 MiB: HEAD, TEXT, TOOLS; 0: nothing maps or reads it
 
     @property
     def patched(self) -> list[tuple[int, int]]:
@@ -41,13 +43,22 @@ class Layout:
         return out
 
     def compose(self, original: bytes) -> bytes:
-        """The copy, byte for byte."""
+        """All of the copy, byte for byte, whatever it is used for."""
         out = bytearray(self.size)
         for at, origin, length in self.pieces:
             out[at : at + length] = original[origin : origin + length]
         for at, data in self.patches:
             out[at : at + len(data)] = data
         assert len(out) == self.size
+        return bytes(out)
+
+    def written(self, original: bytes) -> bytes:
+        """The copy as it is written: nothing where nobody uses it."""
+        out = bytearray(self.compose(original))
+        for chunk, use in enumerate(self.uses):
+            if not use:
+                end = min((chunk + 1) * HUGE, self.size)
+                out[chunk * HUGE : end] = bytes(end - chunk * HUGE)
         return bytes(out)
 
 

@@ -3,7 +3,6 @@ eu-elflint say of one."""
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import subprocess
@@ -12,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from support.common import TESTS, tool
-from support.copies import Layout, copy_into, lay_out
+from support.copies import HEAD, TEXT, TOOLS, Layout, copy_into, lay_out
 
 HUGE = 2 << 20
 PAGE = 4096
@@ -63,7 +63,8 @@ class Copy:
     """An original and its copy."""
 
     original: Path
-    path: Path
+    path: Path  # all of it
+    written: Path  # as a store has it: without what nobody uses
     layout: Layout
     bias: int
 
@@ -86,12 +87,14 @@ def ranges_of(layout: Layout) -> list[tuple[int, int]]:
 
 
 def make_copy(original: Path, directory: Path, bias: int = 0) -> Copy:
-    """Has the copy of a file written, and puts it into a directory under the same name."""
+    """Has the copy of a file written, and puts all of it into a directory under the same name."""
     layout = lay_out(original, bias)
     target = directory / original.name
     target.unlink(missing_ok=True)
-    os.link(copy_into(directory / "store", original, bias), target)
-    made = Copy(original, target, layout, bias)
+    written = copy_into(directory / "store", original, bias)
+    target.write_bytes(layout.compose(original.read_bytes()))
+    target.chmod(0o755)
+    made = Copy(original, target, written, layout, bias)
     _check_whole(made)
     return made
 
@@ -99,11 +102,42 @@ def make_copy(original: Path, directory: Path, bias: int = 0) -> Copy:
 def _check_whole(copied: Copy) -> None:
     """The copy is what the layout says, and the layout edits nothing but headers."""
     data = copied.original.read_bytes()
-    assert copied.path.read_bytes() == copied.layout.compose(data)
+    assert copied.written.read_bytes() == copied.layout.written(data)
+    check_uses(copied)
     table = struct.unpack_from("<Q", data, 32)[0]
     table_end = table + 56 * struct.unpack_from("<H", data, 56)[0]
     for at, length in copied.layout.patched:
         assert at + length <= 64 or table <= at <= at + length <= table_end
+
+
+def check_uses(copied: Copy) -> None:
+    """What is mapped huge, what its headers say, and what tools read, is written."""
+    uses = copied.layout.uses
+
+    def check(at: int, length: int, use: int, what: str) -> None:
+        for chunk in range(at // HUGE, -(-(at + length) // HUGE)):
+            assert uses[chunk] & use, what
+
+    assert len(uses) == -(-copied.layout.size // HUGE)
+    check(0, copied.layout.header_size, HEAD, "headers")
+    check(copied.layout.build_id_at, len(copied.layout.build_id), HEAD, "build-id")
+    for _, length, offset in copied.layout.ranges:
+        check(offset, length, TEXT, "text")
+    with open(copied.path, "rb") as file:
+        elf_file = ELFFile(file)
+        header = elf_file.header
+        check(header.e_shoff, header.e_shnum * 64, TOOLS, "section headers")
+        for section in elf_file.iter_sections():
+            kind, flags = section.header.sh_type, section.header.sh_flags
+            if kind in ("SHT_NOBITS", "SHT_NULL"):
+                continue
+            read = kind in ("SHT_SYMTAB", "SHT_DYNSYM", "SHT_STRTAB", "SHT_NOTE", "SHT_DYNAMIC")
+            if (
+                read
+                or not flags & SH_FLAGS.SHF_ALLOC
+                or section.name in (".eh_frame", ".eh_frame_hdr")
+            ):
+                check(section.header.sh_offset, section.header.sh_size, TOOLS, section.name)
 
 
 def loads(elf_file: ELFFile) -> list[Any]:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from support.common import HUGE
 
-MAGIC, NOTE_MAGIC = b"PHTREC3\n", b"PHTNONE\n"
-_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQIIII")
+MAGIC, NOTE_MAGIC = b"PHTREC4\n", b"PHTNONE\n"
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
 _RANGE = struct.Struct("<QQQ")
 BOOT_ID = slice(72, 88)
 CHECKSUM = slice(12, 16)
 
-assert _HEAD.size == 136
+assert _HEAD.size == 144
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Record:
     boot_id: bytes  # zero when the copy is known to be on disk
     made_in: bytes  # the boot in which it was made
     object_size: int
+    rests_until: int  # seconds since the epoch: nothing is added before
     build_id_at: int
     build_id_size: int
     ranges: tuple[tuple[int, int, int], ...]
@@ -66,6 +67,7 @@ class Record:
     origin: str
     header: bytes  # the first bytes of the copy
     present: bytes  # which 2 MiB of the copy are there, a bit each
+    wanted: bytes  # which are to be there
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -78,28 +80,30 @@ class Record:
         assert total == len(data)
         assert crc == binascii.crc32(data[_COVERED:])
         identity = Identity(*rest[:8])
-        bias, boot_id, made_in, object_size, build_id_at = rest[8:13]
-        build_id_size, header_size, range_count, path_size = rest[13:]
+        bias, boot_id, made_in, object_size, rests_until, build_id_at = rest[8:14]
+        build_id_size, header_size, range_count, path_size = rest[14:]
         at = _HEAD.size + range_count * _RANGE.size
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
         assert end == b""
         at += path_size
-        header, present = data[at : at + header_size], data[at + header_size :]
-        assert len(present) == len(all_present(object_size))
+        header, bitmaps = data[at : at + header_size], data[at + header_size :]
+        size = len(all_present(object_size))
+        assert len(bitmaps) == 2 * size
         return cls(
-            identity, bias, boot_id, made_in, object_size, build_id_at, build_id_size, ranges,
-            os.fsdecode(path), os.fsdecode(origin), header, present,
+            identity, bias, boot_id, made_in, object_size, rests_until, build_id_at, build_id_size,
+            ranges, os.fsdecode(path), os.fsdecode(origin), header, bitmaps[:size], bitmaps[size:],
         )  # fmt: skip
 
     def pack(self) -> bytes:
         paths = os.fsencode(self.path) + b"\0" + os.fsencode(self.origin) + b"\0"
-        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header + self.present
+        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header
+        tail += self.present + self.wanted
         i = self.identity
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
             i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.object_size,
-            self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
+            self.rests_until, self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
         )  # fmt: skip
         data = bytearray(head + tail)
         sign(data)
@@ -113,6 +117,12 @@ def all_present(object_size: int) -> bytes:
     """The bits of a copy in which nothing is left out."""
     pages = -(-object_size // HUGE)
     return ((1 << pages) - 1).to_bytes(-(-pages // 8), "little")
+
+
+def used(uses: bytes) -> bytes:
+    """The bits of a copy in which only what nobody uses is left out."""
+    bits = sum(1 << chunk for chunk, use in enumerate(uses) if use)
+    return bits.to_bytes(-(-len(uses) // 8), "little")
 
 
 def sign(data: bytearray) -> None:

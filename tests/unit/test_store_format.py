@@ -11,7 +11,7 @@ import pytest
 from pyhugetext.store import places, upkeep
 from support.copies import copy_into, lay_out, store_at
 from support.raw_elf import small_elf
-from support.record import Identity, Note, Record, all_present, boot_id
+from support.record import Identity, Note, Record, boot_id, used
 
 RECORD = Record(
     identity=Identity(
@@ -28,6 +28,7 @@ RECORD = Record(
     boot_id=bytes(range(1, 17)),
     made_in=bytes(range(17, 33)),
     object_size=0x800000,
+    rests_until=0x6553F200,
     build_id_at=0x3A8,
     build_id_size=20,
     ranges=((0xAB000, 0x200000, 0x200000), (0x4AB000, 0x400000, 0x400000)),
@@ -35,18 +36,19 @@ RECORD = Record(
     origin="/opt/lib/libsmall.so",
     header=bytes(range(64)),
     present=bytes([0b1011]),
+    wanted=bytes([0b1111]),
 )
 NAME = "fd-2-123456789a-654321-6553f100-75bcd15-6553f101-3ade68b1-155000"
 GOLDEN = bytes.fromhex(
     """
-    504854524543330a39010000e0b3b448fd000000020000009a78563412000000214365000000000000f15365
+    504854524543340a4201000050637013fd000000020000009a78563412000000214365000000000000f15365
     0000000001f153650000000015cd5b07b168de3a00501500000000000102030405060708090a0b0c0d0e0f10
-    1112131415161718191a1b1c1d1e1f200000800000000000a803000000000000140000004000000002000000
-    4000000000b00a00000000000000200000000000000020000000000000b04a00000000000000400000000000
-    00004000000000006f626a656374732f3030303130322d3635343332312d3135353030302d302f6c6962736d
-    616c6c2e736f002f6f70742f6c69622f6c6962736d616c6c2e736f00000102030405060708090a0b0c0d0e0f
-    101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b
-    3c3d3e3f0b
+    1112131415161718191a1b1c1d1e1f20000080000000000000f2536500000000a80300000000000014000000
+    40000000020000004000000000b00a00000000000000200000000000000020000000000000b04a0000000000
+    000040000000000000004000000000006f626a656374732f3030303130322d3635343332312d313535303030
+    2d302f6c6962736d616c6c2e736f002f6f70742f6c69622f6c6962736d616c6c2e736f000001020304050607
+    08090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f30313233
+    3435363738393a3b3c3d3e3f0b0f
     """
 )
 
@@ -105,13 +107,15 @@ def test_record_that_is_written_says_what_is_on_disk(store: places.Store, tmp_pa
         boot_id=bytes(16),  # pyhugetext warm puts it on disk
         made_in=boot_id(),
         object_size=layout.size,
+        rests_until=0,
         build_id_at=layout.build_id_at,
         build_id_size=len(layout.build_id),
         ranges=tuple(layout.ranges),
         path=f"objects/{name}/libsmall.so",
         origin=str(original),
         header=copy.read_bytes()[: layout.header_size],
-        present=all_present(layout.size),
+        present=used(layout.uses),
+        wanted=used(layout.uses),
     )
     assert Record.read(path) == expected
     assert path.read_bytes() == expected.pack()

@@ -1,7 +1,6 @@
 #include "builder/copy.h"
 
 #include "kernel/sys_write.h"
-#include "store/copy_window.h"
 
 namespace pht {
 
@@ -17,12 +16,6 @@ ErrorOr<bool> is_hole(int fd, u64 offset, u64 length) {
     const auto result = sys::identify(fd, &file);
     if (!result.ok()) return Error(result);
     return success(file.size >= offset + length);
-}
-
-bool is_mappable(const Layout &layout, u64 start) {
-    for (const Range &range : layout.ranges)
-        if (range.offset <= start && start - range.offset < range.length) return true;
-    return false;
 }
 
 }  // namespace
@@ -61,51 +54,88 @@ ErrorOr<bool> fill(const Layout &layout, int source, u64 start, size_t size, u8 
     return success(hole);
 }
 
-Trouble write_copy(const Layout &layout, int source, int target) {
-    CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", Error{ENOMEM});
-    for (u64 start = 0; start < layout.size; start += kHugeSize) {
-        const u64 size = min(kHugeSize, layout.size - start);
-        const auto hole = fill(layout, source, start, size, buffer.data());
-        if (!hole.ok()) return failed_call("read", hole);
-        if (hole.value() && !is_mappable(layout, start)) continue;
-        for (u64 done = 0; done < size;) {
-            const auto got =
-                sys::uninterrupted([&] {
-                    return sys::pwrite(target, reinterpret_cast<u64>(buffer.data()) + done,
-                                       size - done, start + done);
-                }).nonzero(EIO);
-            if (!got.ok()) return failed_call("write", got);
-            done += got.value();
-        }
-    }
-    const auto result = sys::ftruncate(target, layout.size);
-    return result.ok() ? Trouble{} : failed_call("ftruncate", result);
+ErrorOr<void> CopyFile::open_at(int directory, const char *name) {
+    const auto fd = sys::open_at(directory, name, O_RDWR | O_NOFOLLOW);
+    written_.take(fd);
+    if (!fd.ok()) return Error(fd);
+    return {};
 }
 
-Trouble compare_copy(const Layout &layout, int source, int target, u64 *differs) {
+ErrorOr<void> CopyFile::create_at(int directory, const char *name) {
+    const auto fd = sys::create_at(directory, name, O_RDWR | O_EXCL, 0600);
+    written_.take(fd);
+    if (!fd.ok()) return Error(fd);
+    use(written_);
+    return {};
+}
+
+// What lies between its pieces, and holes, are zero.
+Trouble CopyFile::read(size_t chunk, bool *hole) {
+    if (!buffer_.data()) return failed_call("mmap", Error{ENOMEM});
+    const auto filled =
+        fill(layout_, source_, chunk * kHugeSize, layout_.chunk_size(chunk), buffer_.data());
+    if (!filled.ok()) return failed_call("read", filled);
+    *hole = filled.value();
+    return {};
+}
+
+Trouble CopyFile::write(size_t chunk) {
+    bool hole = false;
+    const Trouble problem = read(chunk, &hole);
+    if (!problem.ok()) return problem;
+    if (hole && !(layout_.uses[chunk] & kUseText)) return {};
+    const u64 start = chunk * kHugeSize, size = layout_.chunk_size(chunk);
+    for (u64 done = 0; done < size;) {
+        const auto got =
+            sys::uninterrupted([&] {
+                return sys::pwrite(written_, reinterpret_cast<u64>(buffer_.data()) + done,
+                                   size - done, start + done);
+            }).nonzero(EIO);
+        if (!got.ok()) {
+            // Half a chunk would be taken for another file's.
+            (void)sys::punch_hole(written_, start, size);
+            return failed_call("write", got);
+        }
+        done += got.value();
+    }
+    return {};
+}
+
+ErrorOr<bool> CopyFile::is_blank(size_t chunk) const {
+    return is_hole(target_, chunk * kHugeSize, layout_.chunk_size(chunk));
+}
+
+Trouble CopyFile::compare(size_t chunk, bool *same) {
+    *same = true;
+    bool hole = false;
+    const Trouble problem = read(chunk, &hole);
+    if (!problem.ok()) return problem;
+    const auto blank = is_blank(chunk);
+    if (hole && blank.ok() && blank.value()) return {};
+    const Outcome found =
+        window_.expect(chunk * kHugeSize, buffer_.data(), layout_.chunk_size(chunk));
+    if (found.ok()) return {};
+    *same = false;
+    return found.status == Status::damaged ? Trouble{}
+                                           : failed_call("reading the copy", Error{found.error});
+}
+
+Trouble compare_copy(const Layout &layout, int source, int target, const u8 *present,
+                     u64 *differs) {
     *differs = 0;
     sys::FileIdentity file;
     const auto result = sys::identify(target, &file);
     if (!result.ok()) return failed_call("statx", result);
     if (file.size != layout.size) return {};
-    CopyBuffer buffer;
-    if (!buffer.data()) return failed_call("mmap", Error{ENOMEM});
-    CopyWindow window(target);
-    for (u64 start = 0; start < layout.size; start += kHugeSize) {
-        const u64 size = min(kHugeSize, layout.size - start);
-        const auto hole = fill(layout, source, start, size, buffer.data());
-        if (!hole.ok()) return failed_call("read", hole);
-        if (hole.value()) {
-            const auto same = is_hole(target, start, size);
-            if (same.ok() && same.value()) continue;
-        }
-        const Outcome same = window.expect(start, buffer.data(), size);
-        if (same.status == Status::damaged) {
-            *differs = start;
-            return {};
-        }
-        if (!same.ok()) return failed_call("reading the copy", Error{same.error});
+    CopyFile copy(layout, source);
+    copy.use(target);
+    for (size_t chunk = 0; chunk < layout.uses.size(); ++chunk) {
+        if (!has_bit(present, chunk)) continue;
+        bool same;
+        const Trouble problem = copy.compare(chunk, &same);
+        if (!problem.ok()) return problem;
+        *differs = chunk * kHugeSize;
+        if (!same) return {};
     }
     *differs = ~0ull;
     return {};

@@ -2,41 +2,29 @@
 // with the writer's lock held.
 #pragma once
 
+#include "builder/copy.h"
+#include "builder/growth.h"
 #include "builder/room.h"
 
 namespace pht {
 
-// Which file, and where it is loaded.
-struct Wanted {
-    const char *path = nullptr;  // absolute, NUL-terminated
-    u64 bias = 0;                // load bias modulo 2 MiB
-    sys::FileIdentity file;      // as it was mapped; inode 0: whatever has the path
-};
-
 struct Added {
-    Buffer<1024> path;     // of the copy, below v1
-    u64 size = 0;          // of the copy
-    u64 written = 0;       // 0 where a copy of the same content was there
-    u64 mappable = ~0ull;  // the offset of the first 2 MiB of it that can be mapped huge
+    Buffer<1024> path;         // of the copy, below v1
+    u64 size = 0;              // of the copy
+    u64 written = 0;           // 0 where all was there
+    MappedArray<Range> texts;  // what was added, or found the same, of what can be mapped huge
+    bool whole = false;        // whether all that is wanted is there
+    bool serves = false;       // whether an earlier one does, where nothing could be added
     KeyText key;
 };
 
-// Opens the file that is wanted and makes sure that it is the one that was mapped.
-Trouble open_original(const Wanted &wanted, int *fd, sys::FileIdentity *file);
-
-// Builds the entry of one file, or ties it to a copy of the same content that is there. Nothing is
-// left where that fails.
+// Builds the entry of one file, or ties it to a copy of the same content that is there, or adds to
+// it what it lacks; as much as there is time for. Where that fails nothing is left of a new entry,
+// and an old one stays as it was.
 Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable, const Keep &keep,
-                  Boot &boot, Added *added);
+                  Deadline &deadline, Boot &boot, Added *added);
 
 // Makes an entry of this boot durable: its copy goes to disk first, then its record says so.
 Trouble promote_entry(const StoreWriter &writer, const char *name, StoredFile &stored);
-
-// Whether this file, as it is, has entries for several load addresses already, each a whole copy.
-bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias);
-
-// Opens the copy at a path below v1, which must be one that nobody else can write.
-ErrorOr<int> open_copy_at(const StoreWriter &writer, const char *path, sys::FileIdentity *file,
-                          Trouble *problem);
 
 }  // namespace pht

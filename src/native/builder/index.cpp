@@ -175,6 +175,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     copy(head.made_in, boot.id, sizeof boot.id);
     if (!parts.durable) copy(head.boot_id, boot.id, sizeof boot.id);
     head.object_size = layout.size;
+    head.rests_until = parts.rests_until;
     head.build_id_at = layout.build_id_at;
     head.build_id_size = layout.build_id.size;
     head.header_size = layout.header_size;
@@ -192,12 +193,8 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
                   add(parts.path.data, parts.path.size) && add(&nul, 1);
     if (with_origin) memory = memory && add(parts.origin.data, parts.origin.size) && add(&nul, 1);
     memory = memory && add(parts.header, layout.header_size);
-    const u64 chunks = round_up(layout.size, kHugeSize) / kHugeSize;
-    for (size_t i = 0; i < present_size(layout.size); ++i) {
-        const u64 left = chunks - 8 * i;
-        const u8 all = static_cast<u8>(left < 8 ? (1u << left) - 1 : 0xff);
-        memory = memory && out.push(parts.present ? parts.present[i] : all);
-    }
+    memory = memory && add(parts.present, bitmap_size(layout.size)) &&
+             add(parts.wanted, bitmap_size(layout.size));
     if (!memory) return failed_call("mmap", Error{ENOMEM});
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
@@ -206,13 +203,24 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.durable);
 }
 
+Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &stored) {
+    const size_t size = stored.record().head->size;
+    seal_record(stored.data(), size);
+    return writer.write_file(writer.index(), name, stored.data(), size, stored.file().mode & 0777,
+                             false);
+}
+
+Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored) {
+    reinterpret_cast<Record *>(stored.data())->rests_until = sys::wall_seconds() + kDay;
+    return write_wanting(writer, name, stored);
+}
+
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored) {
     auto *head = reinterpret_cast<Record *>(stored.data());
     for (u8 &byte : head->boot_id) byte = 0;
-    const size_t size = head->size;
-    seal_record(stored.data(), size);
-    return writer.write_file(writer.index(), name, stored.data(), size, writer.spec().record_mode(),
-                             true);
+    seal_record(stored.data(), head->size);
+    return writer.write_file(writer.index(), name, stored.data(), head->size,
+                             writer.spec().record_mode(), true);
 }
 
 void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,

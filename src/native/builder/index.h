@@ -82,14 +82,18 @@ struct RecordParts {
     bool proven = false;  // the copy was seen to be written back
     const Layout *layout = nullptr;
     Str path, origin;
-    const u8 *header = nullptr;   // the first layout->header_size bytes of the copy
-    const u8 *present = nullptr;  // as in a record; nullptr: all of it
+    const u8 *header = nullptr;  // the first layout->header_size bytes of the copy
+    const u8 *present = nullptr, *wanted = nullptr;  // as in a record
+    u64 rests_until = 0;
 };
 Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
                      Boot &boot);
 
-// Writes a record as it is in memory once more, as one whose copy is on disk.
+// Writes a record once more: as one whose copy is on disk; as one to which nothing is added for a
+// day; and with other bits for what is wanted, which were changed in place.
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
+Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored);
+Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
 // a minute what may pass (`brief`). Not over a record that counts.

@@ -69,6 +69,24 @@ bool add_ranges(Draft &draft) {
     return true;
 }
 
+// What each chunk of the copy is for. Without section headers nobody knows what tools read of it.
+bool find_uses(Draft &draft, u64 table, u64 table_size, bool sections) {
+    Layout *out = draft.out;
+    if (!draft.show(0, sizeof(Elf64_Ehdr), kUseHead) || !draft.show(table, table_size, kUseHead) ||
+        !draft.show(out->build_id_at, out->build_id.size, kUseHead) ||
+        (!sections && !draft.show(0, out->size, kUseTools)) ||
+        !out->uses.resize(round_up(out->size, kHugeSize) / kHugeSize))
+        return false;
+    for (const Range &range : out->ranges)
+        if (!draft.show(range.offset, range.length, kUseText)) return false;
+    for (const Shown &shown : draft.shown) {
+        const u64 end = min(shown.at + shown.length, out->size);
+        for (u64 at = round_down(shown.at, kHugeSize); at < end; at += kHugeSize)
+            out->uses[at / kHugeSize] = static_cast<u8>(out->uses[at / kHugeSize] | shown.use);
+    }
+    return true;
+}
+
 // Everything behind the places of what is loaded: the headers, and what only they refer to.
 LaidOut finish(Draft &draft) {
     const ElfFile &file = draft.file;
@@ -103,6 +121,7 @@ LaidOut finish(Draft &draft) {
     out->header_size = static_cast<u32>(header_size > kMostHeaders ? sizeof head : header_size);
     out->size = round_up(draft.end, kPageSize);
     if (out->size > draft.limit()) return refuse("has parts that overlap or lie too far apart");
+    if (!find_uses(draft, table, table_size, sections != 0)) return fail(Error{ENOMEM});
     sort(out->pieces.data(), out->pieces.size(), [](const CopyPiece &a, const CopyPiece &b) {
         if (a.at != b.at) return a.at < b.at;
         return a.origin != b.origin ? a.origin < b.origin : a.length < b.length;

@@ -22,6 +22,15 @@ struct Patch {
     size_t from, size;
 };
 
+// What a 2 MiB chunk of a copy is for: one or several of these. The rest of the loaded data, which
+// nobody maps and no tool reads, is left out of it.
+enum Use : u8 {
+    kNoUse = 0,
+    kUseHead = 1,   // the headers and the build-id, by which it is known
+    kUseText = 2,   // it can be mapped huge
+    kUseTools = 4,  // symbols, strings, unwind tables, notes, section headers
+};
+
 struct Layout {
     MappedArray<CopyPiece> pieces;  // sorted by `at`; what lies between them is zero
     MappedArray<Patch> patches;
@@ -33,6 +42,9 @@ struct Layout {
     u64 build_id_at = 0;  // of its bytes in the copy; 0: there is none
     u32 header_size = 0;  // of the first bytes of the copy, which its record repeats
     BuildId build_id;
+    MappedArray<u8> uses;  // of each chunk
+
+    u64 chunk_size(size_t chunk) const { return min(kHugeSize, size - chunk * kHugeSize); }
 };
 
 // How it went. `refused` says what is wrong with the file, as the end of a sentence about it;

@@ -1,5 +1,6 @@
 #include "builder/missing.h"
 
+#include "builder/entry.h"
 #include "builder/verdict.h"
 #include "builder/warm.h"
 #include "kernel/maps.h"
@@ -13,7 +14,17 @@ constexpr u64 kSmallFiles = 8 << 20;     // what trying a file system and writin
 constexpr u64 kJudgesItself = 16 << 20;  // up to that the first copy tells what its disk can do
 constexpr u64 kPadding = 16 << 20;       // a copy is padded to 2 MiB here and there
 
-u64 spent;  // bytes that this process has built
+// Of the processor time that the process has taken so far, the share that building may add to it;
+// the least and the most of it, in nanoseconds.
+constexpr u64 kShare = 10, kLeastTime = 20'000'000, kMostTime = 250'000'000;
+
+u64 spent;   // nanoseconds that this process has built
+bool moved;  // and whether it got anywhere
+
+u64 allowed_time(const Request &request) {
+    if (request.build_time != kAutomaticTime) return request.build_time;
+    return min(max(sys::processor_time() / kShare, kLeastTime), kMostTime);
+}
 
 // How often this process still tries the lock of a store in which others build, so that workers
 // which are started together on a new machine run from the one copy and not each from its own.
@@ -34,6 +45,8 @@ public:
     End build();
 
 private:
+    using State = WantedList::State;
+    End build_now();
     void tell(const Trouble &problem) { tell("", problem.text.data); }
     void tell(const char *path, const char *reason);
     Trouble lock(bool *waited);
@@ -51,6 +64,7 @@ private:
     const BuildHost &host_;
     WantedList &wanted_;
     StoreWriter &writer_;
+    Deadline deadline_;
     Boot boot_;
     Keep keep_;
     Verdict verdict_ = Verdict::unknown;
@@ -79,7 +93,10 @@ void Builder::note(const Wanted &wanted, const char *reason, bool brief) {
 
 Trouble Builder::lock(bool *waited) {
     const bool always = request_.building == Building::always;
-    const Trouble problem = writer_.lock(always ? kPatientTries : patience, waited);
+    // No longer than this process may build.
+    const u64 left = (deadline_.at - min(deadline_.at, sys::now())) / kLockPause;
+    const auto tries = static_cast<unsigned>(min<u64>(patience, left));
+    const Trouble problem = writer_.lock(always ? kPatientTries : tries, waited);
     if (*waited && !always) patience = 0;
     return problem;
 }
@@ -88,7 +105,7 @@ void Builder::unfit(const char *reason) {
     unfit_ = true;
     tell("", reason);
     for (size_t i = 0; i < wanted_.size(); ++i)
-        if (!wanted_.is_done(i)) note(wanted_.at(i), reason, false);
+        if (wanted_.state(i) == State::waiting) note(wanted_.at(i), reason, false);
 }
 
 constexpr const char *kNeverHuge = "this file system gives no huge pages to new files";
@@ -126,13 +143,14 @@ bool Builder::fits_here() {
 // The first copy in a new store tells what its file system does, and is of no use where that is
 // nothing.
 bool Builder::judge_by(const Added &added) {
-    if (writer_.spec().shared_memory || verdict_ != Verdict::unknown) return true;
+    if (writer_.spec().shared_memory || verdict_ != Verdict::unknown || added.texts.empty())
+        return true;
     sys::FileIdentity file;
     Trouble problem;
     const auto fd = open_copy_at(writer_, added.path.data, &file, &problem);
     if (!fd.ok()) return true;
     const Descriptor copy(fd);
-    verdict_ = judge_copy(copy, added.mappable);
+    verdict_ = judge_copy(copy, added.texts[0].offset);
     if (verdict_ == Verdict::written)
         problem = remember(writer_, verdict_);
     else
@@ -159,7 +177,7 @@ bool is_restricted() {
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.
 bool Builder::collapse(const Wanted &wanted, const Added &added) {
     if (!writer_.spec().shared_memory) return true;
-    const auto result = collapse_copy(writer_, added.path.data);
+    const auto result = collapse_copy(writer_, added);
     if (result.ok()) return true;
     drop_record(writer_, added.key.data, boot_);
     const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
@@ -178,18 +196,14 @@ bool Builder::is_forbidden(const Wanted &wanted) {
         if (lasting) note(wanted, reason, false);
         return true;
     };
-    // What another process may still build is not remembered.
-    const bool lasting = size > request_.build_limit;
-    if (spent + size > request_.build_limit)
-        return forbid("PYHUGETEXT_BUILD_LIMIT leaves no room to build its entry", lasting);
     const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
     if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
         Buffer<96> text;
         text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
-        return forbid(text.data, lasting);
+        return forbid(text.data, false);
     }
     if (has_too_many_biases(writer_, wanted.file, wanted.bias))
-        return forbid("it is loaded at ever other addresses; its entries are bounded", lasting);
+        return forbid("it is loaded at ever other addresses; its entries are bounded", false);
     return false;
 }
 
@@ -230,19 +244,32 @@ void Builder::build_one(size_t which) {
         // What does not fit into the store at all, make_room() refuses; of the rest it evicts what
         // lets the new one in.
         const u64 limit = writer_.spec().limit;
-        const u64 bytes = min(wanted.file.size + kPadding / 8, limit);
+        const u64 text = wanted.whole ? wanted.file.size : wanted.page_count * kHugeSize + kPadding;
+        const u64 bytes = min(min(wanted.file.size, text) + kPadding / 8, limit);
         const u64 present = min(used_bytes(writer_), limit - bytes);
         const Outcome allowed = turn.take_shared(bytes, request_.shm_limit, present);
         if (!allowed.ok()) return tell(wanted.path, kNoRoom);
     }
     Added added;
-    const Trouble problem = add_entry(writer_, wanted, false, keep_, boot_, &added);
+    const Trouble problem = add_entry(writer_, wanted, false, keep_, deadline_, boot_, &added);
+    // What there is of it serves; another store is not asked for the rest.
+    if (added.serves) wanted_.set(which, State::done);
     if (!problem.ok()) return explain(wanted, problem);
-    spent += added.written;
-    if (judge_by(added) && collapse(wanted, added)) wanted_.set_done(which);
+    if (judge_by(added) && collapse(wanted, added))
+        wanted_.set(which, added.whole ? State::done : State::promised);
 }
 
 End Builder::build() {
+    const u64 allowed = allowed_time(request_), now = sys::now();
+    deadline_.at = now + min<u64>(allowed - min(spent, allowed), ~0ul - now);
+    deadline_.moved = moved;
+    const End end = build_now();
+    moved = deadline_.moved;
+    spent += sys::since(now);
+    return end;
+}
+
+End Builder::build_now() {
     Trouble problem = writer_.open(true);
     if (!problem.ok()) {
         tell(problem);
@@ -253,6 +280,7 @@ End Builder::build() {
     if (problem.kind == Trouble::Kind::busy || problem.kind == Trouble::Kind::interrupted) {
         // The other process builds it. A second copy in shared memory would be one too many.
         host_.tell(host_.context, {problem.text.data, problem.text.size});
+        wanted_.promise_rest();
         return End::done;
     }
     if (!problem.ok()) {
@@ -264,12 +292,15 @@ End Builder::build() {
     if (waited) host_.look_again(host_.context, &wanted_);
     if (!fits_here()) return End::next_store;
     for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
-        if (wanted_.is_done(i)) continue;
+        if (wanted_.state(i) != State::waiting) continue;
         const bool stops = host_.stops(host_.context);
         if (stops || !writer_.is_of_this_process()) return End::stopped;
-        build_one(i);
+        if (deadline_.is_over())
+            wanted_.promise_rest();
+        else
+            build_one(i);
     }
-    return wanted_.all_done() ? End::done : End::next_store;
+    return wanted_.any(State::waiting) ? End::next_store : End::done;
 }
 
 // Whether the home that a store is to be in is there. It is not ours to make: it may be meant not
@@ -316,22 +347,6 @@ End build_into(const StoreSpec &spec, const Request &request, const BuildHost &h
 
 }  // namespace
 
-bool WantedList::add(Str path, u64 bias, const sys::FileIdentity &file) {
-    const Item item = {text_.size(), bias, file, false};
-    return text_.append(path.data, path.size) && text_.push('\0') && items_.push(item);
-}
-
-void WantedList::clear() {
-    items_.clear();
-    text_.clear();
-}
-
-bool WantedList::all_done() const {
-    for (const Item &item : items_)
-        if (!item.done) return false;
-    return true;
-}
-
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
     const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
@@ -351,6 +366,8 @@ bool build_missing(const Request &request, const BuildHost &host, WantedList *wa
     }
     if (end == End::next_store && memory && request.backing != Backing::store &&
         has_shared_memory(memory, host)) {
+        wanted->leave_disk_only();
+        if (!wanted->any(WantedList::State::waiting)) return true;
         spec = {};
         spec.root = memory;
         spec.shared_memory = true;

@@ -1,38 +1,15 @@
 // What a process does about entries that its stores lack: builds them now, or says why not.
 //
-// Synchronously, as .pyc files are written; no thread, no process, no fsync. What a machine cannot
-// do is found out once and remembered in the store.
+// Synchronously, as .pyc files are written; no thread, no process, no fsync; as long as the request
+// allows, and what was not reached is left to the next starts. What a machine cannot do is found
+// out once and remembered in the store.
 #pragma once
 
-#include "builder/entry.h"
+#include "builder/wanted.h"
 #include "words/request.h"
 #include "words/status.h"
 
 namespace pht {
-
-// The originals that wait for an entry.
-class WantedList {
-public:
-    [[nodiscard]] bool add(Str path, u64 bias, const sys::FileIdentity &file);
-    void clear();
-    size_t size() const { return items_.size(); }
-    Wanted at(size_t i) const {
-        return {text_.data() + items_[i].path, items_[i].bias, items_[i].file};
-    }
-    bool is_done(size_t i) const { return items_[i].done; }
-    void set_done(size_t i) { items_[i].done = true; }
-    bool all_done() const;
-
-private:
-    struct Item {
-        size_t path;
-        u64 bias;
-        sys::FileIdentity file;
-        bool done;
-    };
-    MappedArray<Item> items_;
-    MappedArray<char> text_;
-};
 
 // Who asked. None of these is called with a lock of the process held.
 struct BuildHost {

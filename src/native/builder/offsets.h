@@ -39,6 +39,12 @@ private:
     bool in_place_ = false;
 };
 
+// Bytes of the copy that are used so.
+struct Shown {
+    u64 at, length;
+    Use use;
+};
+
 // What the steps work on, one after the other; `end` is that of the copy so far.
 struct Draft {
     const ElfFile &file;
@@ -47,6 +53,7 @@ struct Draft {
     u64 bias;
     Layout *out;
     u64 end = 0;
+    MappedArray<Shown> shown = {};  // what the copy is used for but being mapped
 
     // The size beyond which no copy is made.
     u64 limit() const { return 2 * file.size() + (64ul << 20); }
@@ -54,8 +61,9 @@ struct Draft {
     bool append_piece(u64 origin, u64 length, u64 alignment) {
         const u64 at = round_up(end, alignment);
         end = at + length;
-        return out->pieces.push({at, origin, length});
+        return show(at, length, kUseTools) && out->pieces.push({at, origin, length});
     }
+    bool show(u64 at, u64 length, Use use) { return shown.push({at, length, use}); }
     bool add_patch(u64 at, const void *bytes, size_t size) const {
         return out->patches.push({at, out->bytes.size(), size}) &&
                out->bytes.append(static_cast<const u8 *>(bytes), size);

@@ -6,6 +6,9 @@ namespace {
 
 constexpr u64 kFreeFloor = 1ull << 30;  // bytes of disk that stay free
 
+// Entries of one file for different addresses.
+constexpr size_t kMostBiases = 4, kMostInMemory = 2;
+
 // Seconds after which entries may go for others: use is noted once a day, so no less. Of a file
 // that seems gone or changed, which it may be in one container and not in another, an hour.
 constexpr u64 kUsedStays = kDay, kLostStays = 60ul * 60;
@@ -32,29 +35,6 @@ struct Victim {
         return lost != other.lost ? lost : used < other.used;
     }
 };
-
-// objects/<name> of objects/<name>/<basename>, and the basename.
-struct ObjectName {
-    explicit ObjectName(const char *path) {
-        Str rest = str(path);
-        while (rest.size && *rest.data != '/') ++rest.data, --rest.size;
-        if (rest.size) ++rest.data, --rest.size;
-        size_t size = 0;
-        while (size < rest.size && rest.data[size] != '/') ++size;
-        name.add({rest.data, size});
-        if (size < rest.size) base.add({rest.data + size + 1, rest.size - size - 1});
-    }
-    Buffer<256> name, base;
-};
-
-sys::FileIdentity identify_copy(const StoreWriter &writer, const char *path) {
-    const ObjectName object(path);
-    const Descriptor directory(open_plain_directory(writer.objects(), object.name.data));
-    sys::FileIdentity file;
-    if (directory.ok())
-        (void)sys::identify_at(directory, object.base.data, AT_SYMLINK_NOFOLLOW, &file);
-    return file;
-}
 
 bool is_first_of_copy(const Index &index, size_t which) {
     const char *path = index.path(index.items()[which]);
@@ -88,12 +68,13 @@ bool may_go(const StoreWriter &writer, const Index &index, const Keep &keep, u64
 // The copies that may go for others: first what no process can map any more, then what was used
 // least recently.
 ErrorOr<void> find_victims(const StoreWriter &writer, const Index &index, const Keep &keep,
-                           MappedArray<Victim> *out) {
+                           const char *stays, MappedArray<Victim> *out) {
     const u64 now = sys::wall_seconds();
     for (size_t i = 0; i < index.items().size(); ++i) {
         const IndexItem &item = index.items()[i];
         if (item.kind != IndexItem::Kind::record || !is_first_of_copy(index, i)) continue;
         Victim victim = {index.path(item), false, 0, 0};
+        if (equal(str(victim.path), str(stays))) continue;
         if (!may_go(writer, index, keep, now, &victim)) continue;
         if (!out->push(victim)) return Error{ENOMEM};
         for (size_t at = out->size() - 1; at > 0 && (*out)[at].goes_before((*out)[at - 1]); --at) {
@@ -125,6 +106,18 @@ Trouble full(u64 mebibytes, const char *before, const char *after) {
 
 }  // namespace
 
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias) {
+    const KeyText key = record_key(file, 0);  // ends with "-0"
+    const KeyText own = record_key(file, bias);
+    Names names;
+    if (!names.read(writer.index()).ok()) return false;
+    size_t entries = 0;
+    for (const char *name; names.next(&name);)
+        entries +=
+            starts_with(str(name), {key.data, key.size - 1}) && !equal(str(name), str(own.data));
+    return entries >= (writer.spec().shared_memory ? kMostInMemory : kMostBiases);
+}
+
 u64 last_use(const StoreWriter &writer, const Index &index, const char *path) {
     u64 last = identify_copy(writer, path).atime;
     for (const IndexItem &item : index.items())
@@ -147,10 +140,11 @@ long long free_bytes(const sys::FileSystem &system) {
     return static_cast<long long>(system.available * unit) - static_cast<long long>(floor);
 }
 
-Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &boot) {
-    const u64 limit = writer.spec().limit;
-    if (size > limit)
-        return full(size >> 20, "its copy of ", " MiB is larger than the store may be");
+Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, const char *stays,
+                  Boot &boot) {
+    const u64 limit = writer.spec().limit, size = need.more;
+    if (need.whole > limit)
+        return full(need.whole >> 20, "its copy of ", " MiB is larger than the store may be");
     long long lack = 0;
     auto result = find_lack(writer, size, &lack);
     if (!result.ok()) return failed_call("statfs", result);
@@ -162,7 +156,7 @@ Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &b
     if (!result.ok()) return failed_call("statfs", result);
     if (lack <= 0) return {};
     MappedArray<Victim> victims;
-    result = find_victims(writer, index, keep, &victims);
+    result = find_victims(writer, index, keep, stays, &victims);
     if (!result.ok()) return failed_call("mmap", result);
     size_t count = 0;
     while (count < victims.size() && lack > 0)
@@ -177,9 +171,9 @@ Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &b
 }
 
 u64 drop_object(const StoreWriter &writer, const char *path) {
-    const ObjectName object(path);
-    const u64 bytes = disk_bytes(writer.objects(), object.name.data);
-    return remove_tree(writer.objects(), object.name.data).ok() ? bytes : 0;
+    const ObjectName name(path);
+    const u64 bytes = disk_bytes(writer.objects(), name.object.data);
+    return remove_tree(writer.objects(), name.object.data).ok() ? bytes : 0;
 }
 
 u64 drop_copy(const StoreWriter &writer, const Index &index, const char *path) {
@@ -209,13 +203,13 @@ u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
         bool used = false;
         for (const IndexItem &item : index.items()) {
             if (item.kind != IndexItem::Kind::record) continue;
-            const ObjectName object(index.path(item));
-            if (!equal({object.name.data, object.name.size}, str(name))) continue;
+            const ObjectName named(index.path(item));
+            if (!equal({named.object.data, named.object.size}, str(name))) continue;
             const Descriptor directory(open_plain_directory(writer.objects(), name));
             sys::FileIdentity file;
             used = used ||
                    (directory.ok() &&
-                    sys::identify_at(directory, object.base.data, AT_SYMLINK_NOFOLLOW, &file).ok());
+                    sys::identify_at(directory, named.base.data, AT_SYMLINK_NOFOLLOW, &file).ok());
         }
         if (used) continue;
         const u64 bytes = disk_bytes(writer.objects(), name);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "builder/index.h"
+#include "builder/object.h"
 
 namespace pht {
 
@@ -28,10 +29,19 @@ u64 used_bytes(const StoreWriter &writer);
 // less. A small file system keeps a tenth of itself free.
 long long free_bytes(const sys::FileSystem &system);
 
-// Evicts what was least recently used until `size` bytes fit. Kind full where they cannot, and
+// Evicts what was least recently used until there is room. Kind full where they cannot, and
 // nothing is evicted then: programs that need more than there is room for must not build their
 // entries over each other's at every start. The lock must be held.
-Trouble make_room(const StoreWriter &writer, u64 size, const Keep &keep, Boot &boot);
+//
+// `more` bytes are asked for, of a copy that will have `whole`; the copy at the path `stays` does.
+struct Need {
+    u64 more, whole;
+};
+Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, const char *stays,
+                  Boot &boot);
+
+// Whether this file, as it is, has entries for several load addresses already, each a whole copy.
+bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias);
 
 // When a copy was last used, in seconds since the epoch: what its records say, which only their
 // owner can touch, and its access time, which any process sets that maps it, once a day (relatime

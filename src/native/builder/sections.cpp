@@ -34,11 +34,44 @@ LaidOut count_sections(const ElfFile &file, u64 *count) {
     return {};
 }
 
+// Whether tools read a section that is loaded: of the program's own data at most what describes its
+// frames.
+bool is_for_tools(const ElfFile &file, const Elf64_Shdr &section, u64 names) {
+    constexpr u32 kRelative = 19;  // SHT_RELR, which older headers do not know
+    switch (section.sh_type) {
+        case SHT_REL:
+        case SHT_RELA:
+        case kRelative:
+        case SHT_INIT_ARRAY:
+        case SHT_FINI_ARRAY:
+        case SHT_PREINIT_ARRAY:
+            return false;
+        case SHT_PROGBITS:
+            break;
+        default:
+            return true;
+    }
+    constexpr const char *kFrames = ".eh_frame";
+    char name[16] = {};
+    const auto got = file.read(name, length(kFrames), names + section.sh_name);
+    return (section.sh_flags & SHF_EXECINSTR) || !got.ok() ||
+           starts_with({name, length(kFrames)}, str(kFrames));
+}
+
+// Where the names of sections are in the original; 0 where that cannot be told.
+u64 find_names(const ElfFile &file, const Elf64_Shdr *sections, u64 count) {
+    u64 which = file.head().e_shstrndx;
+    if (which == SHN_XINDEX && count) which = sections[0].sh_link;
+    const u64 at = which < count ? sections[which].sh_offset : 0;
+    return at < file.size() ? at : 0;
+}
+
 // Moves the headers of what is loaded and lists what is not. False where one points behind the
 // file; then none of them is kept.
-bool place_sections(const Draft &draft, Elf64_Shdr *sections, u64 count,
-                    MappedArray<Trailing> *trailing, bool *memory) {
+bool place_sections(Draft &draft, Elf64_Shdr *sections, u64 count, MappedArray<Trailing> *trailing,
+                    bool *memory) {
     const ElfFile &file = draft.file;
+    const u64 names = find_names(file, sections, count);
     for (size_t i = 0; i < count; ++i) {
         Elf64_Shdr &section = sections[i];
         if (section.sh_type == SHT_NULL) continue;
@@ -48,6 +81,9 @@ bool place_sections(const Draft &draft, Elf64_Shdr *sections, u64 count,
             section.sh_offset = allocated ? draft.offsets.near(section.sh_addr) : draft.end;
         } else if (load && section.sh_offset - load->offset == section.sh_addr - load->start) {
             section.sh_offset = draft.offsets.of(section.sh_addr);
+            *memory = !is_for_tools(file, section, names) ||
+                      draft.show(section.sh_offset, section.sh_size, kUseTools);
+            if (!*memory) return false;
         } else if (section.sh_size > file.size() ||
                    section.sh_offset > file.size() - section.sh_size) {
             return false;
@@ -92,6 +128,7 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     }
     *at = round_up(draft.end, 8);
     draft.end = *at + length;
+    if (!draft.show(*at, length, kUseTools)) return fail(Error{ENOMEM});
     return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(Error{ENOMEM});
 }
 

@@ -139,6 +139,9 @@ LaidOut describe_other(Draft &draft, const Elf64_Phdr &header, u64 table, Elf64_
         out->p_offset = draft.offsets.near(header.p_vaddr);
     } else if (file.find_loaded(header.p_vaddr, header.p_filesz)) {
         out->p_offset = draft.offsets.of(header.p_vaddr);
+        const bool read = header.p_type != PT_GNU_RELRO && header.p_type != PT_TLS;
+        if (read && !draft.show(out->p_offset, header.p_filesz, kUseTools))
+            return fail(Error{ENOMEM});
     } else if (header.p_filesz <= file.size() && header.p_offset <= file.size() - header.p_filesz) {
         if (!draft.append_piece(header.p_offset, header.p_filesz, 8)) return fail(Error{ENOMEM});
         out->p_offset = draft.end - header.p_filesz;

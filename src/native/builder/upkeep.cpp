@@ -1,6 +1,5 @@
 #include "builder/upkeep.h"
 
-#include "builder/copy.h"
 #include "store/trust.h"
 
 namespace pht {
@@ -133,7 +132,7 @@ void compare_content(const StoreWriter &writer, EntryView *entry) {
     if (!laid.ok()) return unknown(failed_call("read", Error{laid.error}));
     if (!same_ranges(layout, stored.record())) return damaged("its record tells of other ranges");
     u64 differs;
-    problem = compare_copy(layout, source, target, &differs);
+    problem = compare_copy(layout, source, target, stored.record().present, &differs);
     if (!problem.ok()) return unknown(problem);
     if (differs == ~0ull) return;
     // Not damaged where the original was replaced while it was read.

@@ -9,23 +9,33 @@ namespace pht {
 
 namespace {
 
-// Gets a copy just written onto 2 MiB pages; the bytes of it that are, as the kernel shows.
-u64 settle(const StoreWriter &writer, const char *path) {
-    if (writer.spec().shared_memory) (void)collapse_copy(writer, path);
+// Gets what was just written of a copy onto 2 MiB pages; the bytes of it that are, as the kernel
+// shows.
+u64 settle(const StoreWriter &writer, const Added &added) {
+    if (writer.spec().shared_memory) (void)collapse_copy(writer, added);
     sys::FileIdentity file;
     Trouble problem;
-    const auto fd = open_copy_at(writer, path, &file, &problem);
+    const auto fd = open_copy_at(writer, added.path.data, &file, &problem);
     if (!fd.ok()) return 0;
     const Descriptor copy(fd);
-    const u64 size = round_down(file.size, kHugeSize);
-    u64 huge = 0;
-    if (!probe_huge(copy, 0, size, false, &huge).ok()) return 0;
-    if (huge >= size || writer.spec().shared_memory) return huge;
+    const auto look = [&](u64 *huge, u64 *all) {
+        *huge = *all = 0;
+        for (const Range &text : added.texts) {
+            u64 bytes = 0;
+            (void)probe_huge(copy, text.offset, text.length, false, &bytes);
+            *huge += bytes;
+            *all += text.length;
+        }
+    };
+    u64 huge, all;
+    look(&huge, &all);
+    if (huge >= all || writer.spec().shared_memory) return huge;
     // Some file systems use 2 MiB folios only when they read: what is written back and dropped
     // comes back huge. Clean pages go; what others have mapped stays.
     (void)sys::sync_data(copy);
     sys::drop_cached(copy, 0, 0);
-    return probe_huge(copy, 0, size, false, &huge).ok() ? huge : 0;
+    look(&huge, &all);
+    return huge;
 }
 
 // Whether an entry of the system's store can be found from a container image as well.
@@ -47,8 +57,17 @@ bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const R
     return stored.is_record();
 }
 
+// Whether all of what can be mapped huge is there.
+bool has_all(const RecordView &record) {
+    for (u32 i = 0; i < record.head->range_count; ++i)
+        for (u64 at = 0; at < record.ranges[i].length; at += kHugeSize)
+            if (!record.has(record.ranges[i].offset + at)) return false;
+    return true;
+}
+
 Trouble add(StoreWriter &writer, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
-    return add_entry(writer, wanted, !writer.spec().shared_memory, keep, boot, added);
+    Deadline none;
+    return add_entry(writer, wanted, !writer.spec().shared_memory, keep, none, boot, added);
 }
 
 void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made) {
@@ -80,7 +99,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
                                 "it is loaded at ever other addresses; its entries are bounded");
         return;
     }
-    if (!there) {
+    if (!there || stored.record().is_growing() || !has_all(stored.record())) {
         status = Made::Status::built;
         made->problem = add(writer, wanted, keep, boot, &added);
     } else {
@@ -101,29 +120,35 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     made->key = key;
     made->size = added.size;
     made->written = added.written;
-    if (!made->written && status != Made::Status::promoted) return;
+    if (added.texts.empty()) return;
     made->looked = true;
-    made->huge = settle(writer, added.path.data);
-    made->small = made->huge < min(round_down(made->size, kHugeSize), kHugeSize);
+    made->huge = settle(writer, added);
+    made->small = !made->huge;
 }
 
 }  // namespace
 
 // Errors of MADV_COLLAPSE that tell of this moment: a page was busy, no 2 MiB were free.
-ErrorOr<void> collapse_copy(const StoreWriter &writer, const char *path) {
+ErrorOr<void> collapse_copy(const StoreWriter &writer, const Added &added) {
     constexpr u64 kPauses[] = {0, 1'000'000, 4'000'000, 16'000'000};  // nanoseconds
     sys::FileIdentity file;
     Trouble problem;
-    const auto fd = open_copy_at(writer, path, &file, &problem);
+    const auto fd = open_copy_at(writer, added.path.data, &file, &problem);
     if (!fd.ok()) return Error(fd);
     const Descriptor copy(fd);
     ErrorOr<void> result = Error{EINVAL};
     for (const u64 pause : kPauses) {
         if (pause && sys::pause(pause).error() == EINTR) return Error{EINTR};
         u64 huge = 0;
-        result = probe_huge(copy, 0, round_down(file.size, kHugeSize), true, &huge);
-        if (huge) return {};
-        if (result.ok()) return Error{EINVAL};
+        for (const Range &text : added.texts) {
+            u64 bytes = 0;
+            const auto probed = probe_huge(copy, text.offset, text.length, true, &bytes);
+            if (!huge) result = probed;
+            huge += bytes;
+        }
+        if (huge || added.texts.empty()) return {};
+        // Collapsed, and small again at once: somebody was at its pages.
+        if (result.ok()) result = Error{EAGAIN};
         if (result.error() != EAGAIN && result.error() != EBUSY && result.error() != ENOMEM) break;
     }
     return result;

@@ -31,8 +31,8 @@ void warm_entry(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *mad
 // without comparing content.
 Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record);
 
-// Makes a copy in shared memory huge, if only in part.
-ErrorOr<void> collapse_copy(const StoreWriter &writer, const char *path);
+// Makes what was added to a copy in shared memory huge, if only in part.
+ErrorOr<void> collapse_copy(const StoreWriter &writer, const Added &added);
 
 // How often the lock is tried where somebody asked for what is written: ten seconds.
 inline constexpr unsigned kPatientTries = 2500;

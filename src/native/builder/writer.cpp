@@ -8,8 +8,7 @@ namespace pht {
 
 namespace {
 
-constexpr u64 kPause = 4'000'000;  // nanoseconds between two tries of the lock
-constexpr int kReopenings = 3;     // of a store that others remove meanwhile
+constexpr int kReopenings = 3;  // of a store that others remove meanwhile
 // The descriptors that a forked child has to close, and how often this process was forked from
 // another: what a builder holds is its own only while that number stays.
 constexpr size_t kMostHeld = 64;
@@ -173,7 +172,9 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
 
 }  // namespace
 
-Written::Written(ErrorOr<int> fd) : fd_(fd.ok() ? hold(fd.value()) : -1) {}
+void Written::take(ErrorOr<int> fd) {
+    fd_ = fd.ok() ? hold(fd.value()) : -1;
+}
 
 Written::~Written() {
     let_go(&fd_);
@@ -280,7 +281,7 @@ Trouble StoreWriter::lock(unsigned tries, bool *waited, bool sweep) {
         for (unsigned n = 0; (result.error() == EAGAIN || result.error() == EACCES) && n < tries;
              ++n) {
             *waited = true;
-            if (sys::pause(kPause).error() == EINTR) {
+            if (sys::pause(kLockPause).error() == EINTR) {
                 let_go(&lock_);
                 return trouble(Trouble::Kind::interrupted, str(spec_.root),
                                ": a signal came while another process was writing to it");

@@ -29,6 +29,8 @@ struct StoreSpec {
     u32 copy_mode() const { return for_everyone ? 0444 : 0400; }
 };
 
+inline constexpr u64 kLockPause = 4'000'000;  // nanoseconds between two tries of the lock
+
 class StoreWriter : NonCopyable {
 public:
     explicit StoreWriter(const StoreSpec &spec) : spec_(spec) {}
@@ -90,12 +92,14 @@ private:
 // for as long as it lives.
 class Written : NonCopyable {
 public:
-    explicit Written(ErrorOr<int> fd);
+    Written() = default;
+    explicit Written(ErrorOr<int> fd) { take(fd); }
     ~Written();
+    void take(ErrorOr<int> fd);  // once
     operator int() const { return fd_; }
 
 private:
-    int fd_;
+    int fd_ = -1;
 };
 
 // A lock that is given back at the end of its scope.

@@ -35,7 +35,7 @@ struct HugePage {
     };
     State state = State::unusable;
     u8 ready = 0;         // between prepare and commit: new content was built, and it is huge
-    bool absent = false;  // the store has no copy of it yet
+    bool absent = false;  // the store has no copy of it yet, or it is left out of a private one
     Outcome outcome;
     u32 text = 0;  // bytes of text in it
 };
@@ -60,7 +60,8 @@ struct Region {
     bool candidate = true;       // large enough to be worth planning
     bool fresh = true;           // no pass has decided about it yet
     bool half_restored = false;  // an mremap failed in the middle
-    bool missing = false;        // waits for a store entry to be built
+    bool missing = false;        // waits for a store entry to be built, or for more of one
+    bool promised = false;       // which will be before long: other copies would be useless then
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;
     sys::FileIdentity file;  // when it was copied; size 0 where it could not be opened

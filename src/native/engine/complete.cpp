@@ -54,21 +54,6 @@ bool exchange_more() {
 
 }  // namespace
 
-bool Engine::list_missing(WantedList *wanted) {
-    const Locked locked;
-    if (!locked.ok()) return false;
-    bool any = false;
-    for (const Region *region : table_.regions()) {
-        if (!region->missing) continue;
-        any = true;
-        const Str path = region->path_text();
-        if (path.size && region->file.inode &&
-            !wanted->add(path, region->object.load_bias % kHugeSize, region->file))
-            break;
-    }
-    return any;
-}
-
 bool Engine::copy_request(Request *request, MappedArray<char> *texts) {
     const Locked locked;
     if (!locked.ok() || request_.building == Building::never) return false;
@@ -113,6 +98,7 @@ bool Engine::complete(const Patience &patience, bool wait) {
         wanting = true;
         if (!wanted.size() || !copy_request(&request, &own.texts)) break;
         goes_on = build_missing(request, host, &wanted);
+        promise(wanted);
         if (goes_on && __atomic_load_n(&more, __ATOMIC_RELAXED)) retry(false);
     }
     if (wanting) retry(true);

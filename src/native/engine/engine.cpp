@@ -238,7 +238,9 @@ bool Engine::poll(size_t *missing) {
     const bool unloaded = visit.subs != seen_subs_;
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
-    if (visit.found) pass(unloaded ? Table::Scope::candidates : Table::Scope::fresh);
+    // What others were building at the last look may be there by now.
+    const bool all = unloaded || table_.has_promised();
+    if (visit.found) pass(all ? Table::Scope::candidates : Table::Scope::fresh);
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::since(began);
     return visit.found;

@@ -91,6 +91,8 @@ public:
     static const Snapshot *plan_elsewhere(const ProcessObject &object);
     static void free_snapshot(const Snapshot *snapshot);
     bool started() const;
+    // At the end of the process: tells the stores what it used of what they have not.
+    void note_used();
 
 private:
     bool watching() const {
@@ -109,6 +111,7 @@ private:
     void put_back(Backing keep);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
+    void promise(const WantedList &wanted);
     bool copy_request(Request *request, MappedArray<char> *texts);
     void tell(Str reason);
     static bool add_line(const Region &region, MappedArray<char> *out);

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "builder/trouble.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
 

@@ -69,32 +69,59 @@ ErrorOr<u64> smaps_huge_bytes(u64 start) {
 
 }  // namespace
 
+namespace {
+
+// Calls visit(address, entry) for each small page, with its entry of pagemap.
+template <class Visit> ErrorOr<void> each_page(int fd, u64 start, u64 end, Visit visit) {
+    constexpr size_t kBatch = kHugeSize / kPageSize;
+    auto *entries = static_cast<u64 *>(map_memory(kBatch * sizeof(u64)));
+    if (!entries) return Error{ENOMEM};
+    ErrorOr<void> result;
+    for (u64 at = start; at < end && result.ok(); at += kHugeSize) {
+        const auto got =
+            sys::read_at(fd, entries, kBatch * sizeof(u64), at / kPageSize * sizeof(u64));
+        if (!got.ok()) result = Error(got);
+        if (got.ok() && got.value() < kBatch * sizeof(u64)) result = Error{EIO};
+        for (size_t i = 0; i < kBatch && result.ok(); ++i) visit(at + i * kPageSize, entries[i]);
+    }
+    unmap_memory(entries, kBatch * sizeof(u64));
+    return result;
+}
+
+}  // namespace
+
 ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
     const auto mark = [&](u64 from, u64 to) {
         for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     };
-    ErrorOr<void> result =
+    const auto found =
         scan(fd_, start, end, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, mark);
-    if (result.ok()) return result;
+    if (found.ok()) return found;
+    return each_page(fd_, start, end, [&](u64 at, u64 entry) {
+        if ((entry & kEntrySwapped) || ((entry & kEntryPresent) && !(entry & kEntryFile)))
+            mark(at, at + 1);
+    });
+}
 
-    constexpr size_t kBatch = kHugeSize / kPageSize;
-    auto *entries = static_cast<u64 *>(allocate(kBatch * sizeof(u64)));
-    if (!entries) return Error{ENOMEM};
-    result = {};
-    for (u64 at = start; at < end && result.ok(); at += kHugeSize) {
-        const auto got =
-            sys::read_at(fd_, entries, kBatch * sizeof(u64), at / kPageSize * sizeof(u64));
-        if (!got.ok()) result = Error(got);
-        if (got.ok() && got.value() < kBatch * sizeof(u64)) result = Error{EIO};
-        for (size_t i = 0; i < kBatch && result.ok(); ++i)
-            if ((entries[i] & kEntrySwapped) ||
-                ((entries[i] & kEntryPresent) && !(entries[i] & kEntryFile)))
-                mark(at, at + 1);
-    }
-    release(entries, kBatch * sizeof(u64));
-    return result;
+ErrorOr<void> Pagemap::count_present(u64 start, size_t count, u16 *counts) const {
+    const u64 end = start + count * kHugeSize;
+    for (size_t i = 0; i < count; ++i) counts[i] = 0;
+    const auto add = [&](u64 from, u64 to) {
+        while (from < to) {
+            const u64 stop = min(to, round_down(from, kHugeSize) + kHugeSize);
+            u16 &sum = counts[(from - start) / kHugeSize];
+            sum = static_cast<u16>(sum + (stop - from) / kPageSize);
+            from = stop;
+        }
+    };
+    const auto counted = scan(fd_, start, end, 0, PAGE_IS_PRESENT, 0, add);
+    if (counted.ok()) return counted;
+    for (size_t i = 0; i < count; ++i) counts[i] = 0;
+    return each_page(fd_, start, end, [&](u64 at, u64 entry) {
+        if (entry & kEntryPresent) add(at, at + kPageSize);
+    });
 }
 
 ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {

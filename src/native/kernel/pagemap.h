@@ -33,6 +33,10 @@ public:
     // debugger, a uprobe). Sets marks[i].
     ErrorOr<void> find_modified(u64 start, size_t count, u8 *marks) const;
 
+    // Counts the small pages that are present in each of these 2 MiB pages, into counts[i], which
+    // is at most 512. Of a file's they are those that were used, and what the kernel mapped around.
+    ErrorOr<void> count_present(u64 start, size_t count, u16 *counts) const;
+
     // Finds the 2 MiB pages that the kernel maps with one entry. Sets marks[i]. Kernels before 6.7
     // answer for the whole mapping only: all pages or none are marked.
     ErrorOr<void> find_huge(u64 start, size_t count, u8 *marks) const;

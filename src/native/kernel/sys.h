@@ -149,10 +149,20 @@ PHT_INLINE ErrorOr<int> seccomp_mode() {
 PHT_INLINE ErrorOr<bool> huge_pages_disabled() {
     return {call(nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
 }
+PHT_INLINE ErrorOr<u64> seek(int fd, u64 offset, int whence) {
+    return {call(nr::lseek, fd, offset, whence)};
+}
 // Nanoseconds of CLOCK_MONOTONIC.
 inline u64 now() {
     long time[2] = {0, 0};
     call(nr::clock_gettime, CLOCK_MONOTONIC, time);
+    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+
+// Nanoseconds that this process has computed; see CLOCK_PROCESS_CPUTIME_ID of clock_gettime(2).
+inline u64 processor_time() {
+    long time[2] = {0, 0};
+    call(nr::clock_gettime, CLOCK_PROCESS_CPUTIME_ID, time);
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
 }
 

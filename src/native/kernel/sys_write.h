@@ -39,8 +39,9 @@ PHT_INLINE ErrorOr<void> sync_data(int fd) {
 PHT_INLINE ErrorOr<size_t> read_directory(int fd, void *to, size_t size) {
     return {call(nr::getdents64, fd, to, size)};
 }
-PHT_INLINE ErrorOr<u64> seek(int fd, u64 offset, int whence) {
-    return {call(nr::lseek, fd, offset, whence)};
+// Gives back what a stretch takes on disk: it reads as zeros.
+PHT_INLINE ErrorOr<void> punch_hole(int fd, u64 offset, u64 length) {
+    return {call(nr::fallocate, fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, offset, length)};
 }
 // Sets access and modification time of an open file, in seconds since the epoch.
 PHT_INLINE ErrorOr<void> set_times(int fd, u64 seconds) {

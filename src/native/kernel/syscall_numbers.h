@@ -13,6 +13,7 @@ enum : long {
     exit = __NR_exit,
     faccessat = __NR_faccessat,
     fadvise64 = __NR_fadvise64,
+    fallocate = __NR_fallocate,
     fchmod = __NR_fchmod,
     fchmodat = __NR_fchmodat,
     fcntl = __NR_fcntl,

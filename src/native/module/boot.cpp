@@ -169,6 +169,12 @@ PyObject *describe_settings(const Settings &settings) {
     for (const SizeField &field : kSizeFields)
         whole =
             whole && set_item(out, field.name, PyLong_FromUnsignedLongLong(request.*field.member));
+    for (const SizeField &field : kTimeFields) {
+        const u64 time = request.*field.member;
+        whole = whole && set_item(out, field.name,
+                                  time == kAutomaticTime ? Py_NewRef(Py_None)
+                                                         : PyLong_FromUnsignedLongLong(time));
+    }
     whole = whole && set_item(out, "include", texts_of(request.include)) &&
             set_item(out, "exclude", texts_of(request.exclude));
     if (!whole) Py_CLEAR(out);

@@ -67,11 +67,13 @@ pht::Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts
             request.inward = value.cast<bool>();
         else
             known = false;
-        for (const pht::SizeField &field : pht::kSizeFields) {
-            if (name != field.name) continue;
+        const auto take_number = [&](const pht::SizeField &field) {
+            if (name != field.name) return;
             request.*field.member = value.cast<pht::u64>();
             known = true;
-        }
+        };
+        for (const pht::SizeField &field : pht::kSizeFields) take_number(field);
+        for (const pht::SizeField &field : pht::kTimeFields) take_number(field);
         for (const pht::ListField &field : pht::kListFields) {
             if (name != field.name) continue;
             texts->push_back(value.cast<py::bytes>());
@@ -317,6 +319,7 @@ py::dict layout(const pht::Layout &made) {
         py::bytes(reinterpret_cast<const char *>(made.build_id.bytes), made.build_id.size);
     out["build_id_at"] = made.build_id_at;
     out["header_size"] = made.header_size;
+    out["uses"] = py::bytes(reinterpret_cast<const char *>(made.uses.data()), made.uses.size());
     return out;
 }
 

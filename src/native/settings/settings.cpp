@@ -124,27 +124,59 @@ bool in_secure_mode() {
     return getauxval(AT_SECURE) != 0;
 }
 
+namespace {
+
+// A whole number, at most `most`.
+bool parse_number(Str text, u64 most, u64 *out) {
+    constexpr size_t kMostDigits = 19;
+    if (text.size == 0 || text.size > kMostDigits) return false;
+    *out = 0;
+    for (size_t i = 0; i < text.size; ++i) {
+        if (text.data[i] < '0' || text.data[i] > '9') return false;
+        *out = *out * 10 + static_cast<u64>(text.data[i] - '0');
+    }
+    return *out <= most;
+}
+
+bool is_unlimited(Str text, u64 *out) {
+    if (!equal_but_case(text, "unlimited")) return false;
+    *out = kNoLimit;
+    return true;
+}
+
+}  // namespace
+
 bool parse_size(Str text, u64 *bytes) {
     text = strip(text);
-    if (equal_but_case(text, "unlimited")) {
-        *bytes = kNoLimit;
-        return true;
-    }
+    if (is_unlimited(text, bytes)) return true;
     unsigned shift = 0;
     const char unit = text.size ? lower(text.data[text.size - 1]) : '\0';
     if (unit == 'k') shift = 10;
     if (unit == 'm') shift = 20;
     if (unit == 'g') shift = 30;
     if (shift) --text.size;
-    constexpr size_t kMostDigits = 19;
-    if (text.size == 0 || text.size > kMostDigits) return false;
-    u64 value = 0;
-    for (size_t i = 0; i < text.size; ++i) {
-        if (text.data[i] < '0' || text.data[i] > '9') return false;
-        value = value * 10 + static_cast<u64>(text.data[i] - '0');
-    }
-    if (value > kNoLimit >> shift) return false;
+    u64 value;
+    if (!parse_number(text, kNoLimit >> shift, &value)) return false;
     *bytes = value << shift;
+    return true;
+}
+
+bool parse_time(Str text, u64 *nanoseconds) {
+    text = strip(text);
+    if (is_unlimited(text, nanoseconds)) return true;
+    u64 unit = 0;
+    if (text.size && lower(text.data[text.size - 1]) == 's') {
+        --text.size;
+        unit = 1'000'000'000;
+        if (text.size && lower(text.data[text.size - 1]) == 'm') {
+            --text.size;
+            unit = 1'000'000;
+        }
+    }
+    u64 value;
+    // Without a unit nothing but zero is clear.
+    if (!parse_number(text, unit ? kNoLimit / unit : 0, &value)) return false;
+    *nanoseconds = value * unit;
     return true;
 }
 
@@ -155,7 +187,7 @@ Settings::Settings(const char *const *environment) {
     request_.minimum_text = 256ull << 10;
     request_.private_limit = 64ull << 20;
     request_.store_limit = 4ull << 30;
-    request_.shm_limit = request_.build_limit = 512ull << 20;
+    request_.shm_limit = 512ull << 20;
     if (secure) {
         environment = nullptr;
         request_.building = Building::never;
@@ -240,6 +272,13 @@ void Settings::read_size(Str name, Str value, u64 *out) {
     complain(name, value, rest.data);
 }
 
+void Settings::read_time(Str name, Str value, u64 *out) {
+    if (strip(value).size == 0 || parse_time(value, out)) return;
+    complain(name, value,
+             " is not a time (a whole number with 'ms' or 's', 0, or 'unlimited'); the default, a "
+             "tenth of the processor time so far, 20ms to 250ms, is used");
+}
+
 void Settings::split(Str value, MappedArray<char> *out) {
     while (value.size) {
         size_t size = 0;
@@ -287,6 +326,7 @@ void Settings::read(Str name, Str value) {
     if (is("_DEBUG")) choose(name, value, kFlag, &debug, "");
     if (is("_BACKING")) choose(name, value, kBackingChoices, &request_.backing, "");
     if (is("_BUILD")) choose(name, value, kBuilding, &request_.building, "");
+    if (is("_BUILD_TIME")) read_time(name, value, &request_.build_time);
     for (const SizeField &field : kSizeFields)
         if (suffix.size && equal_but_case({suffix.data + 1, suffix.size - 1}, field.name))
             read_size(name, value, &(request_.*field.member));

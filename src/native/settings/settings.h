@@ -14,7 +14,7 @@ inline constexpr const char *kVariables[] = {
     "PYHUGETEXT",
     "PYHUGETEXT_BACKING",
     "PYHUGETEXT_BUILD",
-    "PYHUGETEXT_BUILD_LIMIT",
+    "PYHUGETEXT_BUILD_TIME",
     "PYHUGETEXT_DEBUG",
     "PYHUGETEXT_EXCLUDE",
     "PYHUGETEXT_INCLUDE",
@@ -31,6 +31,9 @@ bool in_secure_mode();
 
 // Bytes in a text like `512K`, `64M`, `2G`, `1048576` or `unlimited`; false where it is none.
 bool parse_size(Str text, u64 *bytes);
+
+// Nanoseconds in a text like `250ms`, `2s`, `0` or `unlimited`; false where it is none.
+bool parse_time(Str text, u64 *nanoseconds);
 
 class Settings : NonCopyable {
 public:
@@ -50,6 +53,7 @@ private:
     bool choose(Str name, Str value, const Choice (&choices)[N], decltype(Choice::value) *out,
                 const char *allowed);
     void read_size(Str name, Str value, u64 *out);
+    void read_time(Str name, Str value, u64 *out);
     void read_store(Str value);
     static void split(Str value, MappedArray<char> *out);
     void add_default_stores(const char *const *environment);

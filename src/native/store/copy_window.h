@@ -9,12 +9,19 @@ namespace pht {
 
 class CopyWindow : NonCopyable {
 public:
-    explicit CopyWindow(int fd) : fd_(fd) {}
+    explicit CopyWindow(int fd = -1) : fd_(fd) {}
     // [offset, offset + length) is mapped at `address` already, the first `present` bytes of it
     // by the page table; what lies outside is mapped here.
     CopyWindow(int fd, u64 address, u64 offset, u64 length, u64 present)
         : fd_(fd), address_(address), offset_(offset), length_(length), present_(present) {}
     ~CopyWindow() { drop(); }
+
+    // Goes to another copy.
+    void use(int fd) {
+        drop();
+        fd_ = fd;
+        length_ = 0;
+    }
 
     // Whether the copy has exactly these bytes at `at`: done(), Status::damaged, or why it cannot
     // be read.

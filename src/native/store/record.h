@@ -19,16 +19,27 @@ struct Record {
     u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
     u8 made_in[16];  // the boot in which it was made
     u64 object_size;
+    u64 rests_until;  // wall clock, seconds: nothing is added before, since that failed
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
     u32 range_count, path_size;
     // Behind it: range_count x Range; path_size bytes: the path relative to v1, a NUL and, for
     // people, the original's path and another NUL; header_size bytes, the first of the copy;
-    // present_size(object_size) bytes: which 2 MiB of the copy are there, a bit each, from the
-    // lowest one of the first byte on. What is not there is a hole, and is never mapped.
+    // two bitmaps of bitmap_size(object_size) bytes, a bit for each 2 MiB of the copy, from the
+    // lowest one of the first byte on: those that are there, and those that are to be. What is not
+    // there is a hole, or what a killed builder left, and is never mapped.
 };
-inline constexpr size_t present_size(u64 object_size) {
+inline constexpr size_t bitmap_size(u64 object_size) {
     return (round_up(object_size, kHugeSize) / kHugeSize + 7) / 8;
+}
+inline bool has_bit(const u8 *bitmap, u64 at) {
+    return bitmap[at / 8] >> at % 8 & 1;
+}
+inline void clear_bit(u8 *bitmap, u64 at) {
+    bitmap[at / 8] = static_cast<u8>(bitmap[at / 8] & ~(1 << at % 8));
+}
+inline void set_bit(u8 *bitmap, u64 at) {
+    bitmap[at / 8] = static_cast<u8>(bitmap[at / 8] | 1 << at % 8);
 }
 
 struct Range {
@@ -38,8 +49,11 @@ struct Range {
 // In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
 // and the original's path follow, each ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
-inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '3', '\n'};
+inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '4', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
+
+// How long a note is believed, an entry that was used stays, and how often use is noted.
+inline constexpr u64 kDay = 24ul * 60 * 60;  // seconds
 
 // Nearly all are smaller than what is on the stack.
 using RecordRoom = Room<1536>;
@@ -50,7 +64,7 @@ struct RecordView {
     const Range *ranges = nullptr;
     const char *path = nullptr;
     const u8 *header = nullptr;
-    const u8 *present = nullptr;
+    const u8 *present = nullptr, *wanted = nullptr;
     bool proven = false;  // its copy was seen to be written back; see written.h
 
     bool durable() const;  // the copy is known to be on disk
@@ -59,8 +73,19 @@ struct RecordView {
     const Range *find(u64 address, u64 length) const;
     // Whether the 2 MiB of the copy that begin at this offset are there.
     bool has(u64 offset) const {
-        const u64 at = offset / kHugeSize;
-        return offset < head->object_size && (present[at / 8] >> at % 8 & 1);
+        return offset < head->object_size && has_bit(present, offset / kHugeSize);
+    }
+    // Whether something may be added to the copy, as far as is known. A clock that was ahead makes
+    // nothing rest.
+    bool may_grow() const {
+        const u64 now = head->rests_until ? sys::wall_seconds() : 0;
+        return now >= head->rests_until || head->rests_until - now > kDay;
+    }
+    // Whether something is wanted that is not there.
+    bool is_growing() const {
+        for (size_t i = 0; i < bitmap_size(head->object_size); ++i)
+            if (wanted[i] & ~present[i]) return true;
+        return false;
     }
 };
 
@@ -75,9 +100,6 @@ struct NoteView {
     Str kernel, reason, origin;
 };
 bool view_note(const u8 *data, size_t size, NoteView *out);
-
-// How long a note is believed, an entry that was used stays, and how often use is noted.
-inline constexpr u64 kDay = 24ul * 60 * 60;  // seconds
 
 // Which boot this is; read when it is first asked for.
 struct Boot {

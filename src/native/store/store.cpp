@@ -101,6 +101,13 @@ Outcome map_aligned(const Region &region, int copy, u64 offset, u64 length, u64 
     return result.ok() ? done() : refused(Call::mmap, result);
 }
 
+// Whether what a record tells of is in the file: where nothing was written, there are zeros. File
+// systems that cannot tell say that all is.
+bool is_written(int copy, u64 offset, u64 length) {
+    const auto hole = sys::seek(copy, offset, SEEK_HOLE);
+    return !hole.ok() || hole.value() >= offset + length;
+}
+
 // The same, and touches its first page.
 Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at) {
     const Outcome outcome = map_aligned(region, copy, offset, length, at);
@@ -184,6 +191,7 @@ Outcome Entry::map(const Region &region, const Pagemap &pagemap, u64 target, u64
     u64 offset;
     Outcome outcome = place(region, target, length, &offset);
     if (!outcome.ok()) return outcome;
+    if (!is_written(copy_, offset, length)) return damaged;
     outcome = map_copy(region, copy_, offset, length, address);
     const bool huge = outcome.ok() && pagemap.all_huge(*address, kHugeSize);
     // Somebody read the copy with read(2) and left small folios in the page cache: drop them,

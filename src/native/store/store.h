@@ -29,6 +29,10 @@ public:
     // Whether the copy has the 2 MiB page of the region at this address.
     bool has(const Region &region, u64 address) const;
 
+    // Whether it is being made, a part at each start; whether something may be added to it.
+    bool is_growing() const { return record_.is_growing(); }
+    bool may_grow() const { return record_.may_grow(); }
+
     // Maps [target, target + length) of the region, all of which it has: somewhere congruent to the
     // target, in *address.
     Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,

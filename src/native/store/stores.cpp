@@ -24,6 +24,28 @@ bool is_on_overlay(const char *directory) {
     return type.ok() && type.value() == OVERLAYFS_SUPER_MAGIC;
 }
 
+// Whether a store that is not there can be made: whether what there is of the way to it may be
+// written, and is more than the root directory's. A home that is missing is not ours to make: it
+// may be meant not to exist, or not be mounted yet.
+bool can_be_made(const char *directory) {
+    constexpr const char *kBelowHome = "/.cache/pyhugetext";
+    size_t size = length(directory);
+    const size_t least =
+        ends_with({directory, size}, str(kBelowHome)) ? size - length(kBelowHome) : 1;
+    Room<kUsualPath> room;
+    char *const path = size < kPathLimit ? room.take(size + 1) : nullptr;
+    if (!path) return false;
+    copy(path, directory, size + 1);
+    for (;;) {
+        const auto may = sys::may_write(AT_FDCWD, path);
+        if (may.error() != ENOENT) return may.ok();
+        while (size > 1 && path[size - 1] != '/') --size;
+        if (size > 1) --size;
+        if (size < least || size <= 1) return false;
+        path[size] = 0;
+    }
+}
+
 constexpr u64 kRoomToBuild = 16ul << 20;  // twice what a builder has mapped at a time
 
 // Whether a limit of memory leaves less room than that. Where /proc does not tell, it is taken to.
@@ -80,6 +102,18 @@ Outcome Stores::find(Candidate &candidate, const Region &region, int original,
 // A store that is not there yet can be made; the system's is an administrator's.
 bool Stores::can_build(const Candidate &candidate) {
     return !candidate.system && (!candidate.opened.ok() || candidate.store.is_writable());
+}
+
+bool Stores::can_be_better() const {
+    for (int i = 0; i < count_; ++i) {
+        const Candidate &candidate = candidates_[i];
+        if (candidate.backing != Backing::store || candidate.system) continue;
+        const bool there = candidate.opened.ok();
+        const bool missing = candidate.opened.status == Status::no_store;
+        if ((there && candidate.store.is_writable()) || (missing && can_be_made(candidate.root)))
+            return may_build().ok();
+    }
+    return false;
 }
 
 Outcome Stores::which_says_more(const Outcome &before, const Outcome &now) {

@@ -35,6 +35,10 @@ public:
         return result.buildable ? allow(result) : result;
     }
 
+    // Whether what a store in shared memory has could be made on disk, as far as can be told
+    // without trying.
+    bool can_be_better() const;
+
 private:
     // Why nothing is built; done() where it is.
     Outcome may_build() const;

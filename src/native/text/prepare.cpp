@@ -55,8 +55,6 @@ Outcome Table::filter(const Region &region, const Request &request) const {
 // pass, nobody is asked again.
 Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn) {
     const u64 own = private_bytes() + prepared_private_;
-    if (request.private_limit < bytes || own > request.private_limit - bytes)
-        return {Status::budget, Call::none, 0};
     if (bytes >= too_large_) return no_room_;
     const Outcome outcome = turn->take_private(backing, bytes, request.private_limit, own);
     // Who waits for another process may well have room.
@@ -67,18 +65,60 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
     return outcome;
 }
 
+// Whether the program has used a page that the store has no copy of.
+bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
+    bool used = false;
+    const auto absent = [](const HugePage &page) {
+        return page.state == HugePage::State::small && page.absent;
+    };
+    each_run(region.pages, absent, [&](size_t first, size_t count) {
+        for (size_t i = first; i < first + count && !used; ++i) {
+            u16 present = 0;
+            used = pagemap.count_present(region.address_of(i), 1, &present).ok() && present;
+        }
+    });
+    return used;
+}
+
+// Leaves out all but the `most` pages that the program has used most; returns how many stay. What
+// was not used is not worth a copy of its own where there is no room for all.
+size_t Table::leave_cold(Region &region, size_t most, const Pagemap &pagemap) {
+    Array<u16> used;
+    if (!used.resize(region.pages.size()) ||
+        !pagemap.count_present(region.base, region.pages.size(), used.data()).ok())
+        return 0;
+    const auto is_candidate = [&](size_t i) {
+        return region.pages[i].state == HugePage::State::small && region.pages[i].absent && used[i];
+    };
+    for (HugePage &page : region.pages) {
+        if (page.state != HugePage::State::small) continue;
+        page.absent = true;
+        page.outcome = {Status::budget, Call::none, 0};
+    }
+    size_t taken = 0;
+    for (; taken < most; ++taken) {
+        size_t best = region.pages.size();
+        for (size_t i = 0; i < region.pages.size(); ++i)
+            if (is_candidate(i) && (best == region.pages.size() || used[i] > used[best])) best = i;
+        if (best == region.pages.size()) break;
+        region.pages[best].absent = false;
+    }
+    return taken;
+}
+
 // Stages all planned pages of a region that are there to be staged, and marks those that are huge.
 // What was staged before a failure stays in region.staged.
-Outcome Table::stage_pages(Region &region, Backing backing, const Sources &sources) {
+Outcome Table::stage_pages(Region &region, Backing backing, const Request &request,
+                           const Sources &sources) {
     Outcome outcome = done();
     size_t ready = 0, absent = 0;
     Outcome small = {Status::no_huge_page, Call::none, 0};
     for (size_t i = 0; i < region.pages.size(); ++i) {
         HugePage &page = region.pages[i];
-        if (page.state != HugePage::State::small) continue;
-        page.absent = sources.entry && !sources.entry->has(region, region.address_of(i));
+        if (page.state != HugePage::State::small || !sources.entry) continue;
+        page.absent = !sources.entry->has(region, region.address_of(i));
         if (!page.absent) continue;
-        page.outcome = bad_entry(Status::absent);
+        page.outcome = {Status::absent, Call::none, 0};
         ++absent;
     }
     const auto wanted = [](const HugePage &page) {
@@ -113,9 +153,12 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Sources &sourc
             ready += huge[i];
         }
     });
-    if (outcome.ok() && ready == 0) outcome = absent ? bad_entry(Status::absent) : small;
-    // What is there serves, and the rest is asked for.
-    outcome.buildable = outcome.buildable || absent > 0;
+    if (outcome.ok() && ready == 0)
+        outcome = absent ? Outcome{Status::absent, Call::none, 0} : small;
+    // What is there serves, and what is used of the rest is asked for.
+    const bool asks = absent && request.building != Building::never && sources.entry->may_grow();
+    if (asks && (sources.entry->is_growing() || uses_absent(region, sources.pagemap)))
+        outcome.buildable = true;
     return outcome;
 }
 
@@ -124,11 +167,17 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Sources &sourc
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
                             const Sources &sources) {
     u64 bytes = 0;
-    for (const HugePage &page : region.pages)
+    for (HugePage &page : region.pages) {
+        page.absent = false;
         if (page.state == HugePage::State::small) bytes += kHugeSize;
+    }
     // Until what is built counts as taken.
     MemoryTurn turn;
     if (is_private(backing)) {
+        const u64 own = private_bytes() + prepared_private_;
+        const u64 left = request.private_limit > own ? request.private_limit - own : 0;
+        if (left < bytes) bytes = leave_cold(region, left / kHugeSize, sources.pagemap) * kHugeSize;
+        if (!bytes) return {Status::budget, Call::none, 0};
         const Outcome allowed = may_copy(backing, bytes, request, &turn);
         if (!allowed.ok()) return allowed;
     }
@@ -141,7 +190,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     const auto stage = [&](const Entry *entry) {
         Sources with = sources;
         with.entry = entry;
-        const Outcome outcome = stage_pages(region, backing, with);
+        const Outcome outcome = stage_pages(region, backing, request, with);
         if (!outcome.ok()) unstage(region);
         return outcome;
     };
@@ -185,15 +234,26 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         attempt(request.backing);
     } else {
         for (const Backing backing : kLadder) {
+            if (region.promised && is_private(backing)) {
+                region.outcome = {Status::promised, Call::none, 0};
+                break;
+            }
             if (attempt(backing)) break;
+            // An entry without the pages that are used has none of the others either.
+            if (region.outcome.status == Status::absent) break;
             // Building the entry comes before a private copy, if somebody is to do it.
             if (request.building != Building::never && backing == Backing::shm && region.missing)
                 break;
         }
     }
-    // What a lower rung serves waits for nothing; what a store has in part waits for the rest.
-    if (region.backing != Backing::none)
-        region.missing = is_stored(region.backing) && region.outcome.buildable;
+    // What a lower rung serves waits for nothing; what a store has in part waits for the rest, and
+    // what lies in shared memory for its place on disk.
+    if (region.backing == Backing::none) return;
+    region.missing = is_stored(region.backing) && region.outcome.buildable;
+    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
+    if (request.building != Building::never && region.backing == Backing::shm && disk.buildable &&
+        disk.status != Status::untrusted && sources.stores.can_be_better())
+        region.missing = true;
 }
 
 void Table::prepare(const Request &request, Scope scope) {

@@ -175,6 +175,12 @@ void Table::restore(Backing keep) {
     pagemap_.close();
 }
 
+bool Table::has_promised() const {
+    for (const Region *region : regions_)
+        if (region->promised && region->any_small()) return true;
+    return false;
+}
+
 size_t Table::missing() const {
     size_t n = 0;
     for (const Region *region : regions_) n += region->missing;

@@ -47,6 +47,9 @@ public:
     // How many regions prepare() left alone because a store entry has to be built first.
     size_t missing() const;
 
+    // Whether a store will have more of some region before long.
+    bool has_promised() const;
+
     // Moves it in. Must run while no object can be unloaded; takes microseconds.
     void commit();
     void abandon();  // drops what prepare() built
@@ -64,7 +67,10 @@ private:
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     Outcome filter(const Region &region, const Request &request) const;
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
-    static Outcome stage_pages(Region &region, Backing backing, const Sources &sources);
+    static Outcome stage_pages(Region &region, Backing backing, const Request &request,
+                               const Sources &sources);
+    static size_t leave_cold(Region &region, size_t most, const Pagemap &pagemap);
+    static bool uses_absent(const Region &region, const Pagemap &pagemap);
     static void unstage(Region &region);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);

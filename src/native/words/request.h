@@ -6,28 +6,34 @@
 
 namespace pht {
 
+// A share of the processor time that the process has taken.
+inline constexpr u64 kAutomaticTime = ~0ull;
+
 struct Request {
     Backing backing = Backing::automatic;  // one backing, or the ladder
     Building building = Building::never;   // what the stores lack waits until it was built
     u64 minimum_text = 0;                  // bytes; objects with less coverable text are left
     u64 private_limit = 0;                 // bytes of private memory, all regions together
     u64 store_limit = 0, shm_limit = 0;    // bytes that the stores may hold
-    u64 build_limit = 0;                   // bytes that this process may copy into them
-    Str include, exclude;                  // patterns on paths, each ended by a NUL
-    Str stores, shm_stores;                // directories, each ended by a NUL; the system's first
-    bool inward = false;                   // the plan of other tools, for benchmarks; see plan()
+    // Nanoseconds that building may keep this process waiting, altogether.
+    u64 build_time = kAutomaticTime;
+    Str include, exclude;    // patterns on paths, each ended by a NUL
+    Str stores, shm_stores;  // directories, each ended by a NUL; the system's first
+    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
 };
 
-// Its sizes by the names that settings and callers use.
+// Its numbers by the names that settings and callers use.
 struct SizeField {
     const char *name;
     u64 Request::*member;
 };
 inline constexpr SizeField kSizeFields[] = {
-    {"min_text", &Request::minimum_text},   {"private_limit", &Request::private_limit},
-    {"store_limit", &Request::store_limit}, {"shm_limit", &Request::shm_limit},
-    {"build_limit", &Request::build_limit},
+    {"min_text", &Request::minimum_text},
+    {"private_limit", &Request::private_limit},
+    {"store_limit", &Request::store_limit},
+    {"shm_limit", &Request::shm_limit},
 };
+inline constexpr SizeField kTimeFields[] = {{"build_time", &Request::build_time}};
 // And its lists. Those of directories come from the settings alone.
 struct ListField {
     const char *name;

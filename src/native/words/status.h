@@ -27,6 +27,7 @@ enum class Status : u8 {
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
     absent,         // the entry has no copy of this page yet
+    promised,       // the store will have it after the next start or two
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -67,6 +68,9 @@ inline constexpr StatusText kStatusTexts[] = {
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
     {"absent", "the store has no copy of this page yet"},
+    {"promised",
+     "its copy in the store is being made, a part at each start (PYHUGETEXT_BUILD_TIME); the next "
+     "ones have it"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},

@@ -45,7 +45,7 @@ def environments(backing: str | None) -> dict[str, dict[str, str]]:
     if backing in _backing.PRIVATE:
         huge["PYHUGETEXT_PRIVATE_LIMIT"] = "unlimited"
     # Whatever the file system, what is missing in the store is built.
-    warm = {**huge, "PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_LIMIT": "unlimited"}
+    warm = {**huge, "PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_TIME": "unlimited"}
     return {"small": {**base, "PYHUGETEXT": "0"}, "huge": huge, "warm": warm}
 
 

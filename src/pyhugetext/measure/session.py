@@ -63,7 +63,7 @@ class Session:
         environ = runner.environment(
             PYHUGETEXT="0",
             PYHUGETEXT_BUILD="always",
-            PYHUGETEXT_BUILD_LIMIT="unlimited",
+            PYHUGETEXT_BUILD_TIME="unlimited",
             PYHUGETEXT_DEBUG=None,
         )
         try:

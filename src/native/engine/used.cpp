@@ -1,0 +1,109 @@
+// What of the text is used: asked for when an entry is built, and noted when the process ends.
+#include "builder/used.h"
+
+#include "builder/sort.h"
+#include "engine/engine.h"
+#include "engine/lock.h"
+#include "kernel/filters.h"
+
+namespace pht {
+
+namespace {
+
+// Of an object with so much text all is built, of larger ones what is used.
+constexpr u64 kSmallText = 16ull << 20;
+
+struct UsedPage {
+    u64 address;
+    u16 used;  // small pages of it
+};
+
+// The pages of a region that the program has used and that are small, the most used first. False
+// where that cannot be told.
+bool find_used(const Region &region, const Pagemap &pagemap, MappedArray<UsedPage> *out) {
+    bool known = true;
+    const auto small = [](const HugePage &page) { return page.state == HugePage::State::small; };
+    each_run(region.pages, small, [&](size_t first, size_t count) {
+        MappedArray<u16> counts;
+        known = known && counts.resize(count) &&
+                pagemap.count_present(region.address_of(first), count, counts.data()).ok();
+        for (size_t i = 0; i < count && known; ++i)
+            if (counts[i]) known = out->push({region.address_of(first + i), counts[i]});
+    });
+    sort(out->data(), out->size(), [](const UsedPage &a, const UsedPage &b) {
+        return a.used != b.used ? a.used > b.used : a.address < b.address;
+    });
+    return known;
+}
+
+bool add_wanted(const Region &region, const Pagemap &pagemap, WantedList *wanted) {
+    MappedArray<UsedPage> used;
+    const bool whole = region.coverable_bytes <= kSmallText || !find_used(region, pagemap, &used);
+    // What has all it wants in shared memory is better on disk.
+    const bool disk_only =
+        region.backing == Backing::shm && region.outcome.ok() && !region.outcome.buildable;
+    bool memory = wanted->add(region.path_text(), region.object.load_bias % kHugeSize, region.file,
+                              whole, disk_only);
+    for (size_t i = 0; i < used.size() && !whole && memory; ++i)
+        memory = wanted->add_page(used[i].address - region.object.load_bias);
+    return memory;
+}
+
+}  // namespace
+
+bool Engine::list_missing(WantedList *wanted) {
+    const Locked locked;
+    if (!locked.ok()) return false;
+    bool any = false;
+    Pagemap pagemap;
+    (void)pagemap.open();
+    for (const Region *region : table_.regions()) {
+        if (!region->missing) continue;
+        any = true;
+        if (region->path_text().size && region->file.inode && !add_wanted(*region, pagemap, wanted))
+            break;
+    }
+    return any;
+}
+
+void Engine::promise(const WantedList &wanted) {
+    const Locked locked;
+    if (!locked.ok()) return;
+    for (Region *region : table_.regions())
+        for (size_t i = 0; i < wanted.size(); ++i)
+            if (region->missing && wanted.state(i) == WantedList::State::promised &&
+                equal(region->path_text(), str(wanted.at(i).path)))
+                region->promised = true;
+}
+
+// Waits for nobody, and stops after a millisecond: the program is about to end.
+void Engine::note_used() {
+    constexpr u64 kLongest = 1'000'000;  // nanoseconds
+    const u64 began = sys::now();
+    const Locked locked(Locked::Wait::never);
+    if (!locked.ok() || !started_ || !watching() || request_.building == Building::never) return;
+    if (read_filters() != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) return;
+    Pagemap pagemap;
+    for (const Region *region : table_.regions()) {
+        if (!is_stored(region->backing) || !region->any_small() || !region->file.inode) continue;
+        const bool on_disk = region->backing == Backing::store;
+        StoreSpec spec;
+        spec.root = on_disk ? user_store(request_) : shared_store(request_);
+        WantedList wanted;
+        if (!spec.root || !pagemap.open().ok() || sys::since(began) > kLongest) return;
+        if (!add_wanted(*region, pagemap, &wanted) || !wanted.at(0).page_count) continue;
+        StoreWriter writer(spec);
+        if (writer.open(false).ok()) (void)want_more(writer, wanted.at(0));
+    }
+}
+
+namespace {
+
+// Behind the program's own: what it still runs is used as well.
+[[gnu::destructor]] void note_at_exit() {
+    Engine::get().note_used();
+}
+
+}  // namespace
+
+}  // namespace pht
