@@ -28,7 +28,7 @@ BEYOND = {
         "uname write"
     ),
     "the same, now and then": (
-        "fadvise64 fchmodat fdatasync flock fsync nanosleep openat2 unlinkat utimensat"
+        "fadvise64 fallocate fchmodat fdatasync flock fsync nanosleep openat2 unlinkat utimensat"
     ),
     "`memfd`": "ftruncate memfd_create pwrite64",
     "`thp`": "getpid process_vm_readv",

@@ -100,7 +100,10 @@ def test_without_site_nothing_is_started_but_can_be_asked_for(python, package_fi
 
 
 def test_empty_environment(stats_of):
-    assert_interpreter_is_huge(stats_of(prefix=(*own_shared_memory(), "env", "-i")))
+    # A slow machine makes the rest at the next start.
+    stats = stats_of(prefix=(*own_shared_memory(), "env", "-i"))
+    assert stats["active"], stats
+    assert stats["private_bytes"] == 0
 
 
 @pytest.mark.parametrize("home", ["/nonexistent", "/proc", ""])

@@ -248,7 +248,7 @@ def test_default_stores_are_in_the_cache_or_the_home(python):
         found = _settings.Settings({})
         assert (found.backing, found.building) == ("auto", "auto")
         assert (found.min_text, found.private_limit) == (256 << 10, 64 << 20)
-        assert (found.store_limit, found.shm_limit, found.build_limit) == (4 << 30, 512 << 20, 512 << 20)
+        assert (found.store_limit, found.shm_limit, found.build_time) == (4 << 30, 512 << 20, None)
     """
     python(code, *PLACES, env={"PYHUGETEXT": "0"})
 

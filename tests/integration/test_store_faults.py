@@ -34,6 +34,7 @@ ERRORS = {
     "read": "EIO EINTR",
     "pread64": "EIO EINTR",
     "lseek": "EINVAL EIO",
+    "fallocate": "EOPNOTSUPP EIO",
     "fcntl": "EAGAIN EINTR ENOLCK",
     "getdents64": "EIO ENOMEM",
     "mkdirat": "ENOSPC EDQUOT EACCES EIO",

@@ -6,8 +6,8 @@
 
 namespace pht {
 
-// Until when a program's start may be kept waiting. However short that is, a page of text is added
-// each time: what takes many starts comes to its end.
+// Until when a program's start may be kept waiting. However short that is, a chunk is added each
+// time: what takes many starts comes to its end.
 struct Deadline {
     u64 at = ~0ull;  // nanoseconds, as sys::now()
     bool moved = false;

@@ -200,7 +200,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
     seal_record(out.data(), out.size());
     const u32 mode = writer.spec().record_mode() & (parts.proven ? ~kOwnerWrites : ~0u);
-    return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.durable);
+    return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.synced);
 }
 
 Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &stored) {

@@ -78,8 +78,9 @@ bool is_copy_path(Str path);
 struct RecordParts {
     sys::FileIdentity file;  // of the original
     u64 bias = 0;
-    bool durable = false;
-    bool proven = false;  // the copy was seen to be written back
+    bool durable = false;  // the copy is on disk for good,
+    bool synced = false;   // and so will be the record
+    bool proven = false;   // the copy was seen to be written back
     const Layout *layout = nullptr;
     Str path, origin;
     const u8 *header = nullptr;  // the first layout->header_size bytes of the copy

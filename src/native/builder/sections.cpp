@@ -34,8 +34,8 @@ LaidOut count_sections(const ElfFile &file, u64 *count) {
     return {};
 }
 
-// Whether tools read a section that is loaded: of the program's own data at most what describes its
-// frames.
+// Whether tools read a section that is loaded: of the program's own content what describes its
+// frames, and neither its text nor its data.
 bool is_for_tools(const ElfFile &file, const Elf64_Shdr &section, u64 names) {
     constexpr u32 kRelative = 19;  // SHT_RELR, which older headers do not know
     switch (section.sh_type) {
@@ -54,8 +54,7 @@ bool is_for_tools(const ElfFile &file, const Elf64_Shdr &section, u64 names) {
     constexpr const char *kFrames = ".eh_frame";
     char name[16] = {};
     const auto got = file.read(name, length(kFrames), names + section.sh_name);
-    return (section.sh_flags & SHF_EXECINSTR) || !got.ok() ||
-           starts_with({name, length(kFrames)}, str(kFrames));
+    return !got.ok() || starts_with({name, length(kFrames)}, str(kFrames));
 }
 
 // Where the names of sections are in the original; 0 where that cannot be told.

@@ -156,8 +156,9 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
     if (outcome.ok() && ready == 0)
         outcome = absent ? Outcome{Status::absent, Call::none, 0} : small;
     // What is there serves, and what is used of the rest is asked for.
-    const bool asks = absent && request.building != Building::never && sources.entry->may_grow();
-    if (asks && (sources.entry->is_growing() || uses_absent(region, sources.pagemap)))
+    const Entry *entry = sources.entry;
+    if (entry && request.building != Building::never && entry->may_grow() &&
+        (entry->is_growing() || (absent && uses_absent(region, sources.pagemap))))
         outcome.buildable = true;
     return outcome;
 }

@@ -1,0 +1,77 @@
+// An entry while it is made: the copy.
+#pragma once
+
+#include "builder/entry.h"
+
+namespace pht {
+
+// One entry while it is made.
+struct Making {
+    const StoreWriter &writer;
+    const Wanted &wanted;
+    bool durable;
+    const Keep &keep;
+    Deadline &deadline;
+    Boot &boot;
+    Added *added;
+    int source = -1;
+    sys::FileIdentity file = {};
+    Layout layout = {};
+    Buffer<128> name = {};
+    StoredFile own = {};                       // the record that the file has
+    MappedArray<u8> header = {};               // the first bytes of the copy
+    MappedArray<u32> order = {};               // the chunks that are wanted
+    MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
+    bool proven = false;
+    bool on_disk = false;  // the copy is, though nothing was done for it now
+
+    Str base() const { return basename(str(wanted.path)); }
+    Buffer<160> numbered(int number) const {
+        Buffer<160> out;
+        out.add(name.data).add("-").add_decimal(static_cast<u64>(number));
+        return out;
+    }
+    void found(const char *object) const {
+        added->path.size = 0;
+        added->path.add("objects/").add(object).add("/").add(base());
+    }
+    // Begins with a copy of which nothing is known.
+    bool forget() {
+        present.clear();
+        fresh.clear();
+        return present.resize(bitmap_size(layout.size)) && fresh.resize(bitmap_size(layout.size));
+    }
+    // Bytes of what is wanted; of that, of what is not there.
+    u64 bytes(bool lacking) const {
+        u64 sum = 0;
+        for (const u32 chunk : order)
+            if (!lacking || !has_bit(present.data(), chunk)) sum += layout.chunk_size(chunk);
+        return sum;
+    }
+
+    Trouble begin();
+    bool is_own_good();
+    Trouble make();
+    Trouble add_chunks(CopyFile &copy, int directory, bool *differs);
+    Trouble write_chunk(CopyFile &copy, int directory, u32 chunk);
+    Trouble take(const char *object, bool *taken, bool is_own);
+    Trouble settle(const char *object, int target, const sys::FileIdentity &copied);
+    bool is_on_disk() const;
+    Trouble find_same(bool *taken);
+    Trouble write_object();
+    Trouble write_into(int directory);
+    Trouble finish();
+    void drop_superseded();
+};
+
+inline Trouble no_memory() {
+    return failed_call("mmap", Error{ENOMEM});
+}
+
+// Syncs a directory, or says why it could not be opened.
+inline ErrorOr<void> sync_directory(const Descriptor &directory) {
+    if (!directory.ok()) return Error(directory);
+    return sys::sync(directory);
+}
+
+}  // namespace pht

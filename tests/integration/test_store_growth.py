@@ -1,0 +1,342 @@
+"""Entries that grow: what is used first, a page at a time if need be, and nothing that is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.common import HUGE
+from support.copies import TEXT, lay_out
+from support.libraries import USE_LIBRARY, make_library
+from support.record import Note, Record
+from support.store import REPORT, Store, require_huge_disk
+from support.users import namespace
+
+KILLS = int(os.environ.get("KILLS", "40"))
+FAR = 40  # functions, a mebibyte apart
+# Too much text for all of it to be built at once. What is between the functions never runs.
+SOURCE = "\n".join(
+    f'int g{n}(int x) {{ if (x == -1) __asm__ volatile(".skip 1048576, 0x90"); return x * 3 + {n}; }}'
+    for n in range(FAR)
+)
+# Calls the functions that are named, then remaps, tells what it has, and calls the rest.
+USE_FAR = """
+import ctypes, json, sys
+import pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+def call(names):
+    for n in names.split(",") if names else []:
+        assert getattr(library, f"g{n}")(7) == 21 + int(n), n
+call(sys.argv[2])
+stats = pyhugetext.remap()
+(region,) = (r for r in stats.regions if r.path == sys.argv[1])
+print(json.dumps({**region._asdict(), "private": stats.private_bytes, "problems": stats.problems}))
+call(sys.argv[3] if len(sys.argv) > 3 else "")
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    require_huge_disk(tmp_path)
+    return Store(tmp_path / "store", backing="auto")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_library(tmp_path_factory.mktemp("far"), more=SOURCE)
+
+
+def use(store: Store, library: Path, before: str, after: str = "", **settings: str) -> dict[str, Any]:
+    result = store.run(USE_FAR, str(library), before, after, **settings)
+    assert (result.returncode, result.stderr) == (0, "")
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def record_of(store: Store, library: Path) -> tuple[Path, Record]:
+    (found,) = (
+        (path, record)
+        for path in store.records
+        for record in [Record.read(path)]
+        if record.origin == str(library)
+    )
+    return found
+
+
+def bits(bitmap: bytes) -> set[int]:
+    number = int.from_bytes(bitmap, "little")
+    return {bit for bit in range(8 * len(bitmap)) if number >> bit & 1}
+
+
+def chunks_of(library: Path, *functions: int) -> set[int]:
+    """The 2 MiB of the copy in which functions are."""
+    listing = subprocess.run(["nm", library], check=True, capture_output=True, text=True).stdout
+    addresses = {line.split()[2]: int(line.split()[0], 16) for line in listing.splitlines() if len(line.split()) == 3}
+    out = set()
+    for function in functions:
+        address = addresses[f"g{function}"]
+        out |= {
+            (offset + address - start) // HUGE
+            for start, length, offset in lay_out(library).ranges
+            if start <= address < start + length
+        }
+    assert out
+    return out
+
+
+def texts(library: Path) -> set[int]:
+    return {chunk for chunk, use in enumerate(lay_out(library).uses) if use & TEXT}
+
+
+def verify(store: Store) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pyhugetext", "store", "verify"],
+        env=store.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_where_there_is_no_time_each_start_adds_a_page(store: Store, library: Path) -> None:
+    """No copy of its own is made of what the store will have, and all is there in the end."""
+    before = 0
+    for _ in range(20):
+        report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME="0")
+        there = sum(len(bits(Record.read(path).present)) for path in store.records)
+        assert report.stats["private_bytes"] == 0
+        assert there > before or not report.built
+        if not report.built:
+            break
+        before = there
+        region = report.region("libvictim.so")
+        assert "a part at each start" in str(region["reason"]) or region["swapped_bytes"]
+    assert not report.built
+    assert region["status"] == report.interpreter["status"] == "huge"
+    assert len(store.records) == len(store.copies) == 2
+    verify(store)
+
+
+def test_of_much_text_what_is_used_is_built(store: Store, far: Path) -> None:
+    told = use(store, far, "3,30")
+    used = chunks_of(far, 3, 30)
+    _, record = record_of(store, far)
+    built = bits(record.present) & texts(far)
+    assert used <= built
+    assert len(built) < len(texts(far)) / 2
+    assert told["backing"] == "store"
+    assert told["status"] == "partial"
+    assert told["private"] == 0
+    copy = store.base / record.path
+    assert copy.stat().st_blocks * 512 < copy.stat().st_size / 2
+    verify(store)
+
+
+def test_what_is_used_later_is_noted_for_the_next_start(store: Store, far: Path) -> None:
+    use(store, far, "3", after="20,35")
+    _, record = record_of(store, far)
+    late = chunks_of(far, 20, 35)
+    assert not late & bits(record.present)
+    assert late <= bits(record.wanted)
+    use(store, far, "3")
+    _, record = record_of(store, far)
+    assert late <= bits(record.present)
+    # And nothing is asked for again.
+    before = store.fingerprint()
+    told = use(store, far, "3", after="20,35")
+    assert store.fingerprint() == before
+    assert told["swapped_bytes"] >= 3 * HUGE
+
+
+def test_pages_that_two_processes_add_are_both_there(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    command = [*store.prefix, sys.executable, "-c", USE_FAR, str(far)]
+    children = [
+        subprocess.Popen([*command, str(n)], env=store.environment(), stdout=subprocess.DEVNULL)
+        for n in (10, 18, 26, 34)
+    ]
+    assert {child.wait(timeout=120) for child in children} == {0}
+    # Who found another one building has noted what it used.
+    use(store, far, "3")
+    _, record = record_of(store, far)
+    assert chunks_of(far, 3, 10, 18, 26, 34) <= bits(record.present)
+    verify(store)
+
+
+def test_killed_builders_of_growing_entries_leave_nothing_that_is_mapped(
+    store: Store, library: Path
+) -> None:
+    chance = random.Random(5)
+    command = [sys.executable, "-c", USE_LIBRARY + REPORT, str(library)]
+    for kill in range(KILLS):
+        if kill % 8 == 0 and store.base.exists():
+            shutil.rmtree(store.base)
+        settings = {"PYHUGETEXT_BUILD_TIME": "0"} if kill % 2 else {}
+        child = subprocess.Popen(
+            command, env=store.environment(**settings),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(chance.uniform(0, 0.15))
+        child.kill()
+        assert child.wait() in (-signal.SIGKILL, 0)
+        # What was left is either not mapped or right: the report compares it with the originals.
+        store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
+        store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME="0")
+    store.start(USE_LIBRARY, str(library))
+    report = store.start(USE_LIBRARY, str(library))
+    assert report.region("libvictim.so")["status"] == "huge"
+    assert not report.built
+    verify(store)
+
+
+def test_page_that_cannot_be_added_leaves_the_entry_as_it_is(store: Store, far: Path) -> None:
+    told = use(store, far, "3")
+    path, before = record_of(store, far)
+    again = use(store, far, "3,20", PYHUGETEXT_STORE_LIMIT="1M")
+    assert again["swapped_bytes"] == told["swapped_bytes"]
+    _, record = record_of(store, far)
+    assert replace(record, rests_until=0, wanted=before.wanted) == before
+    assert time.time() < record.rests_until <= time.time() + 86400
+    # For a day nothing is tried, whatever there is room for.
+    use(store, far, "3,20")
+    assert bits(record_of(store, far)[1].present) == bits(before.present)
+    # A clock that was ahead makes nothing rest.
+    path.write_bytes(replace(record, rests_until=int(time.time()) + 40 * 86400).pack())
+    use(store, far, "3,20")
+    assert chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
+
+
+def test_page_that_the_file_does_not_have_is_not_mapped(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    path, record = record_of(store, far)
+    (missing,) = chunks_of(far, 20)
+    assert missing not in bits(record.present)
+    present = bytearray(record.present)
+    present[missing // 8] |= 1 << missing % 8
+    path.write_bytes(replace(record, present=bytes(present)).pack())
+    result = store.run(USE_LIBRARY, str(far), PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    told = use(store, far, "3,20", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
+    assert told["backing"] == "none"
+    assert any("not what was written" in line for line in [told["reason"], *told["fallbacks"]])
+    # It is found out, and mended, by whoever builds next.
+    use(store, far, "3,20")
+    told = use(store, far, "3,20")
+    assert told["backing"] == "store"
+    verify(store)
+
+
+def test_what_lies_in_a_page_that_no_record_tells_of_is_compared(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    path, record = record_of(store, far)
+    copy = store.base / record.path
+    (missing,) = chunks_of(far, 20)
+    copy.chmod(0o600)
+    with open(copy, "r+b") as file:
+        file.seek(missing * HUGE)
+        file.write(b"\xcc" * HUGE)
+    copy.chmod(0o400)
+    use(store, far, "3,20")
+    told = use(store, far, "3,20", after="21")
+    assert told["backing"] == "store"
+    _, record = record_of(store, far)
+    assert store.base / record.path != copy or copy.stat().st_ino
+    assert chunks_of(far, 20) <= bits(record.present)
+    assert len(store.copies) == len({Record.read(path).path for path in store.records})
+    verify(store)
+
+
+def test_files_that_differ_where_nothing_was_built_yet_get_copies_of_their_own(
+    store: Store, tmp_path: Path
+) -> None:
+    other = SOURCE.replace("x * 3 + 20;", "x * 5 + 20;")
+    libraries = []
+    for name, source in (("a", SOURCE), ("b", other)):
+        (tmp_path / name).mkdir()
+        libraries.append(make_library(tmp_path / name, more=source))
+    assert libraries[0].stat().st_size == libraries[1].stat().st_size
+    for library in libraries:
+        use(store, library, "3")
+    records = [record_of(store, library)[1] for library in libraries]
+    assert records[0].path == records[1].path
+    code = USE_FAR.replace("21 + int(n)", "(35 if library_is_b and n == '20' else 21) + int(n)")
+    code = code.replace("import pyhugetext\n", "import pyhugetext\nlibrary_is_b = '/b/' in sys.argv[1]\n")
+    for _ in range(2):
+        for library in libraries:
+            result = store.run(code, str(library), "3,20", "20")
+            assert (result.returncode, result.stderr) == (0, "")
+    records = [record_of(store, library)[1] for library in libraries]
+    assert records[0].path != records[1].path
+    assert all(chunks_of(libraries[0], 20) <= bits(record.present) for record in records)
+    verify(store)
+
+
+def test_entry_of_another_boot_keeps_what_is_the_same(store: Store, far: Path) -> None:
+    use(store, far, "3,30")
+    path, record = record_of(store, far)
+    inode = (store.base / record.path).stat().st_ino
+    path.write_bytes(record.of_another_boot().pack())
+    use(store, far, "3,30")
+    _, after = record_of(store, far)
+    assert (store.base / after.path).stat().st_ino == inode
+    assert bits(after.present) >= chunks_of(far, 3, 30)
+    assert use(store, far, "3,30")["backing"] == "store"
+
+
+def test_small_private_budget_goes_to_what_is_used(store: Store, far: Path) -> None:
+    told = use(
+        store, far, "3,30", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="16M",
+        PYHUGETEXT_INCLUDE="*libvictim.so",
+    )  # fmt: skip
+    assert told["backing"] in ("memfd", "thp")
+    assert 2 * HUGE <= told["swapped_bytes"] == told["private"] <= 16 << 20
+    assert "PYHUGETEXT_PRIVATE_LIMIT" in told["reason"]
+
+
+def test_warm_builds_all_of_the_text(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    subprocess.run(
+        [sys.executable, "-m", "pyhugetext", "warm", "--", "-c", f"import ctypes; ctypes.CDLL({str(far)!r})"],
+        env=store.environment(), check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    _, record = record_of(store, far)
+    assert texts(far) <= bits(record.present)
+    assert record.boot_id == bytes(16)
+    assert use(store, far, "3")["status"] == "huge"
+
+
+def test_what_one_process_left_in_shared_memory_does_not_keep_others_from_the_disk(
+    tmp_path: Path,
+) -> None:
+    require_huge_disk(tmp_path)
+    with namespace() as space:
+        store = replace(space.store(tmp_path / "store"), backing="auto")
+        first = store.start(PYHUGETEXT_STORE="/proc/nonexistent")
+        assert first.interpreter["backing"] == "shm", first.reasons
+        assert not store.base.exists()
+        second = store.start()
+        assert second.interpreter["backing"] == "shm"
+        third = store.start()
+        assert third.interpreter["backing"] == "store", third.reasons
+        assert not third.built
+
+
+def test_note_of_why_there_is_no_entry_is_no_record(store: Store, far: Path) -> None:
+    """What is used is noted in records only."""
+    use(store, far, "3", PYHUGETEXT_STORE_LIMIT="1M")
+    notes = [Note.read(path) for path in store.records]
+    assert str(far) in {note.origin for note in notes}
