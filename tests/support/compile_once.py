@@ -25,7 +25,8 @@ def identity(command: list[str], output: str) -> str:
     compiler = os.path.realpath(shutil.which(command[0]) or command[0])  # c++ may be g++
     told.update(f"{compiler} {os.stat(compiler).st_mtime_ns}".encode())
     named = False  # what is only where something comes to lie
-    for word in command[1:]:
+    # The versions of cmake that build here put the language's option in different places.
+    for word in sorted(command[1:], key=lambda word: word.startswith("-std=")):
         if not named and word != "-MD":
             # pip builds with a pybind11 of its own, which is this one if it has the same version.
             version = Path(word, "pybind11/detail/common.h")
