@@ -20,7 +20,6 @@ import signal
 import struct
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -131,7 +130,7 @@ def install(instructions: Iterable[Instruction], listen: bool = False) -> int:
 
 def watch(start: int, end: int, fail: int = -1, error: int = 0) -> None:
     """Forks, and returns in the child, whose core is then watched by the parent: that sees every
-    call made from [start, end), lets the one at place `fail` of the sequence fail, and tells them
+    call that returns into [start, end), lets the one at place `fail` of these fail, and tells them
     all when the child has ended. (A thread would not do: some calls are made under the GIL.)
     """
     import ctypes
@@ -232,7 +231,8 @@ def _write(descriptor: int, value: Any) -> None:
 def _in_child(action: Callable[[], Any], seconds: float = 20) -> dict[str, Any]:
     """Forks and runs action; returns its result, wait status, stdout and stderr."""
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # Not tempfile, which brings modules: the fewer mappings, the sooner is smaps read.
+    with open(os.memfd_create("out"), "rb") as out, open(os.memfd_create("err"), "rb") as err:
         pid = os.fork()
         if pid == 0:
             os.close(reading)
@@ -374,9 +374,12 @@ def _turns(config: dict[str, Any]) -> None:
             where = f"_boot+{pointer - start:#x}"
             add(where, call, error, lambda e, p=pointer: install(refuse_at(p, e)))  # type: ignore[misc]
     for error in config["call_errors"]:
-        for index, (call, _) in enumerate(calls):
+        before: dict[int, int] = {}
+        for index, (call, pointer) in enumerate(calls):
             where = f"place {index} of the sequence"
-            add(where, call, error, lambda e, i=index: watch(start, end, i, e))  # type: ignore[misc]
+            # The same call of the sequence, without a word about those made elsewhere.
+            turn = before[pointer] = before.get(pointer, -1) + 1
+            add(where, call, error, lambda e, p=pointer, i=turn: watch(p, p + 1, i, e))  # type: ignore[misc]
     for index, (told, prepare) in enumerate(cases):
         # The first case, in which nothing fails, is what all others are compared with.
         if index == 0 or index % config["shards"] == config["shard"]:
