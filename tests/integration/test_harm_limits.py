@@ -189,7 +189,7 @@ MANY_MAPPINGS = """
 
 @pytest.mark.parametrize("backing", ["auto", "thp"])
 def test_ten_thousand_mappings_are_no_obstacle(python, compile_library, backing):
-    library = compile_library(big_source(2500))
+    library = compile_library(big_source(125, padding=20_000))
     code = (
         MANY_MAPPINGS
         + """
@@ -206,14 +206,14 @@ def test_ten_thousand_mappings_are_no_obstacle(python, compile_library, backing)
     """
     )
     result = python(code, str(library), str(TESTS), backing)
-    assert (result.stdout, result.stderr) == (f"{big_sum(7, 2500)} True\n", "")
+    assert (result.stdout, result.stderr) == (f"{big_sum(7, 125)} True\n", "")
 
 
 def test_near_the_limit_of_mappings_nothing_is_tried(python, compile_library):
     maximum = int(Path("/proc/sys/vm/max_map_count").read_text())
     if maximum > 300_000:
         pytest.skip(f"vm.max_map_count is {maximum}: too many to make in a test")
-    library = compile_library(big_source(2500))
+    library = compile_library(big_source(125, padding=20_000))
     code = (
         MANY_MAPPINGS
         + """
