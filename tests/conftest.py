@@ -25,6 +25,8 @@ from support.once import library_compiler
 
 if TYPE_CHECKING:
     from support.cli import Cli
+    from support.elf import Workshop
+    from support.filled import Filled
     from support.host import Host
 
 if os.environ.get("PYHUGETEXT") != "0":
@@ -180,6 +182,30 @@ def library(compile_library: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def compile_extension(compile_library: Callable[..., Path]) -> Callable[..., Path]:
+    """Compiles a C source to an extension module: `compile_extension(name, source)`."""
+    from support.extensions import extension_compiler
+
+    return extension_compiler(compile_library)
+
+
+@pytest.fixture(scope="session")
+def package_files() -> list[Path]:
+    """The package's directory and its start-up files."""
+    from support.installed import installed_files
+
+    return installed_files()
+
+
+@pytest.fixture
+def huge_memfd() -> None:
+    """Skips where memory files get no huge pages."""
+    from support.layouts import skip_unless_huge
+
+    skip_unless_huge("memfd")
+
+
+@pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """The command line, with a store of its own."""
     from support.cli import Cli
@@ -195,6 +221,22 @@ def disk(cli: Cli) -> Cli:
         pytest.skip("the file system of the temporary directory has no huge pages for files")
     shutil.rmtree(cli.store)
     return cli
+
+
+@pytest.fixture
+def filled(cli: Cli, tmp_path: Path, compile_library: Callable[..., Path]) -> Filled:
+    """A store with the entries of two libraries."""
+    from support.filled import filled_with_two
+
+    return filled_with_two(cli, tmp_path, compile_library)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """What makes ELF objects of every linker's, and copies of them."""
+    from support.elf import Workshop
+
+    return Workshop(tmp_path, tmp_path_factory)
 
 
 @pytest.fixture

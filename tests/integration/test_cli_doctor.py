@@ -19,7 +19,7 @@ import pytest
 
 from support.cli import SHORT_WALKS, Cli, check, in_namespace, need_root, need_tool, rung
 from support.common import clean_environment
-from support.harm import installed_files, site_packages
+from support.installed import installed_files, site_packages
 
 STATES = {"ok", "limit", "problem", "info", "unknown"}
 LADDER = ["file", "store", "shm", "memfd", "thp", "hugetlb"]

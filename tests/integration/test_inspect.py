@@ -28,7 +28,7 @@ from support.cli import (
     public_directory,
 )
 from support.common import HUGE, TESTS, Run, clean_environment
-from support.inspecting import assert_agreement, figures, region, running
+from support.inspecting import BY_NAME_IF_TOLD, assert_agreement, figures, region, running
 from support.layouts import LINKERS, skip_unless_huge
 
 LOAD = "import ctypes, sys; library = ctypes.CDLL(sys.argv[1])"
@@ -210,17 +210,13 @@ def test_file_that_is_not_the_mapped_one_any_more(
     shutil.copy(library, f"{library}.new")
     env = {"PYHUGETEXT_BACKING": "memfd", "PYHUGETEXT_INCLUDE": str(library)}
     remap = "import pyhugetext; pyhugetext.remap()" if swapped else "import pyhugetext"
-    code = """
-        import json, sys
-        from pyhugetext.process import files, inspect
-        if sys.argv[2] == "by name":  # as where map_files is not allowed
-            first = files.Files.__init__
-            def init(files, process):
-                first(files, process)
-                files._links = False
-            files.Files.__init__ = init
+    code = (
+        BY_NAME_IF_TOLD
+        + """
+        import json
         print(json.dumps(inspect.inspect(int(sys.argv[1])).as_dict()))
     """
+    )
     with running(LOAD, str(library), PYHUGETEXT="0", **env) as target:
         own = target.ask(f"{remap}; import os; path = {str(library)!r}; {CHANGES[change]}")
         name = f"{library} (deleted)"

@@ -27,7 +27,9 @@ def content(path: str) -> bytes:
 
 def below(directory: str) -> list[str]:
     """All files there, in an order that depends on their names only."""
-    return sorted(os.path.join(place, name) for place, _, names in os.walk(directory) for name in names)
+    return sorted(
+        os.path.join(place, name) for place, _, names in os.walk(directory) for name in names
+    )
 
 
 def identity(command: list[str], output: str) -> str:
@@ -58,7 +60,9 @@ def identity(command: list[str], output: str) -> str:
 
 
 def run(command: list[str]) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)[1])
+    return os.waitstatus_to_exitcode(
+        os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)[1]
+    )
 
 
 def copy(source: str, target: str) -> None:
