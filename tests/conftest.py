@@ -42,8 +42,9 @@ settings.load_profile("patient")
 WORKERS = 3  # two processors are everywhere, and some tests wait
 # Files of many seconds, the longest first.
 LONGEST = (
-    "test_core", "test_harm_calls", "test_packaging", "test_store_races", "test_threads",
-    "test_host_signals", "test_store_elf", "test_store_bad_input",
+    "test_harm_calls", "test_threads", "test_host_signals", "test_store_elf", "test_core",
+    "test_store_poisoned", "test_store_oracles", "test_packaging", "test_store_races", "test_unload",
+    "test_store_bad_input", "test_settings", "test_layouts", "test_originals",
 )  # fmt: skip
 LEFTOVERS = pytest.StashKey[Leftovers]()
 FOUND = pytest.StashKey["list[str]"]()
