@@ -240,7 +240,8 @@ class Store:
 
     def fill(self, **settings: str) -> None:
         """Builds the interpreter's entry, and makes sure that the next start maps it."""
-        self.start(**settings)
+        built = self.run("", **settings)
+        assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
         report = self.start(**settings)
         if report.interpreter["backing"] != self.backing:
             # The kernel may be out of 2 MiB pages for a moment; that is noted for a minute.
