@@ -25,6 +25,8 @@ from support.once import library_compiler
 
 if TYPE_CHECKING:
     from support.cli import Cli
+    from support.elf import Workshop
+    from support.filled import Filled
     from support.host import Host
 
 if os.environ.get("PYHUGETEXT") != "0":
@@ -40,8 +42,9 @@ settings.load_profile("patient")
 WORKERS = 3  # two processors are everywhere, and some tests wait
 # Files of many seconds, the longest first.
 LONGEST = (
-    "test_core", "test_harm_calls", "test_packaging", "test_store_races", "test_threads",
-    "test_host_signals", "test_store_elf", "test_store_bad_input",
+    "test_harm_calls", "test_threads", "test_host_signals", "test_store_elf", "test_core",
+    "test_store_poisoned", "test_store_oracles", "test_packaging", "test_store_races", "test_unload",
+    "test_store_bad_input", "test_settings", "test_layouts", "test_originals",
 )  # fmt: skip
 LEFTOVERS = pytest.StashKey[Leftovers]()
 FOUND = pytest.StashKey["list[str]"]()
@@ -180,6 +183,30 @@ def library(compile_library: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def compile_extension(compile_library: Callable[..., Path]) -> Callable[..., Path]:
+    """Compiles a C source to an extension module: `compile_extension(name, source)`."""
+    from support.extensions import extension_compiler
+
+    return extension_compiler(compile_library)
+
+
+@pytest.fixture(scope="session")
+def package_files() -> list[Path]:
+    """The package's directory and its start-up files."""
+    from support.installed import installed_files
+
+    return installed_files()
+
+
+@pytest.fixture
+def huge_memfd() -> None:
+    """Skips where memory files get no huge pages."""
+    from support.layouts import skip_unless_huge
+
+    skip_unless_huge("memfd")
+
+
+@pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """The command line, with a store of its own."""
     from support.cli import Cli
@@ -195,6 +222,22 @@ def disk(cli: Cli) -> Cli:
         pytest.skip("the file system of the temporary directory has no huge pages for files")
     shutil.rmtree(cli.store)
     return cli
+
+
+@pytest.fixture
+def filled(cli: Cli, tmp_path: Path, compile_library: Callable[..., Path]) -> Filled:
+    """A store with the entries of two libraries."""
+    from support.filled import filled_with_two
+
+    return filled_with_two(cli, tmp_path, compile_library)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """What makes ELF objects of every linker's, and copies of them."""
+    from support.elf import Workshop
+
+    return Workshop(tmp_path, tmp_path_factory)
 
 
 @pytest.fixture

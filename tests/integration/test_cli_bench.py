@@ -1,49 +1,23 @@
-"""`pyhugetext bench`, used as from a shell."""
+"""`pyhugetext bench` of a statement, used as from a shell."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyhugetext.measure.measurement import Measurement
-from support.cli import Cli, assert_one_sentence, make_library, make_module, on_terminal, wait_for
-from support.layouts import skip_unless_huge
+from support.bench import QUICK
+from support.cli import Cli, assert_one_sentence, make_library, make_module, on_terminal
 
-# A private backing is there wherever huge pages are, whatever the file system.
-QUICK = ("--backing", "memfd", "--processes", "1", "--slot", "0.005", "--seconds", "0.3")
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    skip_unless_huge("memfd")
-    return Cli(tmp_path / "store")
-
-
-def mark(path: Path) -> str:
-    return f"open({str(path)!r}, 'w').close()"
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended; who takes care of orphans may take its time to bury it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
-
-
-# A statement
+pytestmark = pytest.mark.usefixtures("huge_memfd")
 
 
 def test_statement_is_told_with_ratio_control_and_verdict(cli: Cli) -> None:
@@ -215,234 +189,19 @@ def test_nothing_huge_is_a_failure_with_the_reason(cli: Cli) -> None:
     assert_one_sentence(result, "no text came to lie on huge pages: excluded by a pattern")
 
 
-# A command
-
-
-def test_command_is_run_in_pairs_off_and_on(cli: Cli, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    code = (
-        "import os, pyhugetext; s = pyhugetext.stats(); "
-        f"open({str(seen)!r}, 'a').write(f'{{s.active:d}} {{s.backing}}\\n'); "
-        "assert os.read(0, 1) == b''; print('noise')"
-    )
-    result = cli(
-        "bench",
-        "--json",
-        "--backing",
-        "memfd",
-        "--seconds",
-        "0.1",
-        "--",
-        sys.executable,
-        "-c",
-        code,
-    )
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert document["kind"] == "command"
-    assert document["effect"]["pairs"] == document["control"]["pairs"] == 6
-    assert document["verdict"]["word"] != "too few"
-    assert Measurement.from_dict(document).as_dict() == document
-    warm, *rest = [line.split() for line in seen.read_text().splitlines()]
-    assert warm == ["1", "memfd"]
-    active = [int(flag) for flag, _ in rest[2:]]
-    assert active == 3 * [0, 1, 1, 0, 0, 0, 0, 0]
-    for quad in document["samples"]["quads"]:
-        assert all(cpu > 0 for cpu in quad["cpu"])
-        assert quad["lap"] == quad["cpu"]
-
-
-def test_children_that_a_command_waits_for_count(cli: Cli) -> None:
-    burn = "import time\nwhile time.process_time() < 0.06: pass"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {burn!r}])"
-    document = cli.json(
-        "bench", "--seconds", "0.1", "--", sys.executable, "-c", code,
-    )  # fmt: skip
-    # The kernel's own figures: the loop cannot end before it has used so much.
-    assert all(q["cpu"][i] >= 59_000_000 for q in document["samples"]["quads"] for i in range(4))
-
-
-def test_command_prints_into_the_log(cli: Cli, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("before\n")
-    result = cli("bench", "--seconds", "0.1", "--log", str(log), "--", "echo", "noise")
-    assert result.returncode == 0, result.stderr
-    assert "noise" not in result.stdout
-    lines = log.read_text().splitlines()
-    assert lines[0] == "before"
-    assert set(lines[1:]) == {"noise"}
-    assert len(lines) >= 1 + 24
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (["no-such-command"], ["no-such-command", "No such file"]),
-        (["/"], ["/", "Permission denied"]),
-        (["sh", "-c", "echo one >&2; echo two >&2; exit 7"], ["exit status 7: two"]),
-        (["sh", "-c", "kill -9 $$"], ["was ended by SIGKILL"]),
-        (["false"], ["exit status 1"]),
-    ],
-)
-def test_failing_command_is_one_sentence(cli: Cli, command: list[str], words: list[str]) -> None:
-    result = cli("bench", "--", *command)
-    assert result.returncode == 1
-    assert_one_sentence(result, *words)
-    assert result.stdout == ""
-
-
-def test_command_that_fails_later_is_told_with_its_run(cli: Cli, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    script = f"echo >> {runs}; test $(wc -l < {runs}) -lt 10"
-    result = cli("bench", "--", "sh", "-c", script)
-    assert result.returncode == 1
-    assert_one_sentence(result, "exit status 1 in run 7, with small text")
-
-
-def test_unwritable_files_are_told_before_anything_is_measured(cli: Cli, tmp_path: Path) -> None:
-    result = cli("bench", "--seconds", "600", "--pyperf", str(tmp_path / "no/such"), "1")
-    assert result.returncode == 1
-    assert_one_sentence(result, "nothing can be written in", "no")
-    result = cli("bench", "--log", str(tmp_path), "--", "true")
-    assert result.returncode == 1
-    assert_one_sentence(result, str(tmp_path), "Is a directory")
-
-
-# pyperf
-
-
-def test_what_was_measured_is_printed_where_the_files_cannot_be_written(
-    cli: Cli, tmp_path: Path
-) -> None:
-    (tmp_path / "mine-small.json").mkdir()
-    result = cli("bench", *QUICK, "--pyperf", str(tmp_path / "mine"), "sum(range(1000))")
-    assert result.returncode == 1
-    assert_one_sentence(result, "mine-small.json: Is a directory")
-    assert result.stdout.startswith("small ")
-
-
-@pytest.mark.parametrize("what", [["sum(range(1000))"], ["--", "true"]])
-def test_pyperf_compares_the_two_files(cli: Cli, tmp_path: Path, what: list[str]) -> None:
-    if importlib.util.find_spec("pyperf") is None:
-        pytest.skip("pyperf is not installed (pip install --group test)")
-    prefix = str(tmp_path / "mine")
-    options = QUICK if what[0] != "--" else QUICK[:2] + QUICK[6:]
-    document = cli.json("bench", *options, "--pyperf", prefix, *what)
-    files = [f"{prefix}-small.json", f"{prefix}-huge.json"]
-
-    def pyperf(*arguments: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "pyperf", *arguments],
-            env=cli.environment(), check=True, capture_output=True, text=True, timeout=60,
-        ).stdout  # fmt: skip
-
-    compared = pyperf("compare_to", "--verbose", *files)
-    assert "small" in compared
-    assert "huge" in compared
-    loops = document["samples"]["loops"]
-    effect = [q for q in document["samples"]["quads"] if q["kind"] == "effect"]
-    for file, at in zip(files, ((0, 3), (1, 2))):
-        laps = [q["lap"][i] for q in effect for i in at]
-        shown = pyperf("dump", "--raw", file) + pyperf("stats", file)
-        assert f"Number of values: {len(laps)}" in shown or f"values: {len(laps)}" in shown
-        stored = json.loads(Path(file).read_text())["benchmarks"][0]["runs"][0]["values"]
-        assert stored == [lap / loops / 1e9 for lap in laps]
-
-
-# Ctrl-C and its like
-
-
-def start(cli: Cli, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pyhugetext", "bench", *arguments],
-        env=cli.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.parametrize("json_wanted", [False, True])
-def test_interrupted_statement_tells_what_was_measured(
-    cli: Cli, tmp_path: Path, json_wanted: bool
-) -> None:
-    marker, pids = tmp_path / "marker", tmp_path / "pids"
-    setup = (
-        "import os, subprocess; n = 0; child = subprocess.Popen(['sleep', '1000']); "
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')"
-    )
-    process = start(
-        cli, *QUICK[:6], "--seconds", "600", *(["--json"] if json_wanted else []), "-s", setup,
-        "n += 1", "sum(range(1000))", f"if n == 20_000: {mark(marker)}",
-    )  # fmt: skip
-    wait_for(lambda: marker.exists() or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.01)
-    process.send_signal(signal.SIGINT)  # an impatient one
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors == "pyhugetext bench: interrupted; this is what was measured until then\n"
-    if json_wanted:
-        found = Measurement.from_dict(json.loads(output))
-        assert found.settings["interrupted"] is True
-        assert found.effect.pairs >= 1
-    else:
-        assert output.startswith("small ")
-    for pid in pids.read_text().split():
-        wait_for(lambda pid=pid: is_gone(int(pid)))  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_before_anything_was_measured_leaves_nothing(
-    cli: Cli, tmp_path: Path, number: signal.Signals
-) -> None:
-    pids = tmp_path / "pids"
-    setup = (
-        "import os, subprocess, time; child = subprocess.Popen(['sleep', '1000']); "
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}\\n'); time.sleep(600)"
-    )
-    process = start(cli, *QUICK, "-s", setup, "1")
-    wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
-    assert output == ""
-    assert "Traceback" not in errors
-    if number == signal.SIGINT:
-        assert errors == "pyhugetext bench: interrupted before anything was measured\n"
-    for pid in pids.read_text().split():
-        wait_for(lambda pid=pid: is_gone(int(pid)))  # type: ignore[misc]
-
-
-def test_interrupted_command_is_killed_and_told(cli: Cli, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    # The eighteenth run does not end: by then two quads were measured.
-    script = f"sleep 1000 & echo $$ $! >> {runs}; test $(wc -l < {runs}) -lt 18 || wait"
-    process = start(cli, "--seconds", "600", "--", "sh", "-c", script)
-    wait_for(lambda: runs.exists() and runs.read_text().count("\n") >= 18)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "this is what was measured until then" in errors
-    assert output.splitlines()[-1].startswith("no verdict: ")
-    for pid in runs.read_text().split():
-        wait_for(lambda pid=pid: is_gone(int(pid)))  # type: ignore[misc]
-
-
 # The terminal
 
 
 def test_progress_is_shown_for_what_takes_longer_and_taken_away(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError('not here')")
     plain = {"PYTHONPATH": str(tmp_path), "TERM": "xterm"}
-    shown = on_terminal(cli, "bench", *QUICK[:6], "--seconds", "2.5", "sum(range(1000))", **plain)
+    options = (*QUICK[:6], "--seconds", "2.5", "-s", "import time")
+    shown = on_terminal(cli, "bench", *options, "time.sleep(0.0005)", **plain)
     assert re.search(
         r"\[[#-]+\] +\d+ % [12] s of 2 s \d s process 1 of 1", shown.replace("%", " %")
     )
     assert shown.endswith("\r\x1b[K")
-    shown = on_terminal(
-        cli, "bench", "--seconds", "2.5", "--", sys.executable, "-Sc", "sum(range(10_000))", **plain
-    )
+    shown = on_terminal(cli, "bench", "--seconds", "2.5", "--", "sleep", "0.02", **plain)
     assert re.search(r"s of 2 s \d s run \d+", shown)
 
 

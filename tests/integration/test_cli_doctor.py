@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from support.cli import Cli, check, in_namespace, need_root, need_tool, rung
+from support.cli import SHORT_WALKS, Cli, check, in_namespace, need_root, need_tool, rung
 from support.common import clean_environment
-from support.harm import installed_files, site_packages
+from support.installed import installed_files, site_packages
 
 STATES = {"ok", "limit", "problem", "info", "unknown"}
 LADDER = ["file", "store", "shm", "memfd", "thp", "hugetlb"]
@@ -32,6 +32,12 @@ def doctor(cli: Cli, **env: str) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(result.stdout)
     assert result.returncode == (0 if told["works"] else 1)
     return told
+
+
+@pytest.fixture
+def cli(cli: Cli) -> Cli:
+    cli.words = SHORT_WALKS
+    return cli
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +212,7 @@ def on_terminal(cli: Cli, columns: int, **env: str) -> str:
     environ = cli.environment(TERM="xterm-256color", PYHUGETEXT_BACKING="auto", **env)
     environ.pop("COLUMNS", None)
     child = subprocess.Popen(
-        [sys.executable, "-m", "pyhugetext", "doctor"],
+        [sys.executable, *cli.words, "doctor"],
         env=environ,
         stdin=other,
         stdout=other,

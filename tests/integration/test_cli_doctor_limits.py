@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 
 from support import harm
-from support.cli import AS_STRANGER, Cli, check, need_for_others, need_tool, public_directory, rung
+from support.cli import (
+    AS_STRANGER,
+    SHORT_WALKS,
+    Cli,
+    check,
+    need_for_others,
+    need_tool,
+    public_directory,
+    rung,
+)
 from support.common import STRANGER
 from support.limits import MIB, PR_SET_MDWE, PR_SET_THP_DISABLE, knows, limit, set_process
 
@@ -28,7 +37,7 @@ def doctor(
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*prefix, sys.executable, "-m", "pyhugetext", "doctor", *options],
+            [*prefix, sys.executable, *SHORT_WALKS, "doctor", *options],
             env=environ,
             preexec_fn=prepare,
             capture_output=True,

@@ -176,7 +176,7 @@ def hosted(
         subprocess.run([*command, "-c", source, "-o", objects[-1]], check=True)
     subprocess.run([compiler, "-o", place / "hosted", *objects, "-ldl"], check=True)
     # Long enough to hold a whole 2 MiB page wherever it is loaded.
-    big = compile_object(big_source(5000), place / "big.o")
+    big = compile_object(big_source(250, padding=20_000), place / "big.o")
     library = ["-shared", big, "-o"]
     subprocess.run([c_compiler, *library, place / "libbig.so"], check=True)
     # These linkers leave out of the file what lies between segments: musl maps it all the same,

@@ -127,24 +127,29 @@ def test_breakpoint_in_the_interpreter_before_activation(gdb):
     check_left_small(region, *targets)
 
 
-@pytest.mark.parametrize("backing", BACKINGS)
-def test_breakpoint_planted_after_remap_survives_restore(gdb, library, backing):
-    skip_unless_huge(backing)
-    code = (
-        LIBRARY
-        + f"""
+def planted(gdb: Callable[..., Any], library: Path, backing: str, code: str) -> tuple[str, Any]:
+    """Runs code once gdb has planted a breakpoint in the remapped text; `before` is its region."""
+    first = f"""
 import pyhugetext, signal
 before = h.region(pyhugetext.remap(backing={backing!r}, include=path), path)
 os.kill(os.getpid(), signal.SIGUSR1)  # gdb plants it now
+"""
+    script = f"handle SIGUSR1 stop nopass\nrun\nbreak f_5\n{COUNTED}\ncontinue\n"
+    told: tuple[str, Any] = gdb(script, LIBRARY + first + code, str(library), env=OFF)
+    return told
+
+
+@pytest.mark.parametrize("backing", BACKINGS)
+def test_breakpoint_planted_after_remap_survives_restore(gdb, library, backing):
+    skip_unless_huge(backing)
+    code = """
 call()
 restored = h.region(pyhugetext.restore(), path)
 call()
 done([target, before, restored, all_right()])
 print("lives")
 """
-    )
-    script = f"handle SIGUSR1 stop nopass\nrun\nbreak f_5\n{COUNTED}\ncontinue\n"
-    output, (target, before, restored, right) = gdb(script, code, str(library), env=OFF)
+    output, (target, before, restored, right) = planted(gdb, library, backing, code)
     assert "lives" in output
     assert "exited normally" in output
     assert output.count("HIT\n") == 2 + 2, output  # and two by all_right()
@@ -158,20 +163,13 @@ print("lives")
 @pytest.mark.parametrize("backing", BACKINGS)
 def test_remap_covers_again_what_a_breakpoint_let_be_restored(gdb, library, backing):
     skip_unless_huge(backing)
-    code = (
-        LIBRARY
-        + f"""
-import pyhugetext, signal
-before = h.region(pyhugetext.remap(backing={backing!r}, include=path), path)
-os.kill(os.getpid(), signal.SIGUSR1)
+    code = f"""
 pyhugetext.restore()
 again = h.region(pyhugetext.remap(backing={backing!r}, include=path), path)
 call()
 done([before, again, all_right()])
 """
-    )
-    script = f"handle SIGUSR1 stop nopass\nrun\nbreak f_5\n{COUNTED}\ncontinue\n"
-    output, (before, again, right) = gdb(script, code, str(library), env=OFF)
+    output, (before, again, right) = planted(gdb, library, backing, code)
     assert right
     assert output.count("HIT\n") == 1 + 2, output
     assert again["mapped_bytes"] == before["mapped_bytes"] > HUGE

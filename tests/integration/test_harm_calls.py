@@ -22,7 +22,7 @@ import pytest
 from support import harm
 from support.common import big_source, clean_environment
 from support.filters import needs_filters
-from support.harm import same_as_plain, told_causes
+from support.plain import same_as_plain, told_causes
 
 HELPER = harm.__file__
 EVERY = ["ENOMEM", "EPERM", "ENOSYS", "EAGAIN", "EINTR"]

@@ -14,8 +14,8 @@ import pytest
 
 from support import harm
 from support.common import TESTS, Run, big_source
+from support.extensions import extension_compiler
 from support.filters import needs_filters
-from support.harm import extension_compiler
 from support.once import library_compiler
 
 # Allows what plain Python needs to import a module, and kills for anything else.

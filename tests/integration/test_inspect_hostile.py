@@ -27,7 +27,7 @@ from support.cli import (
     public_directory,
 )
 from support.common import HUGE, TESTS, clean_environment
-from support.inspecting import Target, running
+from support.inspecting import BY_NAME_IF_TOLD, Target, running
 from support.layouts import skip_unless_huge
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -193,18 +193,14 @@ def test_file_system_that_stops_answering(compile_library: Library, links: bool)
     need_tool("setpriv", "umount")
     if not os.path.exists("/dev/fuse"):
         pytest.skip("this kernel has no FUSE")
-    code = """
-        import sys
-        from pyhugetext.process import files, inspect
-        if sys.argv[2] == "False":  # as where map_files is not allowed
-            first = files.Files.__init__
-            def init(files, process):
-                first(files, process)
-                files._links = False
-            files.Files.__init__ = init
+    code = (
+        BY_NAME_IF_TOLD
+        + """
         for region in inspect.inspect(int(sys.argv[1])).regions:
             print(region.path, region.reason)
     """
+    )
+    by = "" if links else "by name"
     with public_directory() as directory:
         need_for_others(directory, os.path.realpath(sys.executable))
         library = make_library(compile_library)
@@ -228,7 +224,7 @@ def test_file_system_that_stops_answering(compile_library: Library, links: bool)
                 server.stdin.flush()
                 assert server.stdout.readline() == "silent\n"
                 looker = subprocess.Popen(
-                    [sys.executable, "-c", textwrap.dedent(code), str(target.pid), str(links)],
+                    [sys.executable, "-c", textwrap.dedent(code), str(target.pid), by],
                     env=clean_environment(PYHUGETEXT="0"),
                     stdout=subprocess.PIPE,
                     text=True,

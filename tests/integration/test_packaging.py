@@ -100,17 +100,21 @@ def install(
     wheels: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """Installs the wheel of a mode into a new virtual environment; returns its folder."""
+    made: dict[str, Path] = {}
 
     def install_(mode: str) -> Path:
-        folder = tmp_path_factory.mktemp(f"venv-{mode}")
-        venv.create(folder, symlinks=True)
-        command = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--no-deps"]
-        subprocess.run(
-            [*command, "--no-index", "--quiet", str(wheels(mode))],
-            env=clean_environment(PYHUGETEXT="0"),
-            check=True,
-        )
-        return folder
+        if mode not in made:
+            made[mode] = folder = tmp_path_factory.mktemp(f"venv-{mode}") / "first"
+            venv.create(folder, symlinks=True)
+            command = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--no-deps"]
+            subprocess.run(
+                [*command, "--no-index", "--quiet", str(wheels(mode))],
+                env=clean_environment(PYHUGETEXT="0"),
+                check=True,
+            )
+        # What runs here is found from where it lies.
+        folder = tmp_path_factory.mktemp(f"copy-{mode}") / "venv"
+        return Path(shutil.copytree(made[mode], folder, symlinks=True))
 
     return install_
 

@@ -157,33 +157,34 @@ def go_on(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-@needs_root
-@pytest.mark.parametrize("backing", ["store", *BACKINGS])
-def test_uprobe_set_after_activation_counts_after_restore(library, tmp_path, backing):
-    skip_unless_huge(backing)
-    with program(library, tmp_path, PYHUGETEXT_BACKING=backing) as process:
-        wait(process)
-        with tracefs(tmp_path) as place, uprobe(place, library, "f_5") as hits:
-            go_on(process)
-            wait(process)
-            assert hits() == 0
-            go_on(process)
-            got, mapped = json.loads(process.communicate()[0])
-            if got != backing:
-                pytest.skip(f"the library is not on {backing} here but on {got}")
-            assert mapped == 0
-            assert hits() == 10
-
-
-@needs_root
-def test_uprobe_set_after_activation_counts_in_an_excluded_object(library, tmp_path):
-    settings = {"PYHUGETEXT_BACKING": "memfd", "PYHUGETEXT_EXCLUDE": f"*/{library.name}"}
+def hits_of(library: Path, tmp_path: Path, **settings: str) -> tuple[int, int, str, int]:
+    """How often a probe was hit that was set after activation: before restore(), and in all; then
+    the backing that the library had, and what is mapped of it in the end."""
     with program(library, tmp_path, **settings) as process:
         wait(process)
         with tracefs(tmp_path) as place, uprobe(place, library, "f_5") as hits:
             go_on(process)
             wait(process)
-            assert hits() == 10
+            before = hits()
             go_on(process)
-            assert json.loads(process.communicate()[0])[0] == "none"
-            assert hits() == 20
+            got, mapped = json.loads(process.communicate()[0])
+            return before, hits(), got, mapped
+
+
+@needs_root
+@pytest.mark.parametrize("backing", ["store", *BACKINGS])
+def test_uprobe_set_after_activation_counts_after_restore(library, tmp_path, backing):
+    skip_unless_huge(backing)
+    before, after, got, mapped = hits_of(library, tmp_path, PYHUGETEXT_BACKING=backing)
+    assert before == 0
+    if got != backing:
+        pytest.skip(f"the library is not on {backing} here but on {got}")
+    assert mapped == 0
+    assert after == 10
+
+
+@needs_root
+def test_uprobe_set_after_activation_counts_in_an_excluded_object(library, tmp_path):
+    settings = {"PYHUGETEXT_BACKING": "memfd", "PYHUGETEXT_EXCLUDE": f"*/{library.name}"}
+    before, after, got, _ = hits_of(library, tmp_path, **settings)
+    assert (before, after, got) == (10, 20, "none")

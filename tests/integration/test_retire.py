@@ -14,7 +14,8 @@ from support.layouts import PRELUDE, compile_object, last_record, link, skip_unl
 
 OFF = {"PYHUGETEXT": "0", "PYHUGETEXT_PRIVATE_LIMIT": "256M"}
 FUNCTIONS = 24
-LARGE, SMALL = 4 << 20, 1 << 19  # of text a function; only the larger sum is worth it
+# Of text a function; only the larger two sums are worth it.
+LARGE, MIDDLE, SMALL = 4 << 20, 1 << 20, 1 << 19
 
 # retired(): address, size and resident bytes of what was moved away, as smaps tells.
 START = """
@@ -54,7 +55,7 @@ def remap():
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     directory = tmp_path_factory.mktemp("retire")
     out = {}
-    for padding in (LARGE, SMALL):
+    for padding in (LARGE, MIDDLE, SMALL):
         source = big_source(FUNCTIONS, padding=padding)
         file = compile_object(source, directory / f"{padding}.o")
         out[padding] = str(link(directory / f"lib{padding}.so", [file], None, "-shared"))
@@ -261,6 +262,7 @@ def test_running_threads_do_not_notice(python: Run, libraries: dict[int, str]) -
     code = """
 import threading, time
 from pyhugetext import _native
+sys.setswitchinterval(1e-4)  # the thread that remaps need not wait for the others for long
 request = h.request(backing, path)
 stop, wrong, calls = False, 0, 0
 
@@ -284,7 +286,7 @@ for thread in threads:
     thread.join()
 h.report([rounds, most, calls > rounds, wrong, retired()[0]])
 """
-    rounds, most, busy, wrong, left = run(python, code, libraries[LARGE])
+    rounds, most, busy, wrong, left = run(python, code, libraries[MIDDLE])
     assert rounds > 0
     assert most == 1
     assert busy

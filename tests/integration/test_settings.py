@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from pyhugetext import _boot
 from pyhugetext._settings import NO_LIMIT, Settings
 from support.common import NOBODY, PREFIX, Run, big_source, clean_environment
+from support.extensions import BIG, extension_compiler
 from support.facts import VARIABLES
-from support.harm import extension_compiler, installed_files, site_packages
+from support.installed import installed_files, site_packages
 
 pytestmark = pytest.mark.quick
 
@@ -207,9 +208,7 @@ def test_strange_bytes_in_a_pattern_harm_nothing(value):
 
 
 def test_debug_tells_every_decision_on_one_line(python, compile_library):
-    module = extension_compiler(compile_library)(
-        "late", big_source(160, padding=20000) + "\nint result(void) { return (int)f_sum(3); }"
-    )
+    module = extension_compiler(compile_library)("late", BIG)
     code = "import sys; sys.path.insert(0, sys.argv[1]); print('x'); import late"
     result = python(code, str(module.parent), env={"PYHUGETEXT_DEBUG": "1"})
     assert result.stdout == "x\n"

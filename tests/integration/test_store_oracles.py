@@ -37,11 +37,6 @@ from support.elf import (
 )
 
 
-@pytest.fixture
-def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path, tmp_path_factory)
-
-
 @pytest.mark.parametrize("flag", ["-g", "-Wl,--compress-debug-sections=zlib"])
 def test_debugger_finds_the_same_in_the_copy(flag: str, shop: Workshop) -> None:
     original = shop.library("bfd", flag)

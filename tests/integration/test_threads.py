@@ -4,6 +4,7 @@ every child has a time limit, and none needs a fast machine to stay inside it.""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,39 +137,36 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return link(directory / "libworkers.so", objects, None, "-shared", "-pthread")
 
 
-def check_rounds(record: dict[str, int], wanted: int) -> None:
-    """A round may find no huge page free; it must not be the rule."""
+def run_rounds(python: Run, library: Path, backing: str, code: str, wanted: int) -> dict[str, Any]:
+    """Runs code that remaps and restores while the library's threads are at work; returns what it
+    reports. No thread may have seen anything wrong, or have stood still."""
+    skip_unless_huge(backing)
+    record: dict[str, Any] = last_record(
+        python(PRELUDE + ROUNDS_OF + code, str(library), backing, env=OFF)
+    )
+    assert record["wrong"] == 0
+    assert min(record["calls"]) > 0
     assert 0 < record["rounds"] <= wanted
+    # A round may find no huge page free; it must not be the rule.
     assert record["covered"] >= 0.9 * record["rounds"]
+    return record
 
 
 @pytest.mark.parametrize("backing", PRIVATE)
 def test_threads_that_never_pause(python: Run, library: Path, backing: str) -> None:
-    skip_unless_huge(backing)
-    code = (
-        PRELUDE
-        + ROUNDS_OF
-        + f"""
+    code = f"""
 assert library.start(4, 0, 1) == 0
 rounds, covered = remap_rounds({ROUNDS})
 calls = (ctypes.c_long * 5)()
 wrong = library.finish(5, calls)
 h.report({{"rounds": rounds, "covered": covered, "wrong": wrong, "calls": list(calls)}})
 """
-    )
-    record = last_record(python(code, str(library), backing, env=OFF))
-    assert record["wrong"] == 0
-    assert min(record["calls"]) > 0
-    check_rounds(record, ROUNDS)
+    run_rounds(python, library, backing, code, ROUNDS)
 
 
 @pytest.mark.parametrize("backing", PRIVATE)
 def test_fork_vfork_and_subprocess_meanwhile(python: Run, library: Path, backing: str) -> None:
-    skip_unless_huge(backing)
-    code = (
-        PRELUDE
-        + ROUNDS_OF
-        + f"""
+    code = f"""
 import signal, subprocess, threading, warnings
 # 3.12 and later warn of fork() with threads, which is what is tested here.
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -228,15 +226,11 @@ wrong = library.finish(3, calls)
 h.report({{"rounds": rounds, "covered": covered, "wrong": wrong, "calls": list(calls),
           "errors": errors, **counts}})
 """
-    )
-    record = last_record(python(code, str(library), backing, env=OFF))
-    assert record["wrong"] == 0
+    record = run_rounds(python, library, backing, code, FORK_ROUNDS)
     assert record["errors"] == []
-    assert min(record["calls"]) > 0
     assert record["fork"] > 0
     assert record["stats"] > 0
     assert record["spawn"] > 0
-    check_rounds(record, FORK_ROUNDS)
 
 
 @pytest.mark.quick

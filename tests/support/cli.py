@@ -29,6 +29,7 @@ class Cli:
         self.store = store
         self.prefix: tuple[str, ...] = ()
         self.executable = sys.executable
+        self.words: tuple[str, ...] = ("-m", "pyhugetext")
 
     def environment(self, **env: str) -> dict[str, str]:
         # The process of the command itself builds nothing; its children run as they are told to.
@@ -41,7 +42,7 @@ class Cli:
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.prefix, self.executable, "-m", "pyhugetext", *arguments],
+            [*self.prefix, self.executable, *self.words, *arguments],
             env=self.environment(**env),
             capture_output=True,
             text=True,
@@ -63,6 +64,15 @@ class Cli:
         return entries
 
 
+# For Cli.words: doctor times page walks only a moment long, where what it finds is of no interest.
+SHORT_WALKS = (
+    "-c",
+    "import sys; from pyhugetext.doctor import pagewalk as walks; "
+    "walks.SIZE, walks._STEPS, walks._ROUNDS = 4 << 20, 100, 2; "
+    "from pyhugetext.__main__ import main; sys.exit(main())",
+)
+
+
 @contextmanager
 def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A process that ends with the block at the latest."""
@@ -79,7 +89,7 @@ def on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
     """What is shown on stderr when that is a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pyhugetext", *arguments],
+        [sys.executable, *cli.words, *arguments],
         env=cli.environment(**env),
         stdout=subprocess.DEVNULL,
         stderr=theirs,

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,14 @@ def big_source(functions: int = 3000, tag: str = "f", padding: int = 1024) -> st
 def big_sum(x: int, functions: int = 3000) -> int:
     """What `<tag>_sum(x)` of big_source returns."""
     return sum(x * 3 + i for i in range(functions))
+
+
+def assert_interpreter_is_huge(stats: dict[str, Any]) -> None:
+    assert stats["active"], stats
+    main = max(stats["regions"], key=lambda region: region["coverable_bytes"])
+    assert main["status"] == "huge", main
+
+
+def run_silently(python: Run, code: str, *arguments: str, **options: object) -> None:
+    result = python(code, *arguments, **options)
+    assert (result.stdout, result.stderr) == ("", "")

@@ -11,7 +11,6 @@ things, always in a process of its own:
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import platform
@@ -19,11 +18,8 @@ import select
 import signal
 import struct
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 # Numbers of the calls named in the tests; see syscalls(2).
@@ -131,7 +127,7 @@ def install(instructions: Iterable[Instruction], listen: bool = False) -> int:
 
 def watch(start: int, end: int, fail: int = -1, error: int = 0) -> None:
     """Forks, and returns in the child, whose core is then watched by the parent: that sees every
-    call made from [start, end), lets the one at place `fail` of the sequence fail, and tells them
+    call that returns into [start, end), lets the one at place `fail` of these fail, and tells them
     all when the child has ended. (A thread would not do: some calls are made under the GIL.)
     """
     import ctypes
@@ -232,7 +228,8 @@ def _write(descriptor: int, value: Any) -> None:
 def _in_child(action: Callable[[], Any], seconds: float = 20) -> dict[str, Any]:
     """Forks and runs action; returns its result, wait status, stdout and stderr."""
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # Not tempfile, which brings modules: the fewer mappings, the sooner is smaps read.
+    with open(os.memfd_create("out"), "rb") as out, open(os.memfd_create("err"), "rb") as err:
         pid = os.fork()
         if pid == 0:
             os.close(reading)
@@ -374,131 +371,16 @@ def _turns(config: dict[str, Any]) -> None:
             where = f"_boot+{pointer - start:#x}"
             add(where, call, error, lambda e, p=pointer: install(refuse_at(p, e)))  # type: ignore[misc]
     for error in config["call_errors"]:
-        for index, (call, _) in enumerate(calls):
+        before: dict[int, int] = {}
+        for index, (call, pointer) in enumerate(calls):
             where = f"place {index} of the sequence"
-            add(where, call, error, lambda e, i=index: watch(start, end, i, e))  # type: ignore[misc]
+            # The same call of the sequence, without a word about those made elsewhere.
+            turn = before[pointer] = before.get(pointer, -1) + 1
+            add(where, call, error, lambda e, p=pointer, i=turn: watch(p, p + 1, i, e))  # type: ignore[misc]
     for index, (told, prepare) in enumerate(cases):
         # The first case, in which nothing fails, is what all others are compared with.
         if index == 0 or index % config["shards"] == config["shard"]:
             tell(told, run(prepare))
-
-
-def in_module(name: str, source: str) -> str:
-    """C source of an extension module around `source`; `int result(void)` is its function."""
-    return f"""
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-{source}
-static PyObject *call(PyObject *self, PyObject *x) {{ return PyLong_FromLong(result()); }}
-static PyMethodDef methods[] = {{{{"result", call, METH_NOARGS, 0}}, {{0}}}};
-static PyModuleDef_Slot slots[] = {{
-#if PY_VERSION_HEX >= 0x030c0000
-  {{Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}},
-#endif
-#ifdef Py_MOD_GIL_NOT_USED
-  {{Py_mod_gil, Py_MOD_GIL_NOT_USED}},
-#endif
-  {{0}}}};
-static PyModuleDef def = {{PyModuleDef_HEAD_INIT, "{name}", 0, 0, methods, slots, 0, 0, 0}};
-PyMODINIT_FUNC PyInit_{name}(void) {{ return PyModuleDef_Init(&def); }}
-"""
-
-
-def extension_compiler(compile_library: Callable[..., Path]) -> Callable[..., Path]:
-    """Makes `compile_extension(name, source, whole=False)` of the fixture compile_library; with
-    `whole`, the source is all of the module."""
-    import pytest
-
-    include = sysconfig.get_path("include")
-    if not (Path(include) / "Python.h").is_file():
-        pytest.skip(f"no Python.h in {include} (Debian: apt-get install python3-dev)")
-
-    def compile_(name: str, source: str, whole: bool = False) -> Path:
-        text = source if whole else in_module(name, source)
-        suffix = sysconfig.get_config_var("EXT_SUFFIX")
-        return compile_library(text, f"-I{include}", name=name + suffix)
-
-    return compile_
-
-
-def installed_files() -> list[Path]:
-    """The package's directory and its start-up files; a virtual environment can link to them."""
-    import pytest
-
-    found = importlib.util.find_spec("pyhugetext")
-    assert found is not None
-    assert found.origin is not None
-    package = Path(found.origin).parent
-    files = [package, *(package.parent / f"pyhugetext.{end}" for end in ("pth", "start"))]
-    if not all(file.exists() for file in files):
-        pytest.skip("pyhugetext is installed in editable mode, not as a directory to link to")
-    return files
-
-
-def site_packages(place: Path) -> Path:
-    """The site-packages of the virtual environment in `place`."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return place / "lib" / version / "site-packages"
-
-
-PROGRAM = (
-    f"import sys; sys.path.insert(0, {os.path.abspath(__file__).rpartition('/support/')[0]!r}); "
-    "from support import harm; harm.program(sys.argv[1])"
-)
-
-
-def program(told: str) -> None:
-    """A program whose output is the same with and without the package; leaves its stats() in the
-    file `told`."""
-    print(work())
-    print("on stderr", file=sys.stderr)
-    try:
-        import pyhugetext
-
-        stats = json.dumps(pyhugetext.stats().as_dict())
-    except Exception as error:
-        stats = json.dumps({"failed": repr(error)})
-    with open(told, "w") as file:
-        file.write(stats)
-    sys.exit(3)
-
-
-def same_as_plain(
-    python: Callable[..., Any],
-    tmp_path: Any,
-    prefix: tuple[str, ...] = (),
-    plain_prefix: tuple[str, ...] | None = None,
-    env: dict[str, str] | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Runs the program under the command `prefix`, asserts that it does what it does with the
-    package turned off (under `plain_prefix` where that is another one), and returns its stats().
-    `python` is the fixture."""
-    told, errors = tmp_path / "stats.json", tmp_path / "stderr"
-    # Apart from what the prefix itself may say.
-    apart = ("sh", "-c", 'exec 2> "$0"; exec "$@"', str(errors))
-    outcomes = []
-    for environ, before in (
-        ({"PYHUGETEXT": "0"}, prefix if plain_prefix is None else plain_prefix),
-        (env or {}, prefix),
-    ):
-        told.unlink(missing_ok=True)
-        prefixed = (*before, *apart)
-        result = python(PROGRAM, str(told), prefix=prefixed, env=environ, check=False, **options)
-        outcomes.append((result.returncode, result.stdout, errors.read_text()))
-    assert outcomes[0] == (3, f"{work()}\n", "on stderr\n")
-    assert outcomes[1] == outcomes[0]
-    stats: dict[str, Any] = json.loads(told.read_text())
-    return stats
-
-
-def told_causes(stats: dict[str, Any]) -> str:
-    """All that stats() says about why something was not done."""
-    texts = [stats["reason"] or "", *stats["problems"]]
-    for region in stats["regions"]:
-        if region["coverable_bytes"] or not stats["mapped_bytes"]:
-            texts += [region["reason"] or "", *region["fallbacks"]]
-    return "\n".join(texts)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,19 @@ for line in sys.stdin:
     print(json.dumps(told), flush=True)
 """
 
+# In a child that inspects: finds files by their names where argv[2] says so, as where map_files is
+# not allowed.
+BY_NAME_IF_TOLD = """
+        import sys
+        from pyhugetext.process import files, inspect
+        if sys.argv[2] == "by name":
+            first = files.Files.__init__
+            def init(files, process):
+                first(files, process)
+                files._links = False
+            files.Files.__init__ = init
+"""
+
 FIGURES = (
     *("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes"),
     *("backing", "active"),

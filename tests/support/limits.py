@@ -15,6 +15,11 @@ import pytest
 MIB = 1 << 20
 PR_SET_THP_DISABLE, PR_SET_MDWE = 41, 65
 
+# In a child: what the core reads of limits on memory, as JSON.
+ROOM = "import json; from pyhugetext import _native; print(json.dumps(_native.memory_room()))"
+# No store: the rungs below are to be seen.
+NO_STORE = {"PYHUGETEXT_STORE": "/proc/none", "PYHUGETEXT_BUILD": "never"}
+
 
 def set_process(option: int, value: int) -> Callable[[], None]:
     """For preexec_fn: prctl(option, value), which the program then inherits."""

@@ -51,14 +51,18 @@ def wrong_text(path, maps):
     else:
         return ["no mapping of " + path]
     wrong = []
-    with open(path, "rb") as file, open("/proc/self/mem", "rb") as memory:
+    with open(path, "rb", 0) as file, open("/proc/self/mem", "rb", 0) as memory:
         for flags, offset, address, length in headers:
             if flags & 1:
                 head = 0 if offset else 4096  # the copy's own ELF headers
                 file.seek(offset + head)
                 memory.seek(bias + address + head)
-                if file.read(length - head) != memory.read(length - head):
-                    wrong.append(f"{path} at {address:#x}")
+                left = length - head
+                while left > 0:  # a little at a time, in buffers that are there
+                    size = min(left, 1 << 16)
+                    if file.read(size) != memory.read(size):
+                        wrong.append(f"{path} at {address + length - left:#x}")
+                    left -= size
     return wrong
 
 def read_maps():
@@ -236,7 +240,8 @@ class Store:
 
     def fill(self, **settings: str) -> None:
         """Builds the interpreter's entry, and makes sure that the next start maps it."""
-        self.start(**settings)
+        built = self.run("", **settings)
+        assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
         report = self.start(**settings)
         if report.interpreter["backing"] != self.backing:
             # The kernel may be out of 2 MiB pages for a moment; that is noted for a minute.

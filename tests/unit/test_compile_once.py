@@ -73,6 +73,15 @@ def test_header_that_is_missing_is_another_source(compiler: Compiler) -> None:
     assert compiler.calls == 2
 
 
+def test_place_of_the_language_s_option_makes_no_difference(compiler: Compiler) -> None:
+    source = compiler.sources("one")
+    compiler(source, "f.o", "-O1", "-std=c++20", "-fPIC")
+    compiler(source, "f.o", "-O1", "-fPIC", "-std=c++20")
+    assert compiler.calls == 1
+    compiler(source, "f.o", "-O1", "-fPIC", "-std=c++17")
+    assert compiler.calls == 2
+
+
 def test_other_options_are_another_object(compiler: Compiler) -> None:
     source = compiler.sources("one")
     compiler(source, "f.o", "-O1")

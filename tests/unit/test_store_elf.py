@@ -36,12 +36,6 @@ from support.elf import (
 )
 from support.raw_elf import Part, blank_elf, check_layout
 
-
-@pytest.fixture
-def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path, tmp_path_factory)
-
-
 # name: linker, flags
 PROGRAMS = {
     "bfd-static": ("bfd", "-static", "-no-pie"),
