@@ -310,7 +310,7 @@ def test_small_private_budget_goes_to_what_is_used(store: Store, far: Path) -> N
 def test_warm_builds_all_of_the_text(store: Store, far: Path) -> None:
     use(store, far, "3")
     subprocess.run(
-        [sys.executable, "-m", "pyhugetext", "warm", "--", "-c", f"import ctypes; ctypes.CDLL({str(far)!r})"],
+        [sys.executable, "-m", "pyhugetext", "warm", "--", sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(far)!r}); import pyhugetext; pyhugetext.remap()"],
         env=store.environment(), check=True, capture_output=True, text=True,
     )  # fmt: skip
     _, record = record_of(store, far)
