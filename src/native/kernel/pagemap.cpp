@@ -36,34 +36,25 @@ ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, V
 // Entry bits of /proc/PID/pagemap.
 constexpr u64 kEntryFile = 1ull << 61, kEntrySwapped = 1ull << 62, kEntryPresent = 1ull << 63;
 
-u64 smaps_kilobytes(Str line, const char *field) {
-    if (!starts_with(line, str(field))) return 0;
-    Cursor cursor{line.data + length(field), line.data + line.size};
-    cursor.spaces();
-    const u64 value = cursor.number(10);
-    return cursor.ok ? value : 0;
-}
-
 // Bytes in 2 MiB pages of the mapping that starts at `start`.
 ErrorOr<u64> smaps_huge_bytes(u64 start) {
-    LineReader reader("/proc/self/smaps");
-    Str line;
     bool inside = false;
     u64 bytes = 0;
-    while (reader.next(&line)) {
+    const auto read = each_line("/proc/self/smaps", [&](Str line) {
+        static constexpr const char *kFields[] = {
+            "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
+            "Shared_Hugetlb:"};
         Mapping mapping;
         if (parse_mapping(line, &mapping)) {
-            if (inside) return success(bytes);
+            if (inside) return false;
             inside = mapping.start == start;
-        } else if (inside) {
-            static constexpr const char *kFields[] = {
-                "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
-                "Shared_Hugetlb:"};
-            for (const char *field : kFields) bytes += smaps_kilobytes(line, field) * 1024;
         }
-    }
-    const auto state = reader.state();
-    if (!state.ok()) return Error(state);
+        u64 kib;
+        for (const char *field : kFields)
+            if (inside && read_field(line, field, &kib)) bytes += kib * 1024;
+        return true;
+    });
+    if (!read.ok()) return Error(read);
     return success(bytes);
 }
 
