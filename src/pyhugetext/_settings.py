@@ -17,15 +17,14 @@ else:
     except ImportError:
         _boot = None
 
-SYSTEM_STORE = "/var/cache/pyhugetext"
 NO_LIMIT = (1 << 63) - 1
 BUILDING = ("never", "auto", "always")  # by number, as Building of the core
 
 # Where there is no native part nobody reads the environment, and nothing is done anyway.
 _NOTHING = {
     "off": False, "backing": 7, "building": 0, "min_text": 0, "private_limit": 0, "include": (),
-    "exclude": (), "store": None, "shm_store": None, "store_limit": 0, "shm_limit": 0,
-    "build_limit": 0, "problems": (),
+    "exclude": (), "system_store": "", "store": None, "shm_store": None, "store_limit": 0,
+    "shm_limit": 0, "build_limit": 0, "problems": (),
 }  # type: Mapping[str, Any]  # fmt: skip
 
 
@@ -41,6 +40,7 @@ class Settings:
     private_limit: int
     include: "tuple[str, ...]"
     exclude: "tuple[str, ...]"
+    system_store: str
     store: "str | None"  # None where neither a variable nor HOME names one
     shm_store: str
     store_limit: int

@@ -41,7 +41,10 @@ def main_region(stats: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_size(text: str) -> int | None:
-    return _boot.parse_size(os.fsencode(text))
+    if not text.strip() or "\0" in text:  # no value; no environment holds it
+        return None
+    found = _boot.settings([b"PYHUGETEXT_MIN_TEXT=" + os.fsencode(text)])
+    return None if found["problems"] else found["min_text"]
 
 
 @given(

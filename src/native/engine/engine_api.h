@@ -27,6 +27,9 @@ struct EngineApi {
     const Snapshot *(*plan_elsewhere)(const ProcessObject &object);  // nullptr: no memory
     ErrorOr<void> (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
     void (*memory_room)(MemoryRoom *out);  // see limits/memory.h; takes no lock
+    u64 (*shared_allowance)(const MemoryRoom &room, u64 configured, u64 present);
+    // As probe_huge() of the core.
+    ErrorOr<void> (*probe)(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // As lay_out() of the builder; *out only when it went well, to be given back.
     LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);
     void (*free_layout)(const Layout *layout);

@@ -78,7 +78,7 @@ def _seen(process: proc.Process) -> Seen:
 
 
 def _unread(pid: int, error: proc.NotInspectable) -> Unread:
-    cause = error.cause if isinstance(error, proc.Refused) else str(error)
+    cause = error.cause if isinstance(error, proc.Forbidden) else str(error)
     return Unread(pid, str(error), cause, isinstance(error, proc.Gone))
 
 

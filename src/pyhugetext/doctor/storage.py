@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import NamedTuple
 
-from pyhugetext import _boot, _words
+from pyhugetext import _native, _words
 from pyhugetext._settings import Settings
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
@@ -128,7 +128,7 @@ def file_system(path: str) -> str | None:
     except OSError:
         return None
     try:
-        number = int(_boot.filesystem(fd))
+        number = _native.filesystem(fd)
     except OSError:
         return None
     finally:

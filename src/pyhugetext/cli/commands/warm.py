@@ -225,7 +225,6 @@ def _find_installed(call: _Run) -> None:
 
 
 def _prepare(call: _Run, store: Store) -> None:
-    from pyhugetext._settings import SYSTEM_STORE
     from pyhugetext.store import warm
 
     objects = list(call.wanted)
@@ -235,7 +234,7 @@ def _prepare(call: _Run, store: Store) -> None:
         if store.kind == "system":
             objects.append(wanted)
         else:
-            call.made.append(warm.Made(*wanted, SYSTEM_STORE, warm.PRESENT))
+            call.made.append(warm.Made(*wanted, stores.settings().system_store, warm.PRESENT))
     for path in call.unpredictable:
         reason = "the dynamic linker puts it at another address each time on this file system"
         call.made.append(warm.Made(path, 0, store.root, warm.REFUSED, reason))

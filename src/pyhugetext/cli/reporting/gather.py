@@ -19,7 +19,7 @@ from pyhugetext.process.inspect import inspect
 from pyhugetext.process.proc import NotInspectable
 
 
-class Found(NamedTuple):
+class Gathered(NamedTuple):
     """What a report is made of."""
 
     subject: Subject
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     cells: list[Cell]
 
 
-def running(pid: int) -> Found:
+def running(pid: int) -> Gathered:
     """A process by its id, read from /proc and not touched. Failure where that cannot be."""
     try:
         stats = inspect(pid)
@@ -36,7 +36,7 @@ def running(pid: int) -> Found:
         raise Failure(str(error)) from None
     executable = _link(pid)
     name = os.path.basename(executable) or _command(pid)
-    return Found(Subject(f"{name}, process {pid}", executable, pid), stats, cells)
+    return Gathered(Subject(f"{name}, process {pid}", executable, pid), stats, cells)
 
 
 def _link(pid: int) -> str:
@@ -55,7 +55,7 @@ def _command(pid: int) -> str:
         return "?"
 
 
-def started(modules: Sequence[str]) -> Found:
+def started(modules: Sequence[str]) -> Gathered:
     """A new process of this interpreter that imports these modules and looks at itself. Failure
     where an import fails; what it printed is shown then."""
     told = told_after_importing(modules, "process")
@@ -64,7 +64,7 @@ def started(modules: Sequence[str]) -> Found:
     name = os.path.basename(executable)
     if modules:
         name += f" with {text.listed(modules)} imported"
-    return Found(
+    return Gathered(
         Subject(name, executable, None),
         Stats(
             **{
