@@ -21,7 +21,6 @@ class RawRegion(TypedDict):
     elapsed_ns: int
     backing: int  # into BACKINGS
     outcome: _Outcome
-    is_main: bool
     tried: list[_Outcome]  # by backing: why that one was not taken
     pages: list[tuple[int, int, bool, _Outcome]]  # planned 2 MiB pages: start, end, swapped, why
     texts: list[tuple[int, int]]  # executable file text: start, end

@@ -6,6 +6,14 @@ namespace {
 
 constexpr size_t kRanges = 16;
 
+// Marks the 2 MiB pages that a range touches, of those from `start` on.
+auto marker(u64 start, u8 *marks, u8 what) {
+    return [=](u64 from, u64 to) {
+        for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
+            marks[(at - start) / kHugeSize] = what;
+    };
+}
+
 // Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
 // and one of `any`.
 template <class Visit>
@@ -62,10 +70,7 @@ ErrorOr<u64> smaps_huge_bytes(u64 start) {
 
 ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
-    const auto mark = [&](u64 from, u64 to) {
-        for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
-            marks[(at - start) / kHugeSize] = 1;
-    };
+    const auto mark = marker(start, marks, 1);
     ErrorOr<void> result =
         scan(fd_, start, end, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, mark);
     if (result.ok()) return result;
@@ -103,14 +108,9 @@ ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
 
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
     const u64 end = start + count * kHugeSize;
-    const auto mark = [&](u8 what) {
-        return [=](u64 from, u64 to) {
-            for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
-                marks[(at - start) / kHugeSize] = what;
-        };
-    };
-    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, mark(kSmallEntries));
-    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, mark(kOneEntry));
+    const auto small = marker(start, marks, kSmallEntries), one = marker(start, marks, kOneEntry);
+    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, small);
+    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, one);
 }
 
 bool Pagemap::all_huge(u64 start, u64 length) const {

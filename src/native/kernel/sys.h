@@ -149,11 +149,14 @@ PHT_INLINE ErrorOr<int> seccomp_mode() {
 PHT_INLINE ErrorOr<bool> huge_pages_disabled() {
     return {call(__NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
 }
-// Nanoseconds of CLOCK_MONOTONIC.
-inline u64 now() {
+// Nanoseconds.
+inline u64 clock(int which) {
     long time[2] = {0, 0};
-    call(__NR_clock_gettime, CLOCK_MONOTONIC, time);
+    call(__NR_clock_gettime, which, time);
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+inline u64 now() {
+    return clock(CLOCK_MONOTONIC);
 }
 
 // Nanoseconds since `began`; 0 where the clock does not answer.
@@ -199,9 +202,7 @@ struct KernelNames {
 
 // Nanoseconds and seconds since the epoch.
 inline u64 wall_nanoseconds() {
-    long time[2] = {0, 0};
-    call(__NR_clock_gettime, CLOCK_REALTIME, time);
-    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+    return clock(CLOCK_REALTIME);
 }
 inline u64 wall_seconds() {
     return wall_nanoseconds() / 1000000000u;

@@ -108,14 +108,12 @@ bool restore() {
     return without_gil(engine().restore);
 }
 
-std::string hexadecimal(const BuildId &id) {
-    std::string out;
-    for (int i = 0; i < id.size; ++i) {
-        constexpr char kDigits[] = "0123456789abcdef";
-        out += kDigits[id.bytes[i] >> 4];
-        out += kDigits[id.bytes[i] & 15];
-    }
-    return out;
+py::bytes bytes_of(const BuildId &id) {
+    return {reinterpret_cast<const char *>(id.bytes), static_cast<size_t>(id.size)};
+}
+
+py::object hexadecimal(const BuildId &id) {
+    return bytes_of(id).attr("hex")();
 }
 
 py::dict region(const Snapshot &snapshot, const RegionView &view) {
@@ -130,7 +128,6 @@ py::dict region(const Snapshot &snapshot, const RegionView &view) {
     out["elapsed_ns"] = view.elapsed_ns;
     out["backing"] = static_cast<int>(view.backing);
     out["outcome"] = outcome(view.outcome);
-    out["is_main"] = view.is_main;
     py::list tried;
     for (const Outcome &rung : view.tried) tried.append(outcome(rung));
     out["tried"] = tried;
@@ -302,8 +299,7 @@ py::dict layout(const Layout &made) {
     out["patches"] = patches;
     out["ranges"] = ranges;
     out["size"] = made.size;
-    out["build_id"] =
-        py::bytes(reinterpret_cast<const char *>(made.build_id.bytes), made.build_id.size);
+    out["build_id"] = bytes_of(made.build_id);
     out["build_id_at"] = made.build_id_at;
     out["header_size"] = made.header_size;
     return out;

@@ -9,6 +9,9 @@ from pyhugetext._stats import kernel
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.smaps import DELETED
 
+# What a Region and Stats have in common.
+SIZES = ("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes")
+
 
 class Region(NamedTuple):
     """One object with machine code in this process. Sizes in bytes, times in nanoseconds."""
@@ -70,11 +73,7 @@ def total(
         reason=None if active else reason,
         backing="+".join(backings) or "none",
         regions=tuple(regions),
-        text_bytes=sum(r.text_bytes for r in regions),
-        coverable_bytes=sum(r.coverable_bytes for r in regions),
-        mapped_bytes=sum(r.mapped_bytes for r in regions),
-        huge_bytes=sum(r.huge_bytes for r in regions),
-        private_bytes=sum(r.private_bytes for r in regions),
+        **sums_of(regions),
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
         problems=tuple(problems),
@@ -90,10 +89,14 @@ def by_coverable(regions: Iterable[Region]) -> tuple[list[Region], list[Region]]
     return shown, small
 
 
-def sizes_of(one: Region | Stats) -> tuple[int, int, int, int, int]:
-    """The columns of a table, in bytes: text, coverable, mapped, huge, private."""
-    text, coverable, mapped = one.text_bytes, one.coverable_bytes, one.mapped_bytes
-    return text, coverable, mapped, one.huge_bytes, one.private_bytes
+def sizes_of(one: Region | Stats) -> tuple[int, ...]:
+    """The columns of a table, in bytes: SIZES."""
+    return tuple(getattr(one, name) for name in SIZES)
+
+
+def sums_of(several: Iterable[Region | Stats]) -> dict[str, int]:
+    """The sums of SIZES."""
+    return dict(zip(SIZES, map(sum, zip((0,) * len(SIZES), *map(sizes_of, several)))))
 
 
 def _kib(size: int) -> str:
@@ -125,11 +128,12 @@ def replaced_line(regions: tuple[Region, ...]) -> list[str]:
 def format_stats(stats: Stats) -> str:
     """The table of the regions that have coverable text, and a line for the rest."""
     shown, rest = by_coverable(stats.regions)
-    rows = [("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")]
+    rows: list[tuple[str, ...]] = [
+        ("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")
+    ]
 
     def add(name: str, one: Region | Stats, status: str) -> None:
-        text, coverable, mapped, huge, private = map(_kib, sizes_of(one))
-        rows.append((name, text, coverable, mapped, huge, private, one.backing, status))
+        rows.append((name, *map(_kib, sizes_of(one)), one.backing, status))
 
     for r in shown:
         add(name_of(r) or "?", r, r.status)

@@ -114,5 +114,5 @@ def _syntax(part: str, error: SyntaxError) -> tuple[str, str]:
     if error.text is not None:
         # As the interpreter shows it, without its first line (the file) and its last (the error).
         lines = "".join(traceback.format_exception_only(type(error), error)).splitlines()
-        shown = "\n".join(line for line in lines[1:-1])
+        shown = "\n".join(lines[1:-1])
     return f"{part}, line {error.lineno or 1}: {error.msg}", shown

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pyhugetext._stats.kernel import Kernel
+from pyhugetext._stats.kernel import Kernel, text_of
 from pyhugetext._stats.model import Region, Stats
 from pyhugetext.cli import text
 from pyhugetext.cli.importing import told_after_importing
@@ -35,7 +35,8 @@ def running(pid: int) -> Gathered:
     except NotInspectable as error:
         raise Failure(str(error)) from None
     executable = _link(pid)
-    name = os.path.basename(executable) or _command(pid)
+    # Without one the short name of proc_pid_comm(5). Arguments are left out: some hold secrets.
+    name = os.path.basename(executable) or text_of(f"/proc/{pid}/comm") or "?"
     return Gathered(Subject(f"{name}, process {pid}", executable, pid), stats, cells)
 
 
@@ -44,15 +45,6 @@ def _link(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return ""
-
-
-def _command(pid: int) -> str:
-    """Its short name; see proc_pid_comm(5). Arguments are left out: some hold secrets."""
-    try:
-        with open(f"/proc/{pid}/comm", errors="surrogateescape") as file:
-            return file.read().rstrip("\n")
-    except OSError:
-        return "?"
 
 
 def started(modules: Sequence[str]) -> Gathered:
