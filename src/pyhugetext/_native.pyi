@@ -1,6 +1,6 @@
 # Held against the module by tests/test_stubs.py.
 
-from typing import TypedDict, type_check_only
+from typing import Any, TypedDict, type_check_only
 
 from typing_extensions import TypeAlias
 
@@ -69,25 +69,8 @@ class RawLayout(TypedDict, total=False):
 _Problem: TypeAlias = tuple[str, int, str]
 # Root, limit in bytes, whether it is in shared memory, whether it is for everyone.
 _Spec: TypeAlias = tuple[bytes, int, bool, bool]
-
-@type_check_only
-class RawEntry(TypedDict):
-    """A name of a store's index. Sizes in bytes, times in seconds since the epoch."""
-
-    note: bool  # why there is no entry
-    name: str
-    original: str
-    copy: str  # below v1
-    bias: int
-    size: int  # of the copy
-    disk: int  # allocated
-    built: int
-    used: int
-    durable: bool
-    image: bool
-    state: str
-    reason: str
-    kernel: str  # of a note
+# The fields of pyhugetext.store.upkeep.Entry, the copy below v1.
+_Entry: TypeAlias = dict[str, Any]
 
 @type_check_only
 class RawMade(TypedDict):
@@ -152,8 +135,8 @@ def lay_out(fd: int, size: int, bias: int) -> RawLayout: ...
 
 # Stores; see src/native/engine/store_api.h.
 def store_open(spec: _Spec, make: bool) -> _Problem | None: ...
-def store_entries(spec: _Spec) -> tuple[_Problem | None, list[RawEntry]]: ...
-def store_verify(spec: _Spec, name: bytes) -> tuple[_Problem | None, RawEntry | None, bool]: ...
+def store_entries(spec: _Spec) -> tuple[_Problem | None, list[_Entry]]: ...
+def store_verify(spec: _Spec, name: bytes) -> tuple[_Problem | None, _Entry | None, bool]: ...
 def store_prune(spec: _Spec) -> tuple[_Problem | None, list[tuple[str, str, int]]]: ...
 def store_clear(spec: _Spec) -> tuple[_Problem | None, int]: ...
 def store_warm(spec: _Spec, path: bytes, bias: int, keep: bytes) -> RawMade: ...

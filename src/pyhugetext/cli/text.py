@@ -95,6 +95,11 @@ def table(
     return out
 
 
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
+    """Prints a table that fits the terminal."""
+    print("\n".join(table(header, rows, align, width_of(sys.stdout))))
+
+
 def say(sentence: str, command: str = "") -> None:
     """One sentence on stderr, as in `pyhugetext warm: no module named 'x'`."""
     name = f"pyhugetext {command}" if command else "pyhugetext"
