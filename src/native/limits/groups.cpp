@@ -235,13 +235,11 @@ private:
 }  // namespace
 
 void read_groups(MemoryRoom *out, int *stat) {
-    auto *work = static_cast<Work *>(map_memory(sizeof(Work)));
-    if (!work) {
+    Room<0> room;
+    if (auto *const work = reinterpret_cast<Work *>(room.take(sizeof(Work))))
+        Reader(out, stat, work).read();
+    else
         out->known = {Status::memory_limit, Call::mmap, ENOMEM};
-        return;
-    }
-    Reader(out, stat, work).read();
-    unmap_memory(work, sizeof(Work));
 }
 
 }  // namespace pht

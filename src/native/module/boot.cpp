@@ -137,8 +137,7 @@ PyObject *texts_of(Str list) {
     PyObject *out = PyList_New(0);
     for (size_t at = 0; out && at < list.size;) {
         const Str text = str(list.data + at);
-        PyObject *item =
-            PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
+        PyObject *item = text_or_none(text);
         if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
         Py_XDECREF(item);
         at += text.size + 1;

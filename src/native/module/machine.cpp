@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -100,10 +101,10 @@ int ask_prctl(int option) {
     return prctl(option, 0, 0, 0, 0);
 }
 
-// The type of the file system of an open file, as in statfs(2).
-long filesystem(int fd) {
+// The type of the file system that a path is on, as in statfs(2).
+long filesystem(const std::string &path) {
     struct statfs info;
-    if (fstatfs(fd, &info) < 0) throw_errno(errno);
+    if (statfs(path.c_str(), &info) < 0) throw_errno(errno);
     return static_cast<long>(info.f_type);
 }
 
@@ -133,7 +134,7 @@ void bind_machine(py::module_ &module) {
     module.def("link_cells", &link_cells, py::arg("memory"), py::arg("stride"));
     module.def("chase_cells", &chase_cells, py::arg("memory"), py::arg("steps"));
     module.def("ask_prctl", &ask_prctl, py::arg("option"));
-    module.def("filesystem", &filesystem, py::arg("fd"));
+    module.def("filesystem", &filesystem, py::arg("path"));
     module.def("open_counter", &open_counter, py::arg("type"), py::arg("config"),
                py::arg("commands"));
 }

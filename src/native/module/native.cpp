@@ -112,14 +112,10 @@ py::bytes bytes_of(const BuildId &id) {
     return {reinterpret_cast<const char *>(id.bytes), static_cast<size_t>(id.size)};
 }
 
-py::object hexadecimal(const BuildId &id) {
-    return bytes_of(id).attr("hex")();
-}
-
 py::dict region(const Snapshot &snapshot, const RegionView &view) {
     py::dict out;
     out["path"] = text(snapshot.text.data() + view.path, view.path_size);
-    out["build_id"] = hexadecimal(view.build_id);
+    out["build_id"] = bytes_of(view.build_id).attr("hex")();
     out["low"] = view.low;
     out["high"] = view.high;
     out["text_bytes"] = view.text_bytes;
@@ -191,27 +187,24 @@ py::tuple read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode) {
     const Outcome result = without_gil(
         [&] { return api.read_head(path_fd, dev_major, dev_minor, inode, headers.get(), &head); });
     return py::make_tuple(
-        outcome(result), head.fixed, hexadecimal(head.build_id),
+        outcome(result), head.fixed, bytes_of(head.build_id),
         py::bytes(reinterpret_cast<const char *>(headers.get()), head.count * sizeof(Elf64_Phdr)));
-}
-
-BuildId build_id_of(const std::string &digits) {
-    BuildId out;
-    for (size_t i = 0; i + 1 < digits.size() && out.size < sizeof out.bytes; i += 2)
-        out.bytes[out.size++] = static_cast<u8>(std::stoul(digits.substr(i, 2), nullptr, 16));
-    return out;
 }
 
 // (start, end, offset, inode, device major, device minor, permissions, whether it is swapped)
 using MappingTuple = std::tuple<u64, u64, u64, u64, u32, u32, std::string, bool>;
 
 py::dict plan_elsewhere(u64 load_bias, const py::bytes &headers, bool is_main, u32 dev_major,
-                        u32 dev_minor, u64 inode, int backing, const std::string &build_id,
+                        u32 dev_minor, u64 inode, int backing, const py::bytes &build_id,
                         const std::vector<MappingTuple> &mappings) {
     const EngineApi &api = engine();
     const Str bytes = view(headers);
     std::vector<Elf64_Phdr> table(bytes.size / sizeof(Elf64_Phdr));
     if (!table.empty()) std::memcpy(table.data(), bytes.data, table.size() * sizeof(Elf64_Phdr));
+    BuildId id;
+    const Str read = view(build_id);
+    for (; id.size < min(read.size, sizeof id.bytes); ++id.size)
+        id.bytes[id.size] = static_cast<u8>(read.data[id.size]);
     std::vector<ProcessMapping> foreign;
     for (const auto &[start, end, offset, node, major, minor, permissions, swapped] : mappings) {
         const auto has = [&p = permissions](size_t at, char c) {
@@ -221,17 +214,10 @@ py::dict plan_elsewhere(u64 load_bias, const py::bytes &headers, bool is_main, u
                             has(2, 'x'), has(3, 's')},
                            swapped});
     }
-    const ProcessObject object = {load_bias,
-                                  table.data(),
-                                  table.size(),
-                                  is_main,
-                                  dev_major,
-                                  dev_minor,
-                                  inode,
-                                  static_cast<Backing>(backing),
-                                  build_id_of(build_id),
-                                  foreign.data(),
-                                  foreign.size()};
+    const ProcessObject object = {
+        load_bias, table.data(),   table.size(),  is_main,
+        dev_major, dev_minor,      inode,         static_cast<Backing>(backing),
+        id,        foreign.data(), foreign.size()};
     const OwnedSnapshot taken = owned(without_gil([&] { return api.plan_elsewhere(object); }), api);
     return region(*taken, taken->regions[0]);
 }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pyhugetext._stats import kernel
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.smaps import DELETED
+from pyhugetext._words import table
 
 # What a Region and Stats have in common.
 SIZES = ("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes")
@@ -142,14 +143,8 @@ def format_stats(stats: Stats) -> str:
         rows.append((f"({len(rest)} too small)", text, "0", "0", "0", "0", "none", "small"))
     add("total", stats, "")
 
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["pyhugetext: " + ("active" if stats.active else f"not active: {stats.reason}")]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines += table(rows[0], rows[1:], "lrrrrrll")
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
     lines += replaced_line(stats.regions)
     lines += [f"problem: {problem}" for problem in stats.problems]

@@ -124,13 +124,7 @@ def _flags(path: str) -> int:
 def file_system(path: str) -> str | None:
     """The kind of the file system of a directory; None where it cannot be told."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        number = _native.filesystem(os.fsencode(path))
     except OSError:
         return None
-    try:
-        number = _native.filesystem(fd)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
     return _NAMES.get(number, f"{number:#x}")

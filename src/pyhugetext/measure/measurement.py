@@ -93,19 +93,17 @@ class Measurement:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for json.dumps; from_dict() reads it."""
-        controlled = bool(self.of(CONTROL))
+
+        def both(clock: str) -> dict[str, Any]:
+            control = self.ratio_of(CONTROL, clock)._asdict() if self.of(CONTROL) else None
+            return {"effect": self.ratio_of(EFFECT, clock)._asdict(), "control": control}
+
         return {
             "format": FORMAT,
             "kind": self.kind,
-            "effect": self.effect._asdict(),
-            "control": self.control._asdict() if controlled else None,
-            **{
-                name: {
-                    "effect": self.ratio_of(EFFECT, clock)._asdict(),
-                    "control": self.ratio_of(CONTROL, clock)._asdict() if controlled else None,
-                }
-                for name, clock in (("whole", "cpu"), ("wall", "wall"))
-            },
+            **both("lap"),
+            "whole": both("cpu"),
+            "wall": both("wall"),
             "verdict": self.verdict._asdict(),
             "samples": {
                 "loops": self.loops,

@@ -80,7 +80,7 @@ def _cells(
     file = "/proc/self/pagemap" if directory is None else "pagemap"
     pagemap = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        entries = _entries(sorted(texts), mappings, pagemap)
+        entries = {at: _entry(at, mappings, pagemap) for at in texts}
     finally:
         os.close(pagemap)
     out = []
@@ -96,26 +96,15 @@ def _cells(
     return out
 
 
-def _entries(addresses: list[int], mappings: Mappings, pagemap: int) -> dict[int, int]:
-    """How the kernel maps each 2 MiB now: _NONE, _ONE, _SMALL."""
-    out: dict[int, int] = {}
-    at = 0
-    while at < len(addresses):
-        count = 1
-        while at + count < len(addresses) and addresses[at + count] == addresses[at] + count * HUGE:
-            count += 1
-        start = addresses[at]
-        try:
-            marks = _native.find_entries(pagemap, start, count)
-        except OSError:  # before Linux 6.7
-            marks = bytes(_entry(start + i * HUGE, mappings, pagemap) for i in range(count))
-        for i, mark in enumerate(marks):
-            out[start + i * HUGE] = mark
-        at += count
-    return out
-
-
 def _entry(address: int, mappings: Mappings, pagemap: int) -> int:
+    """How the kernel maps 2 MiB now: _NONE, _ONE, _SMALL."""
+    try:
+        return _native.find_entries(pagemap, address, 1)[0]
+    except OSError:  # before Linux 6.7
+        return _guess(address, mappings, pagemap)
+
+
+def _guess(address: int, mappings: Mappings, pagemap: int) -> int:
     """The same from pagemap's entries, which tell what is present, and smaps, which tells of a
     mapping as a whole."""
     data = os.pread(pagemap, HUGE // PAGE * 8, address // PAGE * 8)

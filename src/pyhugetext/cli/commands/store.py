@@ -175,7 +175,6 @@ def _path(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     for store in (places.system(found), *stores.addressed(False)):
         if options.system and store.kind != "system":
             continue
-        state = "ready"
         try:
             exists = stores.exists(store)
             state = "ready" if exists else "not there"
