@@ -14,7 +14,7 @@ u64 read_filters() {
     const Descriptor fd(sys::open("/proc/thread-self/status"));
     if (!fd.ok()) return kUnknownFilters;
     // Lines may be long (Groups); of each only the begin matters.
-    char window[512];
+    char window[512] = {};
     u64 mode = 0, count = 0;
     bool known = false;
     const auto read = each_line(fd, window, sizeof window, [&](Str line) {
