@@ -30,7 +30,7 @@ void read_own_limits(MemoryRoom *out) {
 
 u64 machine_memory() {
     const Descriptor fd(sys::open("/proc/meminfo"));
-    char text[64];  // MemTotal comes first
+    char text[64] = {};  // MemTotal comes first
     const size_t size = read_some(fd, text, sizeof text);
     u64 kib;
     return read_field({text, size}, "MemTotal:", &kib) ? kib * 1024 : kNone;
@@ -44,7 +44,7 @@ bool used_addresses(u64 *addresses, u64 *data) {
     // Pages: addresses, resident, shared, text, 0, data; see proc_pid_statm(5).
     u64 pages[6] = {};
     const Descriptor fd(sys::open("/proc/self/statm"));
-    char text[160];
+    char text[160] = {};
     Cursor cursor{text, text + read_some(fd, text, sizeof text)};
     for (u64 &number : pages) {
         number = cursor.number(10);
