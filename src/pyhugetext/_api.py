@@ -9,10 +9,6 @@ from collections.abc import Iterable
 from pyhugetext import _backing, _settings
 from pyhugetext._stats.model import Stats, total
 
-_BUSY = (
-    "another thread has the engine and waits for the dynamic linker, whose lock this one holds (it "
-    "is in a callback of dl_iterate_phdr)"
-)
 _SUBINTERPRETER = "the main interpreter of this process tells; others can from Python 3.12 on"
 
 _in_subinterpreter = False
@@ -73,6 +69,19 @@ def _stats_with(*now: str) -> Stats:
     )
 
 
+def _busy(name: str) -> Stats:
+    from pyhugetext._stats.sentences import SENTENCES
+
+    return _stats_with(f"{name}() did nothing: {SENTENCES['busy']}")
+
+
+def _unable(name: str) -> bool:
+    """Whether the text of this process cannot be moved from here."""
+    if _in_subinterpreter:
+        _record(f"{name}() was called in a sub-interpreter; allowed: the main interpreter only")
+    return _in_subinterpreter or _native is None
+
+
 def _without_native(problems: tuple[str, ...]) -> Stats:
     reason = f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})"
     return total([], _SUBINTERPRETER if _in_subinterpreter else reason, 0, problems)
@@ -116,10 +125,7 @@ def remap(
         raise ValueError(_backing.unknown("backing:", backing))
     wanted = None if include is None else _patterns("include", include)
     unwanted = None if exclude is None else _patterns("exclude", exclude)
-    if _in_subinterpreter:
-        _record("remap() was called in a sub-interpreter; allowed: the main interpreter only")
-        return stats()
-    if _native is None:
+    if _unable("remap"):
         return stats()
     _include, _exclude = wanted, unwanted
     return remap_with(
@@ -135,7 +141,7 @@ def remap_with(**given: int | bytes) -> Stats:
     _called = True
     missing = _native.remap(**given)  # type: ignore[arg-type]
     if missing == _native.BUSY:
-        return _stats_with(f"remap() did nothing: {_BUSY}")
+        return _busy("remap")
     if missing:
         _native.complete()
     _boot.watch()
@@ -150,15 +156,12 @@ def restore() -> Stats:
     afterwards, as stats() does, and raises nothing: what the kernel refuses (mmap(2), mremap(2)),
     and a call in a sub-interpreter, where nothing is done, are told there.
     """
-    if _in_subinterpreter:
-        _record("restore() was called in a sub-interpreter; allowed: the main interpreter only")
-        return stats()
-    if _native is None:
+    if _unable("restore"):
         return stats()
     # Told once: there is nothing wrong with the process.
     nothing = not any(region["mapped_bytes"] for region in _native.snapshot()["regions"])
     if not _native.restore():
-        return _stats_with(f"restore() did nothing: {_BUSY}")
+        return _busy("restore")
     if nothing:
         return _stats_with("restore() was called with nothing remapped; remap() comes first")
     return stats()

@@ -1,6 +1,6 @@
 # Held against the module by tests/test_stubs.py.
 
-from typing import TypedDict, type_check_only
+from typing import Any, TypedDict, type_check_only
 
 from typing_extensions import TypeAlias
 
@@ -21,7 +21,6 @@ class RawRegion(TypedDict):
     elapsed_ns: int
     backing: int  # into BACKINGS
     outcome: _Outcome
-    is_main: bool
     tried: list[_Outcome]  # by backing: why that one was not taken
     pages: list[tuple[int, int, bool, _Outcome]]  # planned 2 MiB pages: start, end, swapped, why
     texts: list[tuple[int, int]]  # executable file text: start, end
@@ -70,25 +69,8 @@ class RawLayout(TypedDict, total=False):
 _Problem: TypeAlias = tuple[str, int, str]
 # Root, limit in bytes, whether it is in shared memory, whether it is for everyone.
 _Spec: TypeAlias = tuple[bytes, int, bool, bool]
-
-@type_check_only
-class RawEntry(TypedDict):
-    """A name of a store's index. Sizes in bytes, times in seconds since the epoch."""
-
-    note: bool  # why there is no entry
-    name: str
-    original: str
-    copy: str  # below v1
-    bias: int
-    size: int  # of the copy
-    disk: int  # allocated
-    built: int
-    used: int
-    durable: bool
-    image: bool
-    state: str
-    reason: str
-    kernel: str  # of a note
+# The fields of pyhugetext.store.upkeep.Entry, the copy below v1.
+_Entry: TypeAlias = dict[str, Any]
 
 @type_check_only
 class RawMade(TypedDict):
@@ -132,7 +114,7 @@ def snapshot() -> RawSnapshot: ...
 def open_elsewhere(directory: int, name: bytes, way: int) -> int: ...
 def read_head(
     path_fd: int, dev_major: int, dev_minor: int, inode: int
-) -> tuple[_Outcome, bool, str, bytes]: ...
+) -> tuple[_Outcome, bool, bytes, bytes]: ...
 def plan_elsewhere(
     load_bias: int,
     headers: bytes,
@@ -141,19 +123,20 @@ def plan_elsewhere(
     dev_minor: int,
     inode: int,
     backing: int,
-    build_id: str,
+    build_id: bytes,
     mappings: list[tuple[int, int, int, int, int, int, str, bool]],
 ) -> RawRegion: ...
 def find_entries(pagemap: int, start: int, count: int) -> bytes: ...
 def memory_room() -> MemoryRoom: ...
+def shared_allowance(configured: int, present: int) -> int: ...
 
 # A copy of an ELF file; see src/native/builder/layout.h. OSError where it cannot be read.
 def lay_out(fd: int, size: int, bias: int) -> RawLayout: ...
 
 # Stores; see src/native/engine/store_api.h.
 def store_open(spec: _Spec, make: bool) -> _Problem | None: ...
-def store_entries(spec: _Spec) -> tuple[_Problem | None, list[RawEntry]]: ...
-def store_verify(spec: _Spec, name: bytes) -> tuple[_Problem | None, RawEntry | None, bool]: ...
+def store_entries(spec: _Spec) -> tuple[_Problem | None, list[_Entry]]: ...
+def store_verify(spec: _Spec, name: bytes) -> tuple[_Problem | None, _Entry | None, bool]: ...
 def store_prune(spec: _Spec) -> tuple[_Problem | None, list[tuple[str, str, int]]]: ...
 def store_clear(spec: _Spec) -> tuple[_Problem | None, int]: ...
 def store_warm(spec: _Spec, path: bytes, bias: int, keep: bytes) -> RawMade: ...
@@ -164,7 +147,10 @@ def store_used(spec: _Spec) -> tuple[_Problem | None, int]: ...
 def free_bytes(directory: int) -> tuple[_Problem | None, int]: ...
 def try_file(fd: int) -> tuple[_Problem | None, str]: ...
 
-# What doctor asks the machine. Memory is anything writable, steps are counted, times in ns.
+# What doctor asks the machine. probe() tells how many bytes of a file the kernel maps in 2 MiB pages
+# when it is mapped as text is; filesystem() the type, as in statfs(2). Memory is anything writable, steps are counted, times in ns.
+def probe(fd: int, offset: int, size: int, collapse: bool) -> int: ...
+def filesystem(path: bytes) -> int: ...
 def address_of(memory: memoryview) -> int: ...
 def link_cells(memory: memoryview, stride: int) -> None: ...
 def chase_cells(memory: memoryview, steps: int) -> int: ...

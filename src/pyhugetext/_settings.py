@@ -7,7 +7,6 @@ from pyhugetext import _backing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from pyhugetext import _boot
@@ -17,20 +16,20 @@ else:
     except ImportError:
         _boot = None
 
-SYSTEM_STORE = "/var/cache/pyhugetext"
 NO_LIMIT = (1 << 63) - 1
 BUILDING = ("never", "auto", "always")  # by number, as Building of the core
 
 # Where there is no native part nobody reads the environment, and nothing is done anyway.
-_NOTHING = {
+_NOTHING: "dict[str, Any]" = {
     "off": False, "backing": 7, "building": 0, "min_text": 0, "private_limit": 0, "include": (),
-    "exclude": (), "store": None, "shm_store": None, "store_limit": 0, "shm_limit": 0,
-    "build_time": None, "problems": (),
-}  # type: Mapping[str, Any]  # fmt: skip
+    "exclude": (), "system_store": "", "store": None, "shm_store": None, "store_limit": 0,
+    "shm_limit": 0, "build_time": None, "problems": (),
+}  # fmt: skip
 
 
 class Settings:
-    """What one environment asks for: that of this process, or another one. Sizes in bytes."""
+    """What one environment asks for: that of this process, or another one, whose `NAME=value` are
+    given. Sizes in bytes."""
 
     __slots__ = tuple(_NOTHING)
 
@@ -41,6 +40,7 @@ class Settings:
     private_limit: int
     include: "tuple[str, ...]"
     exclude: "tuple[str, ...]"
+    system_store: str
     store: "str | None"  # None where neither a variable nor HOME names one
     shm_store: str
     store_limit: int
@@ -48,28 +48,14 @@ class Settings:
     build_time: "int | None"  # nanoseconds; None: a share of the processor time
     problems: "tuple[str, ...]"  # what was wrong
 
-    def __init__(self, environ: "Mapping[str, str] | None" = None) -> None:
-        found = _read(environ)
+    def __init__(self, *environment: "list[bytes]") -> None:
+        found = _NOTHING if _boot is None else _boot.settings(*environment)
         for name in self.__slots__:
             setattr(self, name, found[name])
         self.backing = _backing.NAMES[found["backing"]]
         self.building = BUILDING[found["building"]]
         # There is none for a process with more rights than its caller.
         self.shm_store = self.shm_store or "/nonexistent"
-
-
-def _read(environ: "Mapping[str, str] | None") -> "Mapping[str, Any]":
-    if _boot is None:
-        return _NOTHING
-    if environ is None:
-        return _boot.settings()
-    # A value ends at its first NUL, as in any environment.
-    return _boot.settings(
-        [
-            (os.fsencode(name) + b"=" + os.fsencode(value)).partition(b"\0")[0]
-            for name, value in environ.items()
-        ]
-    )
 
 
 def encoded(names: "tuple[str, ...] | list[str]") -> bytes:

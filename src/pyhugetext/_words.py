@@ -1,10 +1,12 @@
-"""Sizes and errors in words."""
+"""Sizes, errors and tables in words."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
+_NARROWEST = 20  # a shortened column keeps at least this
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -43,3 +45,45 @@ def sentence(error: BaseException, coded: bool = False) -> str:
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
     # Where there are no words, Python's own text has the name.
     return f"{name}: {words}" if name and error.strerror else words
+
+
+def printable(text: str) -> str:
+    """A path or a message without what would break a table or drive a terminal."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as JSON can hold it
+        raw = text.encode("utf-8", "backslashreplace")
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most `width` columns: the middle gives way, names stay readable."""
+    if len(text) <= width:
+        return text
+    head = max((width - 3) // 3, 0)
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head) :]}"
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], align: str, width: int | None = None
+) -> list[str]:
+    """The lines of a table. `align` has a letter a column: `l`, `r`, or `p` for a text to the left
+    that is shortened where the table is wider than `width` columns."""
+    lines = [tuple(header), *(tuple(printable(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    if width is not None:
+        too_wide = sum(widths) + 2 * (len(widths) - 1) - width
+        for i in sorted((i for i, a in enumerate(align) if a == "p"), key=lambda i: -widths[i]):
+            if too_wide > 0:
+                narrower = max(widths[i] - too_wide, min(widths[i], _NARROWEST))
+                too_wide -= widths[i] - narrower
+                widths[i] = narrower
+    out = []
+    for line in lines:
+        cells = [
+            cell.rjust(w) if a == "r" else shorten(cell, w).ljust(w)
+            for cell, w, a in zip(line, widths, align)
+        ]
+        out.append("  ".join(cells).rstrip())
+    return out

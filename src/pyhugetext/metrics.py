@@ -101,22 +101,17 @@ class _Gauge(NamedTuple):
 
 _OBJECT = ("object", "backing")
 # In the order of sizes_of().
-_SIZES = (
-    *(
-        _Gauge(f"pyhugetext_{name}_bytes", about, _OBJECT)
-        for name, about in (
-            ("text", "Executable file text mapped."),
-            ("coverable", "Text of it that 2 MiB pages are able to hold."),
-            ("mapped", "Text of it inside swapped ranges."),
-            ("huge", "Memory of the swapped ranges that the kernel holds in 2 MiB pages now."),
-        )
-    ),
+_SIZES = tuple(
     _Gauge(
-        "pyhugetext_private_bytes",
-        "Memory of the swapped ranges that no other process shares.",
-        _OBJECT,
-        "livesum",
-    ),
+        f"pyhugetext_{name}_bytes", about, _OBJECT, "livesum" if name == "private" else "livemax"
+    )
+    for name, about in (
+        ("text", "Executable file text mapped."),
+        ("coverable", "Text of it that 2 MiB pages are able to hold."),
+        ("mapped", "Text of it inside swapped ranges."),
+        ("huge", "Memory of the swapped ranges that the kernel holds in 2 MiB pages now."),
+        ("private", "Memory of the swapped ranges that no other process shares."),
+    )
 )
 _UNCOVERED = _Gauge(
     "pyhugetext_uncovered_bytes", "Coverable text of the process outside swapped ranges."

@@ -232,7 +232,7 @@ void check_headers(const pht::Layout &layout, const Headers &old, Headers now) {
 namespace pht::sys {
 
 long simulated(long number, long fd, long to, long size, long offset, long, long) {
-    CHECK(number == nr::pread64 && fd == 7 && size > 0 && offset >= 0);
+    CHECK(number == __NR_pread64 && fd == 7 && size > 0 && offset >= 0);
     ++source.reads;
     if (source.head.error_after && source.reads > source.head.error_after) return -EIO;
     if (source.head.short_reads && source.reads % 3 == 0) return -EINTR;

@@ -141,14 +141,14 @@ def test_changed_original_is_stale_and_no_damage(filled: Filled) -> None:
 def test_verify_leaves_an_evicted_copy_on_huge_pages(filled: Filled) -> None:
     code = """if True:
         import os, sys
-        from pyhugetext import _boot
+        from pyhugetext import _native
         fd = os.open(sys.argv[1], os.O_RDONLY)
         size = os.fstat(fd).st_size & -(2 << 20)
         if sys.argv[2] == "drop":
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         else:
-            print(_boot.probe(fd, 0, size, False) == size)
+            print(_native.probe(fd, 0, size, False) == size)
     """
     copy = str(filled.copy(filled.one))
     command = [sys.executable, "-c", code, copy]

@@ -10,7 +10,7 @@ import pytest
 from pyhugetext.measure import pyperf_file
 from pyhugetext.measure.counters import Unavailable, _why
 from pyhugetext.measure.measurement import CONTROL, EFFECT, FORMAT, Measurement, Quad
-from pyhugetext.measure.statement import BadStatement, Failed, Statement
+from pyhugetext.measure.statement import BadStatement, Raised, Statement
 from support.layouts import skip_unless_huge
 
 OFF = {"PYHUGETEXT": "0"}
@@ -23,7 +23,7 @@ def test_names_of_setup_are_locals_of_the_statement_as_in_timeit():
     run(3)
     run(2)
     # The next run would fail on a name that was lost, or have started again.
-    with pytest.raises(Failed, match=r"STMT, line 2: RuntimeError: \[1, 2, 3, 4, 5, 6\]"):
+    with pytest.raises(Raised, match=r"STMT, line 2: RuntimeError: \[1, 2, 3, 4, 5, 6\]"):
         Statement(
             "seen = []", "seen.append(len(seen) + 1)\nif len(seen) == 6: raise RuntimeError(seen)"
         ).set_up()(6)
@@ -77,7 +77,7 @@ def test_what_is_no_python_is_told_with_its_line(setup, stmt, sentence, caret):
     ],
 )
 def test_what_raises_is_told_with_its_line(setup, stmt, sentence):
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Raised) as caught:
         Statement(setup, stmt).set_up()(1)
     assert str(caught.value) == sentence
 

@@ -240,7 +240,9 @@ def test_memory_that_others_have_in_huge_pages_counts(group, copies):
 
 
 def test_copies_in_shared_memory_take_an_eighth_of_the_limit(python, group):
-    code = "from pyhugetext import _boot; print(*(_boot.shared_allowance(1 << 40, n) for n in {}))"
+    code = (
+        "from pyhugetext import _native; print(*(_native.shared_allowance(1 << 40, n) for n in {}))"
+    )
     present = (0, 100 * MIB)
     run = code.format(present)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

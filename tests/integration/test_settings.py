@@ -42,7 +42,10 @@ def main_region(stats: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_size(text: str) -> int | None:
-    return _boot.parse_size(os.fsencode(text))
+    if not text.strip() or "\0" in text:  # no value; no environment holds it
+        return None
+    found = _boot.settings([b"PYHUGETEXT_MIN_TEXT=" + os.fsencode(text)])
+    return None if found["problems"] else found["min_text"]
 
 
 @given(
@@ -81,7 +84,8 @@ def test_any_other_text_is_no_size(text):
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(st.characters(codec="utf-8"))))
 def test_no_value_of_any_variable_raises(environ):
-    found = Settings(environ)
+    # A value ends at its first NUL, as in any environment.
+    found = Settings([f"{k}={v}".encode().partition(b"\0")[0] for k, v in environ.items()])
     assert all(isinstance(problem, str) for problem in found.problems)
 
 
@@ -237,14 +241,14 @@ def test_default_stores_are_in_the_cache_or_the_home(python):
         for home in sys.argv[1:]:
             for cache in (None, *sys.argv[1:]):
                 environ = {"HOME": home, **({} if cache is None else {"XDG_CACHE_HOME": cache})}
-                found = _settings.Settings(environ)
+                found = _settings.Settings([os.fsencode(f"{k}={v}") for k, v in environ.items()])
                 place = cache if (cache or "")[:1] == "/" and len(cache) < 4000 else None
                 below = "pyhugetext" if place else ".cache/pyhugetext"
                 place = place or (home if home[:1] == "/" and len(home) < 4000 else None)
                 store = place.rstrip("/") + "/" + below if place else None
                 assert found.store == store, (home, cache)
         assert found.shm_store == f"/dev/shm/pyhugetext-{os.geteuid()}"
-        found = _settings.Settings({})
+        found = _settings.Settings([])
         assert (found.backing, found.building) == ("auto", "auto")
         assert (found.min_text, found.private_limit) == (256 << 10, 64 << 20)
         assert (found.store_limit, found.shm_limit, found.build_time) == (4 << 30, 512 << 20, None)

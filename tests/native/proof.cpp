@@ -31,7 +31,7 @@ extern "C" const Elf64_Ehdr __ehdr_start;
 namespace {
 
 void print(Str text) {
-    sys::raw(sys::nr::write, 1, reinterpret_cast<long>(text.data), static_cast<long>(text.size));
+    sys::raw(__NR_write, 1, reinterpret_cast<long>(text.data), static_cast<long>(text.size));
 }
 
 void print(const char *name, u64 value) {
@@ -47,7 +47,7 @@ void print(const char *name, u64 value) {
 }
 
 [[noreturn]] void leave(int status) {
-    for (;;) sys::raw(sys::nr::exit, status);
+    for (;;) sys::raw(__NR_exit, status);
 }
 
 bool functions_work() {

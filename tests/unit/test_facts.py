@@ -12,7 +12,7 @@ from pyhugetext._units import HUGE, PAGE
 from pyhugetext.doctor.process import ROOM_TO_BUILD
 from pyhugetext.process import files
 from support.common import ROOT
-from support.facts import NATIVE, VARIABLES, header, strings
+from support.facts import NATIVE, VARIABLES, strings
 
 PACKAGE = ROOT / "src" / "pyhugetext"
 
@@ -41,12 +41,16 @@ def test_ways_of_building_are_those_of_the_core(name):
 
 
 def test_settings_are_those_of_the_core():
-    text = header("settings.h")
-    assert f'kSystemStore = "{_settings.SYSTEM_STORE}"' in text
     unlimited = _boot.settings([b"PYHUGETEXT_PRIVATE_LIMIT=unlimited"])
     assert unlimited["private_limit"] == _settings.NO_LIMIT
     assert set(_settings.Settings.__slots__) == set(_boot.settings([])) - {"debug"}
     assert strings("settings.h", "kVariables") == tuple(sorted(VARIABLES))
+
+
+def test_the_path_of_the_systems_store_is_told_once():
+    files = (*PACKAGE.rglob("*.py"), *NATIVE.rglob("*.h"), *NATIVE.rglob("*.cpp"))
+    told = [file.name for file in files if '"/var/cache/pyhugetext"' in file.read_text()]
+    assert told == ["settings.h"]
 
 
 def test_without_a_native_part_nothing_is_asked_for(monkeypatch):

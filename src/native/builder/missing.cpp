@@ -3,7 +3,7 @@
 #include "builder/entry.h"
 #include "builder/verdict.h"
 #include "builder/warm.h"
-#include "kernel/maps.h"
+#include "kernel/filters.h"
 #include "limits/memory.h"
 
 namespace pht {
@@ -166,12 +166,7 @@ bool Builder::judge_by(const Added &added) {
 // Whether the kernel may have refused this process what it grants to others: then its answer is not
 // the machine's. A seccomp filter answers with whatever errno it likes.
 bool is_restricted() {
-    if (has_huge_pages_disabled()) return true;
-    LineReader reader("/proc/self/status");
-    bool filtered = true;
-    for (Str line; reader.next(&line);)
-        if (starts_with(line, str("Seccomp:"))) filtered = line.data[line.size - 1] != '0';
-    return filtered;
+    return has_huge_pages_disabled() || read_filters() != 0;
 }
 
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.

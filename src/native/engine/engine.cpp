@@ -14,7 +14,8 @@ struct Visit {
     Table *table;
     u64 adds, subs;  // in: last seen; out: now
     bool changed, found, complete;
-    Backing keep;         // what restore leaves
+    Backing keep;  // what restore leaves
+    bool restores = false;
     bool listed = false;  // in: whether objects were listed before, and with which dlpi_subs
     u64 listed_subs = 0;
     size_t index = 0, known = 0;       // known: how many objects were there at the last look
@@ -75,19 +76,26 @@ int look_for_new(dl_phdr_info *info, size_t, void *data) {
 
 // dl_iterate_phdr holds the lock under which dlclose unmaps: an object that was listed is still
 // there if nothing was removed since.
-int commit_if_unchanged(dl_phdr_info *info, size_t, void *data) {
+int finish_if_unchanged(dl_phdr_info *info, size_t, void *data) {
     auto *visit = static_cast<Visit *>(data);
     visit->complete = info->dlpi_subs == visit->subs;
-    if (visit->complete) visit->table->commit();
+    if (visit->complete && visit->restores) visit->table->restore(visit->keep);
+    if (visit->complete && !visit->restores) visit->table->commit();
     return 1;
 }
 
-int restore_if_unchanged(dl_phdr_info *info, size_t, void *data) {
-    auto *visit = static_cast<Visit *>(data);
-    visit->complete = info->dlpi_subs == visit->subs;
-    if (visit->complete) visit->table->restore(visit->keep);
-    return 1;
+Snapshot *make_snapshot() {
+    void *memory = allocate(sizeof(Snapshot));
+    return memory ? new (memory) Snapshot : nullptr;
 }
+
+void destroy(Snapshot *snapshot) {
+    snapshot->~Snapshot();
+    release(snapshot, sizeof(Snapshot));
+}
+
+// Told to who could not have the lock.
+Snapshot busy_snapshot;
 
 constexpr int kTries = 3;
 
@@ -107,7 +115,7 @@ Engine &Engine::get() {
 // Brings the table up to date with what is loaded and mapped. Fills in visit->subs, by which a
 // later step knows whether an object was unloaded since.
 Outcome Engine::look(Table::Scope scope, Visit *visit) {
-    *visit = {&table_, 0, 0, false, false, true, Backing::none, listed_, listed_subs_};
+    *visit = {&table_, 0, 0, false, false, true, Backing::none, false, listed_, listed_subs_};
     listed_ = false;
     table_.begin_listing();
     iterate_objects(list_object, visit);
@@ -128,7 +136,7 @@ void Engine::pass(Table::Scope scope) {
         if (!last_.ok()) return;
         see(visit);
         table_.prepare(request_, scope);
-        iterate_objects(commit_if_unchanged, &visit);
+        iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) return;
         table_.abandon();
     }
@@ -142,7 +150,8 @@ void Engine::put_back(Backing keep) {
         last_ = look(Table::Scope::candidates, &visit);
         if (!last_.ok()) return;
         visit.keep = keep;
-        iterate_objects(restore_if_unchanged, &visit);
+        visit.restores = true;
+        iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) return;
     }
     last_ = {Status::pending, Call::none, 0};
@@ -258,13 +267,6 @@ bool Engine::started() const {
     return __atomic_load_n(&started_, __ATOMIC_RELAXED);
 }
 
-namespace {
-
-// Told to who could not have the lock.
-Snapshot busy_snapshot;
-
-}  // namespace
-
 const Snapshot *Engine::take_snapshot() {
     const Locked locked;
     if (!locked.ok()) {
@@ -273,20 +275,15 @@ const Snapshot *Engine::take_snapshot() {
         busy_snapshot.last = {Status::busy, Call::none, 0};
         return &busy_snapshot;
     }
-    void *memory = allocate(sizeof(Snapshot));
-    if (!memory) return nullptr;
-    auto *snapshot = new (memory) Snapshot;
-    fill(snapshot);
+    Snapshot *snapshot = make_snapshot();
+    if (snapshot) fill(snapshot);
     return snapshot;
 }
 
 void Engine::free_snapshot(const Snapshot *snapshot) {
     if (snapshot == &busy_snapshot) return;
     const Locked locked;
-    if (!locked.ok()) return;  // a little memory less
-    auto *owned = const_cast<Snapshot *>(snapshot);
-    owned->~Snapshot();
-    release(owned, sizeof(Snapshot));
+    if (locked.ok()) destroy(const_cast<Snapshot *>(snapshot));  // else a little memory less
 }
 
 Outcome Engine::look_at_all() {
@@ -322,7 +319,6 @@ bool Engine::add_view(const Region &region, Snapshot *out) {
     view.outcome = region.outcome;
     for (int i = 0; i < kBackings; ++i) view.tried[i] = region.tried[i];
     view.build_id = region.object.build_id;
-    view.is_main = region.object.is_main;
     const Str path = region.path_text();
     view.path = out->text.size();
     view.path_size = path.size;
@@ -348,13 +344,11 @@ bool Engine::add_view(const Region &region, Snapshot *out) {
 const Snapshot *Engine::plan_elsewhere(const ProcessObject &object) {
     const Locked locked;
     if (!locked.ok()) return nullptr;
-    void *memory = allocate(sizeof(Snapshot));
-    if (!memory) return nullptr;
-    auto *snapshot = new (memory) Snapshot;
+    Snapshot *snapshot = make_snapshot();
+    if (!snapshot) return nullptr;
     Region region;
     if (pht::plan_elsewhere(object, &region) && add_view(region, snapshot)) return snapshot;
-    snapshot->~Snapshot();
-    release(snapshot, sizeof(Snapshot));
+    destroy(snapshot);
     return nullptr;
 }
 

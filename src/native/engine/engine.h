@@ -26,7 +26,6 @@ struct RegionView {
     Outcome outcome;
     Outcome tried[kBackings];
     BuildId build_id;
-    bool is_main;
 };
 struct Snapshot {
     bool started = false;  // remap was asked for, at start-up or by call

@@ -12,21 +12,22 @@ namespace pht {
 struct EngineApi {
     // What the environment of this process asks for.
     const Request &(*settings)();
-    // How many regions wait for a store entry; -1 when memory ran out, kBusy when another thread
-    // had the engine, and nothing was done.
+    // As the functions of Engine.
     long (*remap)(const Request &request);
-    // Builds what is missing then, and passes again; see Engine::complete().
     bool (*complete)(const Patience &patience);
-    bool (*restore)();                   // false as kBusy
-    const Snapshot *(*take_snapshot)();  // nullptr when memory ran out
+    bool (*restore)();
+    const Snapshot *(*take_snapshot)();
     void (*free_snapshot)(const Snapshot *snapshot);
     // For other processes; see process/elsewhere.h.
     ErrorOr<int> (*open_elsewhere)(int directory, const char *name, Way way);
     Outcome (*read_head)(int path_fd, u32 dev_major, u32 dev_minor, u64 inode, Elf64_Phdr *headers,
                          ElfHead *out);
-    const Snapshot *(*plan_elsewhere)(const ProcessObject &object);  // nullptr: no memory
+    const Snapshot *(*plan_elsewhere)(const ProcessObject &object);
     ErrorOr<void> (*find_entries)(int pagemap, u64 start, size_t count, u8 *marks);
     void (*memory_room)(MemoryRoom *out);  // see limits/memory.h; takes no lock
+    u64 (*shared_allowance)(const MemoryRoom &room, u64 configured, u64 present);
+    // As probe_huge() of the core.
+    ErrorOr<void> (*probe)(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // As lay_out() of the builder; *out only when it went well, to be given back.
     LaidOut (*lay_out)(int fd, u64 size, u64 bias, const Layout **out);
     void (*free_layout)(const Layout *layout);

@@ -59,14 +59,13 @@ void describe(const Region &region, Line *out) {
 
 bool Engine::add_line(const Region &region, MappedArray<char> *out) {
     constexpr const char *kPrefix = "pyhugetext: ";
-    void *memory = map_memory(sizeof(Line));
+    Room<0> room;
+    char *const memory = room.take(sizeof(Line));
     if (!memory) return false;
     auto *line = new (memory) Line;
     describe(region, line);
-    const bool kept = out->append(kPrefix, length(kPrefix)) &&
-                      out->append(line->data, line->size) && out->push('\n');
-    unmap_memory(memory, sizeof(Line));
-    return kept;
+    return out->append(kPrefix, length(kPrefix)) && out->append(line->data, line->size) &&
+           out->push('\n');
 }
 
 void Engine::report(MappedArray<char> *out) {

@@ -2,37 +2,6 @@
 
 namespace pht {
 
-bool LineReader::next(Str *line) {
-    if (!state_.ok()) return false;
-    for (;;) {
-        for (size_t at = from_; at < to_; ++at) {
-            if (window_[at] == '\n') {
-                *line = {window_ + from_, at - from_};
-                from_ = at + 1;
-                return true;
-            }
-        }
-        if (ended_) return false;  // what is left is not a whole line
-        if (from_ > 0) {
-            for (size_t at = from_; at < to_; ++at) window_[at - from_] = window_[at];
-            to_ -= from_;
-            from_ = 0;
-        }
-        if (to_ == kWindow) {
-            state_ = Error{EINVAL};
-            return false;
-        }
-        const auto got =
-            sys::uninterrupted([&] { return sys::read(fd_, window_ + to_, kWindow - to_); });
-        if (!got.ok()) {
-            state_ = Error(got);
-            return false;
-        }
-        if (got.value() == 0) ended_ = true;
-        to_ += got.value();
-    }
-}
-
 ErrorOr<void> MapsQuery::next(u64 address, Mapping *out) {
     if (!ready_) {
         ready_ = true;
@@ -92,7 +61,7 @@ bool parse_mapping(Str line, Mapping *out) {
     out->dev_minor = static_cast<u32>(cursor.number(16));
     cursor.expect(' ');
     out->inode = cursor.number(10);
-    cursor.spaces();
+    cursor.blanks();
     out->path = {cursor.at, static_cast<size_t>(cursor.end - cursor.at)};
     out->escaped = true;
     return cursor.ok && out->start < out->end;

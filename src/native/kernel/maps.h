@@ -1,8 +1,7 @@
 // Reading /proc/PID/maps and /proc/PID/smaps of any size; see proc_pid_maps(5).
 #pragma once
 
-#include "kernel/descriptor.h"
-#include "kernel/strings.h"
+#include "kernel/lines.h"
 
 namespace pht {
 
@@ -14,28 +13,6 @@ struct Mapping {
     bool escaped = false;  // and with \012 for a newline; see unescape()
 };
 
-// Reads a file line by line through a window of fixed size; lines are up to a path long.
-class LineReader {
-public:
-    explicit LineReader(const char *file)
-        : fd_(sys::open(file)),
-          window_(room_.take(kWindow)),
-          state_(window_ ? Error(fd_) : Error{ENOMEM}) {}
-
-    bool next(Str *line);
-    ErrorOr<void> state() const { return state_; }  // or what ended the reading early
-
-private:
-    // A path of 4,096 bytes, all of them newlines, which the kernel prints as four characters each.
-    static constexpr size_t kWindow = 20ul * 1024;
-    const Descriptor fd_;
-    Room<0> room_;
-    char *const window_;
-    size_t from_ = 0, to_ = 0;
-    bool ended_ = false;
-    ErrorOr<void> state_;
-};
-
 // Replaces \012 by the newline it stands for, in place; returns the new size. The kernel escapes
 // nothing else, so a name that holds these four characters looks the same: it is the rarer.
 size_t unescape(char *path, size_t size);
@@ -44,14 +21,14 @@ bool parse_mapping(Str line, Mapping *out);
 
 // Calls visit(const Mapping &) for every mapping of this process until it returns false.
 template <class Visit> ErrorOr<void> each_mapping(Visit visit) {
-    LineReader reader("/proc/self/maps");
-    Str line;
-    while (reader.next(&line)) {
+    bool whole = true;
+    const auto read = each_line("/proc/self/maps", [&](Str line) {
         Mapping mapping;
-        if (!parse_mapping(line, &mapping)) return Error{EINVAL};
-        if (!visit(mapping)) return {};
-    }
-    return reader.state();
+        whole = parse_mapping(line, &mapping);
+        return whole && visit(mapping);
+    });
+    if (!whole) return Error{EINVAL};
+    return read;
 }
 
 // The same for the mappings that touch [start, end) only, asked for one by one (PROCMAP_QUERY,

@@ -4,30 +4,25 @@
 // nothing outside the object that holds the core ever binds to them, and the core never binds to
 // the C library's, whose text may be the one being moved.
 extern "C" {
-__attribute__((visibility("hidden"))) void *memcpy(void *to, const void *from, size_t size);
-__attribute__((visibility("hidden"))) void *memmove(void *to, const void *from, size_t size);
-__attribute__((visibility("hidden"))) void *memset(void *to, int value, size_t size);
-__attribute__((visibility("hidden"))) int memcmp(const void *a, const void *b, size_t size);
-
-void *memcpy(void *to, const void *from, size_t size) {
+[[gnu::visibility("hidden")]] void *memcpy(void *to, const void *from, size_t size) {
     auto *out = static_cast<char *>(to);
     const auto *in = static_cast<const char *>(from);
     for (size_t i = 0; i < size; ++i) out[i] = in[i];
     return to;
 }
-void *memmove(void *to, const void *from, size_t size) {
+[[gnu::visibility("hidden")]] void *memmove(void *to, const void *from, size_t size) {
     auto *out = static_cast<char *>(to);
     const auto *in = static_cast<const char *>(from);
     if (out <= in) return memcpy(to, from, size);
     for (size_t i = size; i-- > 0;) out[i] = in[i];
     return to;
 }
-void *memset(void *to, int value, size_t size) {
+[[gnu::visibility("hidden")]] void *memset(void *to, int value, size_t size) {
     auto *out = static_cast<char *>(to);
     for (size_t i = 0; i < size; ++i) out[i] = static_cast<char>(value);
     return to;
 }
-int memcmp(const void *a, const void *b, size_t size) {
+[[gnu::visibility("hidden")]] int memcmp(const void *a, const void *b, size_t size) {
     const auto *x = static_cast<const unsigned char *>(a);
     const auto *y = static_cast<const unsigned char *>(b);
     size_t i = 0;

@@ -6,6 +6,14 @@ namespace {
 
 constexpr size_t kRanges = 16;
 
+// Marks the 2 MiB pages that a range touches, of those from `start` on.
+auto marker(u64 start, u8 *marks, u8 what) {
+    return [=](u64 from, u64 to) {
+        for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
+            marks[(at - start) / kHugeSize] = what;
+    };
+}
+
 // Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
 // and one of `any`.
 template <class Visit>
@@ -36,34 +44,25 @@ ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, V
 // Entry bits of /proc/PID/pagemap.
 constexpr u64 kEntryFile = 1ull << 61, kEntrySwapped = 1ull << 62, kEntryPresent = 1ull << 63;
 
-u64 smaps_kilobytes(Str line, const char *field) {
-    if (!starts_with(line, str(field))) return 0;
-    Cursor cursor{line.data + length(field), line.data + line.size};
-    cursor.spaces();
-    const u64 value = cursor.number(10);
-    return cursor.ok ? value : 0;
-}
-
 // Bytes in 2 MiB pages of the mapping that starts at `start`.
 ErrorOr<u64> smaps_huge_bytes(u64 start) {
-    LineReader reader("/proc/self/smaps");
-    Str line;
     bool inside = false;
     u64 bytes = 0;
-    while (reader.next(&line)) {
+    const auto read = each_line("/proc/self/smaps", [&](Str line) {
+        static constexpr const char *kFields[] = {
+            "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
+            "Shared_Hugetlb:"};
         Mapping mapping;
         if (parse_mapping(line, &mapping)) {
-            if (inside) return success(bytes);
+            if (inside) return false;
             inside = mapping.start == start;
-        } else if (inside) {
-            static constexpr const char *kFields[] = {
-                "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
-                "Shared_Hugetlb:"};
-            for (const char *field : kFields) bytes += smaps_kilobytes(line, field) * 1024;
         }
-    }
-    const auto state = reader.state();
-    if (!state.ok()) return Error(state);
+        u64 kib;
+        for (const char *field : kFields)
+            if (inside && read_field(line, field, &kib)) bytes += kib * 1024;
+        return true;
+    });
+    if (!read.ok()) return Error(read);
     return success(bytes);
 }
 
@@ -92,10 +91,7 @@ template <class Visit> ErrorOr<void> each_page(int fd, u64 start, u64 end, Visit
 
 ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
     const u64 end = start + count * kHugeSize;
-    const auto mark = [&](u64 from, u64 to) {
-        for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
-            marks[(at - start) / kHugeSize] = 1;
-    };
+    const auto mark = marker(start, marks, 1);
     const auto found =
         scan(fd_, start, end, PAGE_IS_FILE, PAGE_IS_FILE, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, mark);
     if (found.ok()) return found;
@@ -139,14 +135,9 @@ ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
 
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
     const u64 end = start + count * kHugeSize;
-    const auto mark = [&](u8 what) {
-        return [=](u64 from, u64 to) {
-            for (u64 at = round_down(from, kHugeSize); at < to; at += kHugeSize)
-                marks[(at - start) / kHugeSize] = what;
-        };
-    };
-    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, mark(kSmallEntries));
-    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, mark(kOneEntry));
+    const auto small = marker(start, marks, kSmallEntries), one = marker(start, marks, kOneEntry);
+    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, small);
+    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, one);
 }
 
 bool Pagemap::all_huge(u64 start, u64 length) const {

@@ -64,8 +64,8 @@ struct Cursor {
         ok = false;
         return 0;
     }
-    void spaces() {
-        while (at < end && *at == ' ') ++at;
+    void blanks() {
+        while (at < end && (*at == ' ' || *at == '\t')) ++at;
     }
 };
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernel/error_or.h"
-#include "kernel/syscall_numbers.h"
+#include "kernel/uapi.h"
 
 #if defined(__x86_64__)
 #include "kernel/syscall_x86_64.h"
@@ -30,98 +30,98 @@ template <class... Arguments> PHT_INLINE long call(long number, Arguments... arg
 }
 
 PHT_INLINE ErrorOr<int> open(const char *path) {
-    return {call(nr::openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)};
+    return {call(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)};
 }
 PHT_INLINE ErrorOr<int> open_at(int directory, const char *path, int flags) {
-    return {call(nr::openat, directory, path, flags | O_CLOEXEC)};
+    return {call(__NR_openat, directory, path, flags | O_CLOEXEC)};
 }
 // With the RESOLVE_ flags of openat2(2), Linux 5.6.
 PHT_INLINE ErrorOr<int> open_inside(int directory, const char *path, int flags, u64 resolve) {
     const u64 how[3] = {static_cast<u64>(flags | O_CLOEXEC), 0, resolve};
-    return {call(nr::openat2, directory, path, how, sizeof how)};
+    return {call(__NR_openat2, directory, path, how, sizeof how)};
 }
 PHT_INLINE ErrorOr<size_t> read(int fd, void *to, size_t size) {
-    return {call(nr::read, fd, to, size)};
+    return {call(__NR_read, fd, to, size)};
 }
 PHT_INLINE ErrorOr<size_t> pread(int fd, void *to, size_t size, u64 offset) {
-    return {call(nr::pread64, fd, to, size, offset)};
+    return {call(__NR_pread64, fd, to, size, offset)};
 }
 // Writing from program memory answers EFAULT where reading it would raise SIGBUS or SIGSEGV, so it
 // is also the safe way to copy text whose file may have been truncated.
 PHT_INLINE ErrorOr<size_t> pwrite(int fd, u64 from, size_t size, u64 offset) {
-    return {call(nr::pwrite64, fd, from, size, offset)};
+    return {call(__NR_pwrite64, fd, from, size, offset)};
 }
 PHT_INLINE void close(int fd) {
-    call(nr::close, fd);
+    call(__NR_close, fd);
 }
 PHT_INLINE ErrorOr<u64> mmap(u64 address, u64 size, int prot, int flags, int fd, u64 offset) {
-    return {call(nr::mmap, address, size, prot, flags, fd, offset)};
+    return {call(__NR_mmap, address, size, prot, flags, fd, offset)};
 }
 PHT_INLINE void munmap(u64 address, u64 size) {
-    call(nr::munmap, address, size);
+    call(__NR_munmap, address, size);
 }
 PHT_INLINE ErrorOr<void> mprotect(u64 address, u64 size, int prot) {
-    return {call(nr::mprotect, address, size, prot)};
+    return {call(__NR_mprotect, address, size, prot)};
 }
 PHT_INLINE ErrorOr<void> madvise(u64 address, u64 size, int advice) {
-    return {call(nr::madvise, address, size, advice)};
+    return {call(__NR_madvise, address, size, advice)};
 }
 // Moves a mapping onto `target`, replacing what is there, in one step; see mremap(2).
 PHT_INLINE ErrorOr<void> mremap_onto(u64 from, u64 size, u64 target) {
-    return {call(nr::mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, target)};
+    return {call(__NR_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, target)};
 }
 // Moves the pages of a mapping to `target` and leaves the mapping, empty, where it is.
 PHT_INLINE ErrorOr<void> mremap_away(u64 from, u64 size, u64 target) {
-    return {call(nr::mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+    return {call(__NR_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
                  target)};
 }
 PHT_INLINE ErrorOr<int> memfd_create(const char *name, unsigned flags) {
-    return {call(nr::memfd_create, name, flags)};
+    return {call(__NR_memfd_create, name, flags)};
 }
 PHT_INLINE ErrorOr<void> ftruncate(int fd, u64 size) {
-    return {call(nr::ftruncate, fd, size)};
+    return {call(__NR_ftruncate, fd, size)};
 }
 // A lock on an open file that is not waited for: EAGAIN where another process has it; see flock(2).
 PHT_INLINE ErrorOr<void> try_lock_file(int fd) {
-    return {call(nr::flock, fd, LOCK_EX | LOCK_NB)};
+    return {call(__NR_flock, fd, LOCK_EX | LOCK_NB)};
 }
 PHT_INLINE void unlock_file(int fd) {
-    call(nr::flock, fd, LOCK_UN);
+    call(__NR_flock, fd, LOCK_UN);
 }
 // Sleeps; EINTR when a signal handler ran meanwhile.
 PHT_INLINE ErrorOr<void> pause(u64 nanoseconds) {
     const u64 time[2] = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-    return {call(nr::nanosleep, time, 0)};
+    return {call(__NR_nanosleep, time, 0)};
 }
 // The soft limit, as getrlimit(2) gives it, or `unknown`. Beyond RLIMIT_FSIZE a write or
 // ftruncate(2) raises SIGXFSZ, which kills.
 constexpr u64 kUnlimited = ~0ull;
 inline u64 resource_limit(int which, u64 unknown) {
     u64 limits[2] = {unknown, unknown};
-    call(nr::prlimit64, 0, which, 0, limits);
+    call(__NR_prlimit64, 0, which, 0, limits);
     return limits[0];
 }
 PHT_INLINE ErrorOr<void> add_seals(int fd, int seals) {
-    return {call(nr::fcntl, fd, F_ADD_SEALS, seals)};
+    return {call(__NR_fcntl, fd, F_ADD_SEALS, seals)};
 }
 PHT_INLINE ErrorOr<size_t> ioctl(int fd, unsigned long request, void *argument) {
-    return {call(nr::ioctl, fd, request, argument)};
+    return {call(__NR_ioctl, fd, request, argument)};
 }
 // Copies inside this process; answers EFAULT instead of raising a signal; see process_vm_readv(2).
 PHT_INLINE ErrorOr<size_t> copy_memory(u64 to, u64 from, u64 size) {
     struct Iovec {
         u64 base, size;
     } local = {to, size}, remote = {from, size};
-    return {call(nr::process_vm_readv, call(nr::getpid), &local, 1, &remote, 1, 0)};
+    return {call(__NR_process_vm_readv, call(__NR_getpid), &local, 1, &remote, 1, 0)};
 }
 // Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
 PHT_INLINE void drop_cached(int fd, u64 offset, u64 size) {
-    call(nr::fadvise64, fd, offset, size, POSIX_FADV_DONTNEED);
+    call(__NR_fadvise64, fd, offset, size, POSIX_FADV_DONTNEED);
 }
 // Waits for what is being written back of a file, which is nothing where it is clean, and tells the
 // error of an earlier write-back that nobody was told yet; see sync_file_range(2).
 PHT_INLINE ErrorOr<void> await_written(int fd) {
-    return {call(nr::sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
+    return {call(__NR_sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
 }
 // How many pages of a file are cached and how many of those not on disk yet; Linux 6.5.
 struct CachedPages {
@@ -131,39 +131,40 @@ struct CachedPages {
 PHT_INLINE ErrorOr<void> count_cached(int fd, CachedPages *out) {
     if (under_valgrind()) return Error{ENOSYS};
     const u64 whole[2] = {0, 0};
-    return {call(nr::cachestat, fd, whole, out, 0)};
+    return {call(__NR_cachestat, fd, whole, out, 0)};
 }
 // Changes the mode of an open file that is ours.
 PHT_INLINE ErrorOr<void> change_mode(int fd, u32 mode) {
-    return {call(nr::fchmod, fd, mode)};
+    return {call(__NR_fchmod, fd, mode)};
 }
 // Names anonymous memory in /proc/PID/maps; EINVAL where the kernel lacks CONFIG_ANON_VMA_NAME.
 PHT_INLINE void name_memory(u64 address, u64 size, const char *name) {
-    call(nr::prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name);
+    call(__NR_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name);
 }
 // 0: no seccomp filter is on this thread, 2: one is. See prctl(2), PR_GET_SECCOMP.
 PHT_INLINE ErrorOr<int> seccomp_mode() {
-    return {call(nr::prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};
+    return {call(__NR_prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};
 }
 // Whether huge pages are disabled for this process; see prctl(2), PR_SET_THP_DISABLE.
 PHT_INLINE ErrorOr<bool> huge_pages_disabled() {
-    return {call(nr::prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
+    return {call(__NR_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)};
 }
 PHT_INLINE ErrorOr<u64> seek(int fd, u64 offset, int whence) {
-    return {call(nr::lseek, fd, offset, whence)};
+    return {call(__NR_lseek, fd, offset, whence)};
 }
-// Nanoseconds of CLOCK_MONOTONIC.
-inline u64 now() {
+// Nanoseconds.
+inline u64 clock(int which) {
     long time[2] = {0, 0};
-    call(nr::clock_gettime, CLOCK_MONOTONIC, time);
+    call(__NR_clock_gettime, which, time);
     return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+}
+inline u64 now() {
+    return clock(CLOCK_MONOTONIC);
 }
 
 // Nanoseconds that this process has computed; see CLOCK_PROCESS_CPUTIME_ID of clock_gettime(2).
 inline u64 processor_time() {
-    long time[2] = {0, 0};
-    call(nr::clock_gettime, CLOCK_PROCESS_CPUTIME_ID, time);
-    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+    return clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 // Nanoseconds since `began`; 0 where the clock does not answer.
@@ -203,22 +204,20 @@ __attribute__((always_inline)) inline ErrorOr<size_t> read_at(int fd, void *to, 
 // The running kernel's release, as in uname(2); NUL-terminated.
 struct KernelNames {
     char names[6][65] = {};
-    KernelNames() { call(nr::uname, names); }
+    KernelNames() { call(__NR_uname, names); }
     const char *release() const { return names[2]; }
 };
 
 // Nanoseconds and seconds since the epoch.
 inline u64 wall_nanoseconds() {
-    long time[2] = {0, 0};
-    call(nr::clock_gettime, CLOCK_REALTIME, time);
-    return static_cast<u64>(time[0]) * 1000000000u + static_cast<u64>(time[1]);
+    return clock(CLOCK_REALTIME);
 }
 inline u64 wall_seconds() {
     return wall_nanoseconds() / 1000000000u;
 }
 // Sets access and modification time of an open file to now.
 inline void touch(int fd) {
-    call(nr::utimensat, fd, 0, 0, 0);
+    call(__NR_utimensat, fd, 0, 0, 0);
 }
 
 // What statfs(2) tells of a file system.
@@ -228,19 +227,19 @@ struct FileSystem {
 };
 static_assert(sizeof(FileSystem) == 120);
 inline ErrorOr<void> file_system_of(int fd, FileSystem *out) {
-    return {call(nr::fstatfs, fd, out)};
+    return {call(__NR_fstatfs, fd, out)};
 }
 
 // The type of the file system a path is on.
 inline ErrorOr<u64> file_system(const char *path) {
     FileSystem info;
-    const ErrorOr<u64> result = {call(nr::statfs, path, &info)};
+    const ErrorOr<u64> result = {call(__NR_statfs, path, &info)};
     return result.ok() ? success(info.type) : result;
 }
 
 // The user ids of this process; see getresuid(2).
 inline ErrorOr<void> users(u32 *real, u32 *effective, u32 *saved) {
-    return {call(nr::getresuid, real, effective, saved)};
+    return {call(__NR_getresuid, real, effective, saved)};
 }
 
 // What statx(2) tells of a file, as far as the core asks.
@@ -269,7 +268,7 @@ inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdenti
         u64 spare[14];
     } info = {};
     static_assert(sizeof(Statx) == 256);
-    const ErrorOr<void> result = {call(nr::statx, fd, path, flags, STATX_BASIC_STATS, &info)};
+    const ErrorOr<void> result = {call(__NR_statx, fd, path, flags, STATX_BASIC_STATS, &info)};
     if (!result.ok()) return result;
     *out = {info.dev_major,
             info.dev_minor,
@@ -299,11 +298,11 @@ inline ErrorOr<void> identify_path(const char *path, FileIdentity *out) {
 
 // Whether the file may be written, or why not: a read-only file system included.
 inline ErrorOr<void> may_write(int directory, const char *path) {
-    return {call(nr::faccessat, directory, path, W_OK)};
+    return {call(__NR_faccessat, directory, path, W_OK)};
 }
 // The target of a symbolic link, not NUL-terminated; returns its size.
 inline ErrorOr<size_t> read_link(const char *path, char *to, size_t size) {
-    return {call(nr::readlinkat, AT_FDCWD, path, to, size)};
+    return {call(__NR_readlinkat, AT_FDCWD, path, to, size)};
 }
 
 // Keeps signal handlers of this thread out of a stretch of code. SIGSEGV and its like still kill,
@@ -314,10 +313,10 @@ public:
     SignalsBlocked() {
         constexpr u64 kOfLibc = 7ull << (32 - 1);
         const u64 all = ~kOfLibc;
-        blocked_ = call(nr::rt_sigprocmask, SIG_BLOCK, &all, &old_, 8) == 0;
+        blocked_ = call(__NR_rt_sigprocmask, SIG_BLOCK, &all, &old_, 8) == 0;
     }
     ~SignalsBlocked() {
-        if (blocked_) call(nr::rt_sigprocmask, SIG_SETMASK, &old_, 0, 8);
+        if (blocked_) call(__NR_rt_sigprocmask, SIG_SETMASK, &old_, 0, 8);
     }
 
 private:

@@ -1,6 +1,6 @@
 #include "limits/groups.h"
 
-#include "kernel/descriptor.h"
+#include "kernel/lines.h"
 
 namespace pht {
 
@@ -14,36 +14,8 @@ constexpr u64 kNoLimit = 1ull << 62;
 struct Work {
     char window[2048];     // of the file that is read
     char groups[2][2048];  // of the process, by version, as /proc/self/cgroup has them
-    char path[2304];       // of a file of a group
+    Buffer<2304> path;     // of a file of a group
 };
-
-// Calls visit(Str) for each line of an open file until it returns false. What is longer than the
-// window comes cut.
-template <class Visit> ErrorOr<void> each_line(int fd, char *window, size_t room, Visit visit) {
-    size_t held = 0;
-    bool cut = false;
-    for (;;) {
-        const auto got =
-            sys::uninterrupted([&] { return sys::read(fd, window + held, room - held); });
-        if (!got.ok()) return Error(got);
-        if (got.value() == 0) return {};
-        held += got.value();
-        size_t from = 0;
-        for (size_t at = 0; at < held; ++at) {
-            if (window[at] != '\n') continue;
-            if (!cut && !visit(Str{window + from, at - from})) return {};
-            cut = false;
-            from = at + 1;
-        }
-        if (from == 0 && held == room) {
-            if (!cut && !visit(Str{window, held})) return {};
-            cut = true;
-            from = held;
-        }
-        for (size_t at = from; at < held; ++at) window[at - from] = window[at];
-        held -= from;
-    }
-}
 
 // One of the two hierarchies that may have the memory controller.
 struct Hierarchy {
@@ -126,17 +98,10 @@ private:
         return 0;
     }
 
-    // Puts together top, the first `size` bytes of the group's path, and a file's name.
+    // A file of the group, or the group itself.
     const char *path(const char *top, Str group, const char *name) {
-        size_t size = 0;
-        const Str parts[] = {str(top), group, str("/"), str(name)};
-        for (const Str &part : parts) {
-            const size_t n = min(part.size, sizeof work_->path - 1 - size);
-            copy(work_->path + size, part.data, n);
-            size += n;
-        }
-        work_->path[size] = 0;
-        return work_->path;
+        work_->path.size = 0;
+        return work_->path.add(top).add(group).add("/").add(name).data;
     }
 
     static size_t step(Str group, size_t from) {  // the end of the name behind the slash at `from`
@@ -227,7 +192,7 @@ private:
             Cursor cursor{line.data, line.data + line.size};
             while (cursor.at < cursor.end && *cursor.at != ' ') ++cursor.at;
             const Str name = {line.data, static_cast<size_t>(cursor.at - line.data)};
-            cursor.spaces();
+            cursor.blanks();
             const u64 value = cursor.number(10);
             if (!cursor.ok) return true;
             if (equal(name, str(kind.huge))) huge = value;
@@ -270,13 +235,11 @@ private:
 }  // namespace
 
 void read_groups(MemoryRoom *out, int *stat) {
-    auto *work = static_cast<Work *>(map_memory(sizeof(Work)));
-    if (!work) {
+    Room<0> room;
+    if (auto *const work = reinterpret_cast<Work *>(room.take(sizeof(Work))))
+        Reader(out, stat, work).read();
+    else
         out->known = {Status::memory_limit, Call::mmap, ENOMEM};
-        return;
-    }
-    Reader(out, stat, work).read();
-    unmap_memory(work, sizeof(Work));
 }
 
 }  // namespace pht

@@ -1,6 +1,6 @@
 #include "limits/memory.h"
 
-#include "kernel/descriptor.h"
+#include "kernel/lines.h"
 #include "limits/groups.h"
 
 namespace pht {
@@ -30,14 +30,10 @@ void read_own_limits(MemoryRoom *out) {
 
 u64 machine_memory() {
     const Descriptor fd(sys::open("/proc/meminfo"));
-    char text[64];  // MemTotal comes first
+    char text[64] = {};  // MemTotal comes first
     const size_t size = read_some(fd, text, sizeof text);
-    const Str name = str("MemTotal:");
-    if (!starts_with({text, size}, name)) return kNone;
-    Cursor cursor{text + name.size, text + size};
-    cursor.spaces();
-    const u64 bytes = cursor.number(10) * 1024;
-    return cursor.ok ? bytes : kNone;
+    u64 kib;
+    return read_field({text, size}, "MemTotal:", &kib) ? kib * 1024 : kNone;
 }
 
 u64 patience = 50'000'000;  // nanoseconds, what this process has left
@@ -48,11 +44,11 @@ bool used_addresses(u64 *addresses, u64 *data) {
     // Pages: addresses, resident, shared, text, 0, data; see proc_pid_statm(5).
     u64 pages[6] = {};
     const Descriptor fd(sys::open("/proc/self/statm"));
-    char text[160];
+    char text[160] = {};
     Cursor cursor{text, text + read_some(fd, text, sizeof text)};
     for (u64 &number : pages) {
         number = cursor.number(10);
-        cursor.spaces();
+        cursor.blanks();
     }
     *addresses = pages[0] * kPageSize;
     *data = pages[5] * kPageSize;

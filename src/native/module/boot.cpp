@@ -4,8 +4,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <errno.h>
-#include <sys/vfs.h>
+#include <unistd.h>
 
 #include <new>
 
@@ -50,6 +49,8 @@ const EngineApi api = {
     .plan_elsewhere = Engine::plan_elsewhere,
     .find_entries = find_entries,
     .memory_room = [](MemoryRoom *out) { memory_room(out); },
+    .shared_allowance = shared_allowance,
+    .probe = Engine::probe,
     .lay_out = lay_out,
     .free_layout = free_layout,
     .store = &store_api,
@@ -136,8 +137,7 @@ PyObject *texts_of(Str list) {
     PyObject *out = PyList_New(0);
     for (size_t at = 0; out && at < list.size;) {
         const Str text = str(list.data + at);
-        PyObject *item =
-            PyUnicode_DecodeFSDefaultAndSize(text.data, static_cast<Py_ssize_t>(text.size));
+        PyObject *item = text_or_none(text);
         if (!item || PyList_Append(out, item) < 0) Py_CLEAR(out);
         Py_XDECREF(item);
         at += text.size + 1;
@@ -163,6 +163,7 @@ PyObject *describe_settings(const Settings &settings) {
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
                  set_item(out, "building", PyLong_FromLong(static_cast<long>(request.building))) &&
+                 set_item(out, "system_store", root(kSystemStore)) &&
                  set_item(out, "store", root(user_store(request))) &&
                  set_item(out, "shm_store", root(shared_store(request))) &&
                  set_item(out, "problems", texts_of(settings.problems()));
@@ -203,52 +204,6 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
     }
     PyMem_RawFree(environment);
     return out;
-}
-
-// parse_size(bytes) -> bytes in a text like 64M; None where it is none.
-PyObject *boot_parse_size(PyObject *, PyObject *argument) {
-    char *data;
-    Py_ssize_t size;
-    u64 value;
-    if (PyBytes_AsStringAndSize(argument, &data, &size) < 0) return nullptr;
-    if (!parse_size({data, static_cast<size_t>(size)}, &value)) Py_RETURN_NONE;
-    return PyLong_FromUnsignedLongLong(value);
-}
-
-// probe(fd, offset, size, collapse) -> bytes of a file the kernel maps in 2 MiB pages when it is
-// mapped as text is: what it really does, tried. OSError where it cannot be mapped.
-PyObject *boot_probe(PyObject *, PyObject *arguments) {
-    int fd, collapse;
-    unsigned long long offset, size;
-    if (!PyArg_ParseTuple(arguments, "iKKp", &fd, &offset, &size, &collapse)) return nullptr;
-    u64 bytes = 0;
-    ErrorOr<void> result;
-    Py_BEGIN_ALLOW_THREADS;
-    result = Engine::probe(fd, offset, size, collapse != 0, &bytes);
-    Py_END_ALLOW_THREADS;
-    if (!result.ok()) {
-        errno = result.error();
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return PyLong_FromUnsignedLongLong(bytes);
-}
-
-// shared_allowance(configured, present) -> what copies in shared memory may be, all together.
-PyObject *boot_shared_allowance(PyObject *, PyObject *arguments) {
-    unsigned long long configured, present;
-    if (!PyArg_ParseTuple(arguments, "KK", &configured, &present)) return nullptr;
-    MemoryRoom room;
-    memory_room(&room);
-    return PyLong_FromUnsignedLongLong(shared_allowance(room, configured, present));
-}
-
-// filesystem(fd) -> its type, as in statfs(2).
-PyObject *boot_filesystem(PyObject *, PyObject *argument) {
-    const long fd = PyLong_AsLong(argument);
-    if (fd == -1 && PyErr_Occurred()) return nullptr;
-    struct statfs info;
-    if (fstatfs(static_cast<int>(fd), &info) < 0) return PyErr_SetFromErrno(PyExc_OSError);
-    return PyLong_FromLong(static_cast<long>(info.f_type));
 }
 
 // Looks for new libraries, and has the entries built that they lack. -1 with what a signal handler
@@ -326,10 +281,6 @@ PyObject *boot_is_main_interpreter(PyObject *, PyObject *) {
 PyMethodDef methods[] = {
     {"begin", boot_begin, METH_NOARGS, nullptr},
     {"settings", boot_settings, METH_VARARGS, nullptr},
-    {"parse_size", boot_parse_size, METH_O, nullptr},
-    {"probe", boot_probe, METH_VARARGS, nullptr},
-    {"shared_allowance", boot_shared_allowance, METH_VARARGS, nullptr},
-    {"filesystem", boot_filesystem, METH_O, nullptr},
     {"watch", boot_watch, METH_NOARGS, nullptr},
     {"is_main_interpreter", boot_is_main_interpreter, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},

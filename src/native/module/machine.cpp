@@ -1,24 +1,26 @@
-#include "module/machine.h"
+// What a machine does with huge pages, asked and timed, for `pyhugetext doctor`.
 
 #include <linux/perf_event.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "module/binding.h"
+
 namespace py = pybind11;
 
-namespace pht::machine {
+namespace pht::binding {
 
 namespace {
 
-using u64 = unsigned long long;
-
-constexpr u64 kPage = 4096, kLine = 64;
+constexpr u64 kLine = 64;
 
 struct Memory {
     unsigned char *data;
@@ -33,12 +35,12 @@ Memory writable(const py::buffer &buffer) {
 // Where cell i lies. Cells that are a page apart sit in different cache lines of it, or they would
 // all compete for the same few sets of the cache.
 u64 place(u64 i, u64 stride) {
-    const u64 line = stride < kPage ? 0 : i * 0x9E3779B97F4A7C15ull >> 58;
+    const u64 line = stride < kPageSize ? 0 : i * 0x9E3779B97F4A7C15ull >> 58;
     return i * stride + line * kLine;
 }
 
 u64 cells_in(const Memory &memory, u64 stride) {
-    if (stride == 0 || stride % kLine || (stride > kLine && stride % kPage))
+    if (stride == 0 || stride % kLine || (stride > kLine && stride % kPageSize))
         throw py::value_error("stride: 64, or a multiple of 4096");
     const u64 cells = memory.size / stride;
     if (cells < 2) throw py::value_error("memory: too small for two cells");
@@ -99,6 +101,13 @@ int ask_prctl(int option) {
     return prctl(option, 0, 0, 0, 0);
 }
 
+// The type of the file system that a path is on, as in statfs(2).
+long filesystem(const std::string &path) {
+    struct statfs info;
+    if (statfs(path.c_str(), &info) < 0) throw_errno(errno);
+    return static_cast<long>(info.f_type);
+}
+
 // Counts an event in the calling thread, and in what it starts from now on; with `commands` only in
 // its next child, from execve(2) on. The descriptor; read(2) gives the count and the nanoseconds
 // that it was wanted and that it ran. OSError; see perf_event_open(2).
@@ -114,20 +123,20 @@ int open_counter(unsigned type, u64 config, bool commands) {
     attributes.disabled = commands;
     attributes.enable_on_exec = commands;
     const long fd = syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-    if (fd >= 0) return static_cast<int>(fd);
-    PyErr_SetFromErrno(PyExc_OSError);
-    throw py::error_already_set();
+    if (fd < 0) throw_errno(errno);
+    return static_cast<int>(fd);
 }
 
 }  // namespace
 
-void bind(py::module_ &module) {
+void bind_machine(py::module_ &module) {
     module.def("address_of", &address_of, py::arg("memory"));
     module.def("link_cells", &link_cells, py::arg("memory"), py::arg("stride"));
     module.def("chase_cells", &chase_cells, py::arg("memory"), py::arg("steps"));
     module.def("ask_prctl", &ask_prctl, py::arg("option"));
+    module.def("filesystem", &filesystem, py::arg("path"));
     module.def("open_counter", &open_counter, py::arg("type"), py::arg("config"),
                py::arg("commands"));
 }
 
-}  // namespace pht::machine
+}  // namespace pht::binding

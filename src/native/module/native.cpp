@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "module/binding.h"
-#include "module/machine.h"
 #include "module/python_host.h"
 
 namespace py = pybind11;
@@ -33,19 +32,20 @@ py::object text(const char *data, size_t size) {
     return py::reinterpret_steal<py::object>(decoded);
 }
 
-}  // namespace pht::binding
+void throw_errno(int number) {
+    errno = number;
+    PyErr_SetFromErrno(PyExc_OSError);
+    throw py::error_already_set();
+}
 
 namespace {
 
-using pht::binding::engine;
-using pht::binding::text;
-
-py::tuple outcome(const pht::Outcome &value) {
+py::tuple outcome(const Outcome &value) {
     return py::make_tuple(static_cast<int>(value.status), static_cast<int>(value.call),
                           static_cast<int>(value.error));
 }
 
-pht::Str view(const py::bytes &bytes) {
+Str view(const py::bytes &bytes) {
     char *data = nullptr;
     Py_ssize_t size = 0;
     if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size)) throw py::error_already_set();
@@ -54,27 +54,27 @@ pht::Str view(const py::bytes &bytes) {
 
 // The request of the settings, with what is given by name in place of its parts. `texts` keeps the
 // lists that are given: bytes, each text ended by a NUL.
-pht::Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
-    pht::Request request = engine().settings();
+Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
+    Request request = engine().settings();
     for (const auto &[key, value] : given) {
         const auto name = key.cast<std::string>();
         bool known = true;
         if (name == "backing")
-            request.backing = static_cast<pht::Backing>(value.cast<int>());
+            request.backing = static_cast<Backing>(value.cast<int>());
         else if (name == "building")
-            request.building = static_cast<pht::Building>(value.cast<int>());
+            request.building = static_cast<Building>(value.cast<int>());
         else if (name == "inward")
             request.inward = value.cast<bool>();
         else
             known = false;
-        const auto take_number = [&](const pht::SizeField &field) {
+        const auto take_number = [&](const SizeField &field) {
             if (name != field.name) return;
-            request.*field.member = value.cast<pht::u64>();
+            request.*field.member = value.cast<u64>();
             known = true;
         };
-        for (const pht::SizeField &field : pht::kSizeFields) take_number(field);
-        for (const pht::SizeField &field : pht::kTimeFields) take_number(field);
-        for (const pht::ListField &field : pht::kListFields) {
+        for (const SizeField &field : kSizeFields) take_number(field);
+        for (const SizeField &field : kTimeFields) take_number(field);
+        for (const ListField &field : kListFields) {
             if (name != field.name) continue;
             texts->push_back(value.cast<py::bytes>());
             request.*field.member = view(texts->back());
@@ -87,49 +87,37 @@ pht::Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts
 
 // Another pass, as the settings say but for what is given.
 long remap(const py::kwargs &given) {
-    const pht::EngineApi &api = engine();
+    const EngineApi &api = engine();
     std::vector<py::bytes> texts;
-    const pht::Request request = request_with(given, &texts);
-    long missing;
-    {
-        const py::gil_scoped_release released;
-        missing = api.remap(request);
-    }
-    if (missing < 0 && missing != pht::kBusy) throw std::bad_alloc();
+    const Request request = request_with(given, &texts);
+    const long missing = without_gil([&] { return api.remap(request); });
+    if (missing < 0 && missing != kBusy) throw std::bad_alloc();
     return missing;
 }
 
 // Builds what the last remap() found missing; raises what a signal handler raised meanwhile.
 void complete() {
-    const pht::EngineApi &api = engine();
+    const EngineApi &api = engine();
     bool whole;
     {
-        pht::PythonHost host;
+        PythonHost host;
         whole = api.complete(host.patience());
     }
     if (!whole && PyErr_Occurred()) throw py::error_already_set();
 }
 
 bool restore() {
-    const pht::EngineApi &api = engine();
-    const py::gil_scoped_release released;
-    return api.restore();
+    return without_gil(engine().restore);
 }
 
-std::string hexadecimal(const pht::BuildId &id) {
-    std::string out;
-    for (int i = 0; i < id.size; ++i) {
-        constexpr char kDigits[] = "0123456789abcdef";
-        out += kDigits[id.bytes[i] >> 4];
-        out += kDigits[id.bytes[i] & 15];
-    }
-    return out;
+py::bytes bytes_of(const BuildId &id) {
+    return {reinterpret_cast<const char *>(id.bytes), static_cast<size_t>(id.size)};
 }
 
-py::dict region(const pht::Snapshot &snapshot, const pht::RegionView &view) {
+py::dict region(const Snapshot &snapshot, const RegionView &view) {
     py::dict out;
     out["path"] = text(snapshot.text.data() + view.path, view.path_size);
-    out["build_id"] = hexadecimal(view.build_id);
+    out["build_id"] = bytes_of(view.build_id).attr("hex")();
     out["low"] = view.low;
     out["high"] = view.high;
     out["text_bytes"] = view.text_bytes;
@@ -138,35 +126,34 @@ py::dict region(const pht::Snapshot &snapshot, const pht::RegionView &view) {
     out["elapsed_ns"] = view.elapsed_ns;
     out["backing"] = static_cast<int>(view.backing);
     out["outcome"] = outcome(view.outcome);
-    out["is_main"] = view.is_main;
     py::list tried;
-    for (const pht::Outcome &rung : view.tried) tried.append(outcome(rung));
+    for (const Outcome &rung : view.tried) tried.append(outcome(rung));
     out["tried"] = tried;
     py::list pages;
     for (size_t i = 0; i < view.page_runs; ++i) {
-        const pht::PageRunView &page = snapshot.page_runs[view.first_page_run + i];
+        const PageRunView &page = snapshot.page_runs[view.first_page_run + i];
         pages.append(py::make_tuple(page.start, page.end, page.huge, outcome(page.outcome)));
     }
     out["pages"] = pages;
     py::list texts;
     for (size_t i = 0; i < view.texts; ++i) {
-        const pht::TextRange &span = snapshot.texts[view.first_text + i];
+        const TextRange &span = snapshot.texts[view.first_text + i];
         texts.append(py::make_tuple(span.start, span.end));
     }
     out["texts"] = texts;
     return out;
 }
 
-py::dict snapshot() {
-    const pht::EngineApi &api = engine();
-    const pht::Snapshot *taken;
-    {
-        const py::gil_scoped_release released;
-        taken = api.take_snapshot();
-    }
+using OwnedSnapshot = std::unique_ptr<const Snapshot, void (*)(const Snapshot *)>;
+
+OwnedSnapshot owned(const Snapshot *taken, const EngineApi &api) {
     if (!taken) throw std::bad_alloc();
-    const std::unique_ptr<const pht::Snapshot, void (*)(const pht::Snapshot *)> owner(
-        taken, api.free_snapshot);
+    return {taken, api.free_snapshot};
+}
+
+py::dict snapshot() {
+    const EngineApi &api = engine();
+    const OwnedSnapshot taken = owned(without_gil(api.take_snapshot), api);
     py::dict out;
     out["started"] = taken->started;
     out["enabled"] = taken->enabled;
@@ -174,11 +161,11 @@ py::dict snapshot() {
     out["last"] = outcome(taken->last);
     out["elapsed_ns"] = taken->elapsed_ns;
     py::list regions;
-    for (const pht::RegionView &view : taken->regions) regions.append(region(*taken, view));
+    for (const RegionView &view : taken->regions) regions.append(region(*taken, view));
     out["regions"] = regions;
     py::list reasons;
     for (size_t at = 0; at < taken->reasons.size();) {
-        const pht::Str reason = pht::str(taken->reasons.data() + at);
+        const Str reason = str(taken->reasons.data() + at);
         reasons.append(text(reason.data, reason.size));
         at += reason.size + 1;
     }
@@ -186,57 +173,41 @@ py::dict snapshot() {
     return out;
 }
 
-[[noreturn]] void throw_errno(pht::Error error) {
-    errno = error.number;
-    PyErr_SetFromErrno(PyExc_OSError);
-    throw py::error_already_set();
-}
-
 int open_elsewhere(int directory, const py::bytes &name, int way) {
-    const pht::EngineApi &api = engine();
+    const EngineApi &api = engine();
     const std::string path = name;
-    pht::ErrorOr<int> fd;
-    {
-        const py::gil_scoped_release released;
-        fd = api.open_elsewhere(directory, path.c_str(), static_cast<pht::Way>(way));
-    }
-    if (!fd.ok()) throw_errno(fd);
+    const auto fd = without_gil(
+        [&] { return api.open_elsewhere(directory, path.c_str(), static_cast<Way>(way)); });
+    if (!fd.ok()) throw_errno(fd.error());
     return fd.value();
 }
 
-py::tuple read_head(int path_fd, pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode) {
-    const pht::EngineApi &api = engine();
-    const std::unique_ptr<Elf64_Phdr[]> headers(new Elf64_Phdr[pht::kMostHeaders]);
-    pht::ElfHead head;
-    pht::Outcome result;
-    {
-        const py::gil_scoped_release released;
-        result = api.read_head(path_fd, dev_major, dev_minor, inode, headers.get(), &head);
-    }
+py::tuple read_head(int path_fd, u32 dev_major, u32 dev_minor, u64 inode) {
+    const EngineApi &api = engine();
+    const std::unique_ptr<Elf64_Phdr[]> headers(new Elf64_Phdr[kMostHeaders]);
+    ElfHead head;
+    const Outcome result = without_gil(
+        [&] { return api.read_head(path_fd, dev_major, dev_minor, inode, headers.get(), &head); });
     return py::make_tuple(
-        outcome(result), head.fixed, hexadecimal(head.build_id),
+        outcome(result), head.fixed, bytes_of(head.build_id),
         py::bytes(reinterpret_cast<const char *>(headers.get()), head.count * sizeof(Elf64_Phdr)));
 }
 
-pht::BuildId build_id_of(const std::string &digits) {
-    pht::BuildId out;
-    for (size_t i = 0; i + 1 < digits.size() && out.size < sizeof out.bytes; i += 2)
-        out.bytes[out.size++] = static_cast<pht::u8>(std::stoul(digits.substr(i, 2), nullptr, 16));
-    return out;
-}
-
 // (start, end, offset, inode, device major, device minor, permissions, whether it is swapped)
-using MappingTuple =
-    std::tuple<pht::u64, pht::u64, pht::u64, pht::u64, pht::u32, pht::u32, std::string, bool>;
+using MappingTuple = std::tuple<u64, u64, u64, u64, u32, u32, std::string, bool>;
 
-py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_main,
-                        pht::u32 dev_major, pht::u32 dev_minor, pht::u64 inode, int backing,
-                        const std::string &build_id, const std::vector<MappingTuple> &mappings) {
-    const pht::EngineApi &api = engine();
-    const pht::Str bytes = view(headers);
+py::dict plan_elsewhere(u64 load_bias, const py::bytes &headers, bool is_main, u32 dev_major,
+                        u32 dev_minor, u64 inode, int backing, const py::bytes &build_id,
+                        const std::vector<MappingTuple> &mappings) {
+    const EngineApi &api = engine();
+    const Str bytes = view(headers);
     std::vector<Elf64_Phdr> table(bytes.size / sizeof(Elf64_Phdr));
     if (!table.empty()) std::memcpy(table.data(), bytes.data, table.size() * sizeof(Elf64_Phdr));
-    std::vector<pht::ProcessMapping> foreign;
+    BuildId id;
+    const Str read = view(build_id);
+    for (; id.size < min(read.size, sizeof id.bytes); ++id.size)
+        id.bytes[id.size] = static_cast<u8>(read.data[id.size]);
+    std::vector<ProcessMapping> foreign;
     for (const auto &[start, end, offset, node, major, minor, permissions, swapped] : mappings) {
         const auto has = [&p = permissions](size_t at, char c) {
             return p.size() > at && p[at] == c;
@@ -245,45 +216,29 @@ py::dict plan_elsewhere(pht::u64 load_bias, const py::bytes &headers, bool is_ma
                             has(2, 'x'), has(3, 's')},
                            swapped});
     }
-    const pht::ProcessObject object = {load_bias,
-                                       table.data(),
-                                       table.size(),
-                                       is_main,
-                                       dev_major,
-                                       dev_minor,
-                                       inode,
-                                       static_cast<pht::Backing>(backing),
-                                       build_id_of(build_id),
-                                       foreign.data(),
-                                       foreign.size()};
-    const pht::Snapshot *taken;
-    {
-        const py::gil_scoped_release released;
-        taken = api.plan_elsewhere(object);
-    }
-    if (!taken) throw std::bad_alloc();
-    const std::unique_ptr<const pht::Snapshot, void (*)(const pht::Snapshot *)> owner(
-        taken, api.free_snapshot);
+    const ProcessObject object = {
+        load_bias, table.data(),   table.size(),  is_main,
+        dev_major, dev_minor,      inode,         static_cast<Backing>(backing),
+        id,        foreign.data(), foreign.size()};
+    const OwnedSnapshot taken = owned(without_gil([&] { return api.plan_elsewhere(object); }), api);
     return region(*taken, taken->regions[0]);
 }
 
-py::bytes find_entries(int pagemap, pht::u64 start, size_t count) {
-    const pht::EngineApi &api = engine();
+py::bytes find_entries(int pagemap, u64 start, size_t count) {
+    const EngineApi &api = engine();
     std::string marks(count, '\0');
-    pht::ErrorOr<void> result;
-    {
-        const py::gil_scoped_release released;
-        result = api.find_entries(pagemap, start, count, reinterpret_cast<pht::u8 *>(marks.data()));
-    }
-    if (!result.ok()) throw_errno(result);
+    const auto result = without_gil([&] {
+        return api.find_entries(pagemap, start, count, reinterpret_cast<u8 *>(marks.data()));
+    });
+    if (!result.ok()) throw_errno(result.error());
     return marks;
 }
 
 py::dict memory_room() {
-    pht::MemoryRoom room;
+    MemoryRoom room;
     engine().memory_room(&room);
-    const auto size = [](pht::u64 bytes) -> py::object {
-        if (bytes == pht::sys::kUnlimited) return py::none();
+    const auto size = [](u64 bytes) -> py::object {
+        if (bytes == sys::kUnlimited) return py::none();
         return py::int_(bytes);
     };
     py::dict out;
@@ -299,15 +254,32 @@ py::dict memory_room() {
     return out;
 }
 
+// What copies in shared memory may be, all together.
+u64 shared_allowance(u64 configured, u64 present) {
+    MemoryRoom room;
+    engine().memory_room(&room);
+    return engine().shared_allowance(room, configured, present);
+}
+
+// Bytes of a file the kernel maps in 2 MiB pages when it is mapped as text is: what it really does,
+// tried. OSError where it cannot be mapped.
+u64 probe(int fd, u64 offset, u64 size, bool collapse) {
+    const EngineApi &api = engine();
+    u64 bytes = 0;
+    const auto result = without_gil([&] { return api.probe(fd, offset, size, collapse, &bytes); });
+    if (!result.ok()) throw_errno(result.error());
+    return bytes;
+}
+
 // What is laid out where in a copy; see builder/layout.h.
-py::dict layout(const pht::Layout &made) {
+py::dict layout(const Layout &made) {
     const auto *bytes = reinterpret_cast<const char *>(made.bytes.data());
     py::list pieces, patches, ranges;
-    for (const pht::CopyPiece &piece : made.pieces)
+    for (const CopyPiece &piece : made.pieces)
         pieces.append(py::make_tuple(piece.at, piece.origin, piece.length));
-    for (const pht::Patch &patch : made.patches)
+    for (const Patch &patch : made.patches)
         patches.append(py::make_tuple(patch.at, py::bytes(bytes + patch.from, patch.size)));
-    for (const pht::Range &range : made.ranges)
+    for (const Range &range : made.ranges)
         ranges.append(py::make_tuple(range.address, range.length, range.offset));
     py::dict out;
     out["refused"] = py::none();
@@ -315,30 +287,24 @@ py::dict layout(const pht::Layout &made) {
     out["patches"] = patches;
     out["ranges"] = ranges;
     out["size"] = made.size;
-    out["build_id"] =
-        py::bytes(reinterpret_cast<const char *>(made.build_id.bytes), made.build_id.size);
+    out["build_id"] = bytes_of(made.build_id);
     out["build_id_at"] = made.build_id_at;
     out["header_size"] = made.header_size;
     out["uses"] = py::bytes(reinterpret_cast<const char *>(made.uses.data()), made.uses.size());
     return out;
 }
 
-py::dict lay_out(int fd, pht::u64 size, pht::u64 bias) {
-    const pht::EngineApi &api = engine();
-    const pht::Layout *made = nullptr;
-    pht::LaidOut result;
-    {
-        const py::gil_scoped_release released;
-        result = api.lay_out(fd, size, bias, &made);
-    }
-    if (result.error) throw_errno({result.error});
+py::dict lay_out(int fd, u64 size, u64 bias) {
+    const EngineApi &api = engine();
+    const Layout *made = nullptr;
+    const LaidOut result = without_gil([&] { return api.lay_out(fd, size, bias, &made); });
+    if (result.error) throw_errno(result.error);
     if (result.refused) {
         py::dict out;
         out["refused"] = result.refused;
         return out;
     }
-    const std::unique_ptr<const pht::Layout, void (*)(const pht::Layout *)> owner(made,
-                                                                                  api.free_layout);
+    const std::unique_ptr<const Layout, void (*)(const Layout *)> owner(made, api.free_layout);
     return layout(*made);
 }
 
@@ -348,24 +314,18 @@ template <size_t N> py::tuple names(const char *const (&list)[N]) {
     return out;
 }
 
-py::list texts(const char *pht::StatusText::*part) {
+py::list texts(const char *StatusText::*part) {
     py::list out;
-    for (const pht::StatusText &text : pht::kStatusTexts) out.append(text.*part);
+    for (const StatusText &text : kStatusTexts) out.append(text.*part);
     return out;
 }
 
-}  // namespace
-
-PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
-                py::multiple_interpreters::per_interpreter_gil()) {
-    // Without its other half the import fails, as it does without both.
-    engine();
-    module.doc() = "Binding of pyhugetext's engine; private.";
-    module.attr("BACKINGS") = names(pht::kBackingNames);
-    module.attr("STATUSES") = py::tuple(texts(&pht::StatusText::name));
-    module.attr("SENTENCES") = py::tuple(texts(&pht::StatusText::sentence));
-    module.attr("BUSY") = pht::kBusy;
-    module.attr("CALLS") = names(pht::kCallNames);
+void bind_engine(py::module_ &module) {
+    module.attr("BACKINGS") = names(kBackingNames);
+    module.attr("STATUSES") = py::tuple(texts(&StatusText::name));
+    module.attr("SENTENCES") = py::tuple(texts(&StatusText::sentence));
+    module.attr("BUSY") = kBusy;
+    module.attr("CALLS") = names(kCallNames);
     module.def("remap", &remap);
     module.def("complete", &complete);
     module.def("restore", &restore);
@@ -381,6 +341,21 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
                py::arg("count"));
     module.def("memory_room", &memory_room);
     module.def("lay_out", &lay_out, py::arg("fd"), py::arg("size"), py::arg("bias"));
+    module.def("shared_allowance", &shared_allowance, py::arg("configured"), py::arg("present"));
+    module.def("probe", &probe, py::arg("fd"), py::arg("offset"), py::arg("size"),
+               py::arg("collapse"));
+}
+
+}  // namespace
+
+}  // namespace pht::binding
+
+PYBIND11_MODULE(_native, module, py::mod_gil_not_used(),
+                py::multiple_interpreters::per_interpreter_gil()) {
+    // Without its other half the import fails, as it does without both.
+    pht::binding::engine();
+    module.doc() = "Binding of pyhugetext's engine; private.";
+    pht::binding::bind_engine(module);
     pht::binding::bind_stores(module);
-    pht::machine::bind(module);
+    pht::binding::bind_machine(module);
 }

@@ -105,22 +105,40 @@ struct Removed {
     u64 freed;
 };
 
-// Calls without the GIL; the functions of the engine are looked up with it.
-template <class Call> Trouble without_gil(Call call) {
+template <class Call> auto ask(Call call) {
     const StoreApi &api = *engine().store;
-    const py::gil_scoped_release released;
-    return call(api);
+    return without_gil([&] { return call(api); });
+}
+
+StoreSpec given(const SpecTuple &from) {
+    return spec_of(from);
+}
+int given(int fd) {
+    return fd;
+}
+const char *shown(Verdict verdict) {
+    return kVerdictNames[static_cast<int>(verdict)];
+}
+template <class Number> Number shown(Number number) {
+    return number;
+}
+// A call that tells one thing of a store or a descriptor: (what was wrong, or None; the thing).
+template <auto call, class Value, class From> py::tuple told(const From &from) {
+    const auto of = given(from);
+    Value value{};
+    const Trouble trouble = ask([&](const StoreApi &api) { return (api.*call)(of, &value); });
+    return py::make_tuple(problem(trouble), shown(value));
 }
 
 py::object open(const SpecTuple &from, bool make) {
     const StoreSpec spec = spec_of(from);
-    return problem(without_gil([&](const StoreApi &api) { return api.open(spec, make); }));
+    return problem(ask([&](const StoreApi &api) { return api.open(spec, make); }));
 }
 
 py::tuple entries(const SpecTuple &from) {
     const StoreSpec spec = spec_of(from);
     Told<Entry> told;
-    const Trouble trouble = without_gil([&](const StoreApi &api) {
+    const Trouble trouble = ask([&](const StoreApi &api) {
         return api.each_entry(spec, Told<Entry>::add<EntryView>, &told);
     });
     told.check();
@@ -133,7 +151,7 @@ py::tuple verify(const SpecTuple &from, const std::string &name) {
     const StoreSpec spec = spec_of(from);
     Told<Entry> told;
     bool removed = false;
-    const Trouble trouble = without_gil([&](const StoreApi &api) {
+    const Trouble trouble = ask([&](const StoreApi &api) {
         return api.verify_entry(spec, name.c_str(), Told<Entry>::add<EntryView>, &told, &removed);
     });
     told.check();
@@ -145,7 +163,7 @@ py::tuple verify(const SpecTuple &from, const std::string &name) {
 py::tuple prune(const SpecTuple &from) {
     const StoreSpec spec = spec_of(from);
     Told<Removed> told;
-    const Trouble trouble = without_gil([&](const StoreApi &api) {
+    const Trouble trouble = ask([&](const StoreApi &api) {
         return api.prune(spec, Told<Removed>::add<RemovedView>, &told);
     });
     told.check();
@@ -155,14 +173,6 @@ py::tuple prune(const SpecTuple &from) {
     return py::make_tuple(problem(trouble), out);
 }
 
-py::tuple clear(const SpecTuple &from) {
-    const StoreSpec spec = spec_of(from);
-    u64 freed = 0;
-    const Trouble trouble =
-        without_gil([&](const StoreApi &api) { return api.clear(spec, &freed); });
-    return py::make_tuple(problem(trouble), freed);
-}
-
 py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const std::string &keep) {
     const StoreSpec spec = spec_of(from);
     if (path.find('\0') != std::string::npos) throw py::value_error("a NUL in a path");
@@ -170,7 +180,7 @@ py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const st
     wanted.path = path.c_str();
     wanted.bias = bias;
     Made made;
-    const Trouble trouble = without_gil([&](const StoreApi &api) {
+    const Trouble trouble = ask([&](const StoreApi &api) {
         api.warm(spec, wanted, {keep.data(), keep.size()}, &made);
         return made.problem;
     });
@@ -185,57 +195,17 @@ py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const st
     return out;
 }
 
-py::tuple verdict_of(const Trouble &trouble, Verdict verdict) {
-    return py::make_tuple(problem(trouble), kVerdictNames[static_cast<int>(verdict)]);
-}
-
-py::tuple judge_store(const SpecTuple &from) {
+const char *remembered(const SpecTuple &from) {
     const StoreSpec spec = spec_of(from);
-    Verdict verdict = Verdict::unknown;
-    const Trouble trouble =
-        without_gil([&](const StoreApi &api) { return api.judge(spec, &verdict); });
-    return verdict_of(trouble, verdict);
-}
-
-std::string remembered(const SpecTuple &from) {
-    const StoreSpec spec = spec_of(from);
-    Verdict verdict = Verdict::unknown;
-    without_gil([&](const StoreApi &api) {
-        verdict = api.remembered_verdict(spec);
-        return Trouble{};
-    });
-    return kVerdictNames[static_cast<int>(verdict)];
+    return shown(ask([&](const StoreApi &api) { return api.remembered_verdict(spec); }));
 }
 
 py::object remember_verdict(const SpecTuple &from, const std::string &name) {
     const StoreSpec spec = spec_of(from);
     for (const Verdict verdict : {Verdict::written, Verdict::evicted, Verdict::never})
-        if (name == kVerdictNames[static_cast<int>(verdict)])
-            return problem(
-                without_gil([&](const StoreApi &api) { return api.remember(spec, verdict); }));
+        if (name == shown(verdict))
+            return problem(ask([&](const StoreApi &api) { return api.remember(spec, verdict); }));
     throw py::value_error("no verdict: " + name);
-}
-
-py::tuple try_descriptor(int fd) {
-    Verdict verdict = Verdict::unknown;
-    const Trouble trouble =
-        without_gil([&](const StoreApi &api) { return api.try_file(fd, &verdict); });
-    return verdict_of(trouble, verdict);
-}
-
-py::tuple used(const SpecTuple &from) {
-    const StoreSpec spec = spec_of(from);
-    u64 bytes = 0;
-    const Trouble trouble =
-        without_gil([&](const StoreApi &api) { return api.used_bytes(spec, &bytes); });
-    return py::make_tuple(problem(trouble), bytes);
-}
-
-py::tuple free_of(int directory) {
-    long long bytes = 0;
-    const Trouble trouble =
-        without_gil([&](const StoreApi &api) { return api.free_bytes(directory, &bytes); });
-    return py::make_tuple(problem(trouble), bytes);
 }
 
 }  // namespace
@@ -246,14 +216,14 @@ void bind_stores(py::module_ &module) {
     module.def("store_entries", &entries, spec);
     module.def("store_verify", &verify, spec, py::arg("name"));
     module.def("store_prune", &prune, spec);
-    module.def("store_clear", &clear, spec);
+    module.def("store_clear", &told<&StoreApi::clear, u64, SpecTuple>, spec);
     module.def("store_warm", &warm, spec, py::arg("path"), py::arg("bias"), py::arg("keep"));
-    module.def("store_judge", &judge_store, spec);
+    module.def("store_judge", &told<&StoreApi::judge, Verdict, SpecTuple>, spec);
     module.def("store_verdict", &remembered, spec);
     module.def("store_remember", &remember_verdict, spec, py::arg("verdict"));
-    module.def("store_used", &used, spec);
-    module.def("free_bytes", &free_of, py::arg("directory"));
-    module.def("try_file", &try_descriptor, py::arg("fd"));
+    module.def("store_used", &told<&StoreApi::used_bytes, u64, SpecTuple>, spec);
+    module.def("free_bytes", &told<&StoreApi::free_bytes, long long, int>, py::arg("directory"));
+    module.def("try_file", &told<&StoreApi::try_file, Verdict, int>, py::arg("fd"));
 }
 
 }  // namespace pht::binding

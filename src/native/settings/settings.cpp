@@ -115,17 +115,6 @@ Str without_slashes(Str name) {
     return name;
 }
 
-alignas(Settings) char storage[sizeof(Settings)];
-int ready;  // 0: not read, 1: somebody reads, 2: read
-
-}  // namespace
-
-bool in_secure_mode() {
-    return getauxval(AT_SECURE) != 0;
-}
-
-namespace {
-
 // A whole number, at most `most`.
 bool parse_number(Str text, u64 most, u64 *out) {
     constexpr size_t kMostDigits = 19;
@@ -144,8 +133,7 @@ bool is_unlimited(Str text, u64 *out) {
     return true;
 }
 
-}  // namespace
-
+// Bytes in a text like `512K`, `64M`, `2G`, `1048576` or `unlimited`; false where it is none.
 bool parse_size(Str text, u64 *bytes) {
     text = strip(text);
     if (is_unlimited(text, bytes)) return true;
@@ -161,6 +149,7 @@ bool parse_size(Str text, u64 *bytes) {
     return true;
 }
 
+// Nanoseconds in a text like `250ms`, `2s`, `0` or `unlimited`; false where it is none.
 bool parse_time(Str text, u64 *nanoseconds) {
     text = strip(text);
     if (is_unlimited(text, nanoseconds)) return true;
@@ -180,9 +169,16 @@ bool parse_time(Str text, u64 *nanoseconds) {
     return true;
 }
 
+alignas(Settings) char storage[sizeof(Settings)];
+int ready;  // 0: not read, 1: somebody reads, 2: read
+
+}  // namespace
+
 Settings::Settings(const char *const *environment) {
     const int before = __atomic_load_n(&starvations, __ATOMIC_RELAXED);
-    const bool secure = in_secure_mode();
+    // Where the environment comes from somebody less privileged nothing is taken from it: no
+    // setting, no store of a user's, and nothing is built. See getauxval(3), AT_SECURE.
+    const bool secure = getauxval(AT_SECURE) != 0;
     request_.building = Building::automatic;
     request_.minimum_text = 256ull << 10;
     request_.private_limit = 64ull << 20;

@@ -25,16 +25,6 @@ inline constexpr const char *kVariables[] = {
     "PYHUGETEXT_STORE_LIMIT",
 };
 
-// Whether the environment comes from somebody less privileged; see getauxval(3), AT_SECURE. Such a
-// process takes nothing from it: no setting, no store of a user's, and nothing is built.
-bool in_secure_mode();
-
-// Bytes in a text like `512K`, `64M`, `2G`, `1048576` or `unlimited`; false where it is none.
-bool parse_size(Str text, u64 *bytes);
-
-// Nanoseconds in a text like `250ms`, `2s`, `0` or `unlimited`; false where it is none.
-bool parse_time(Str text, u64 *nanoseconds);
-
 class Settings : NonCopyable {
 public:
     // Of an environment (as environ(7)); nullptr: none.

@@ -91,7 +91,7 @@ inline constexpr StatusText kStatusTexts[] = {
      "the filter allows"},
     {"busy",
      "another thread has the engine and waits for the dynamic linker, whose lock "
-     "this one holds (a callback of dl_iterate_phdr): nothing was done"},
+     "this one holds (it is in a callback of dl_iterate_phdr)"},
     {"no_memory", "no memory for own tables"},
 };
 static_assert(sizeof kStatusTexts / sizeof *kStatusTexts ==

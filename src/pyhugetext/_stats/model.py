@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from pyhugetext._stats import kernel
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.smaps import DELETED
+from pyhugetext._words import table
+
+# What a Region and Stats have in common.
+SIZES = ("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes")
 
 
 class Region(NamedTuple):
@@ -70,11 +74,7 @@ def total(
         reason=None if active else reason,
         backing="+".join(backings) or "none",
         regions=tuple(regions),
-        text_bytes=sum(r.text_bytes for r in regions),
-        coverable_bytes=sum(r.coverable_bytes for r in regions),
-        mapped_bytes=sum(r.mapped_bytes for r in regions),
-        huge_bytes=sum(r.huge_bytes for r in regions),
-        private_bytes=sum(r.private_bytes for r in regions),
+        **sums_of(regions),
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
         problems=tuple(problems),
@@ -90,10 +90,14 @@ def by_coverable(regions: Iterable[Region]) -> tuple[list[Region], list[Region]]
     return shown, small
 
 
-def sizes_of(one: Region | Stats) -> tuple[int, int, int, int, int]:
-    """The columns of a table, in bytes: text, coverable, mapped, huge, private."""
-    text, coverable, mapped = one.text_bytes, one.coverable_bytes, one.mapped_bytes
-    return text, coverable, mapped, one.huge_bytes, one.private_bytes
+def sizes_of(one: Region | Stats) -> tuple[int, ...]:
+    """The columns of a table, in bytes: SIZES."""
+    return tuple(getattr(one, name) for name in SIZES)
+
+
+def sums_of(several: Iterable[Region | Stats]) -> dict[str, int]:
+    """The sums of SIZES."""
+    return dict(zip(SIZES, map(sum, zip((0,) * len(SIZES), *map(sizes_of, several)))))
 
 
 def _kib(size: int) -> str:
@@ -125,11 +129,12 @@ def replaced_line(regions: tuple[Region, ...]) -> list[str]:
 def format_stats(stats: Stats) -> str:
     """The table of the regions that have coverable text, and a line for the rest."""
     shown, rest = by_coverable(stats.regions)
-    rows = [("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")]
+    rows: list[tuple[str, ...]] = [
+        ("object", "text KiB", "coverable", "mapped", "huge", "private", "backing", "status")
+    ]
 
     def add(name: str, one: Region | Stats, status: str) -> None:
-        text, coverable, mapped, huge, private = map(_kib, sizes_of(one))
-        rows.append((name, text, coverable, mapped, huge, private, one.backing, status))
+        rows.append((name, *map(_kib, sizes_of(one)), one.backing, status))
 
     for r in shown:
         add(name_of(r) or "?", r, r.status)
@@ -138,14 +143,8 @@ def format_stats(stats: Stats) -> str:
         rows.append((f"({len(rest)} too small)", text, "0", "0", "0", "0", "none", "small"))
     add("total", stats, "")
 
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["pyhugetext: " + ("active" if stats.active else f"not active: {stats.reason}")]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines += table(rows[0], rows[1:], "lrrrrrll")
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
     lines += replaced_line(stats.regions)
     lines += [f"problem: {problem}" for problem in stats.problems]

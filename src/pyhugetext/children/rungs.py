@@ -34,7 +34,7 @@ def _take(rung: str, stores: dict[str, bytes]) -> dict[str, Any]:
 def _try(request: Any, told: dict[str, Any]) -> None:
     own = [request["store"]] if request["store"] else []
     stores = {
-        "stores": _settings.encoded([_settings.SYSTEM_STORE, *own]),
+        "stores": _settings.encoded([_settings.current().system_store, *own]),
         "shm_stores": _settings.encoded([request["shm"]] if request["shm"] else []),
     }
     try:

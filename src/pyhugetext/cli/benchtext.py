@@ -17,10 +17,8 @@ _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 def duration(seconds: float) -> str:
     """A stretch of time with three or four digits: `12.4 us`."""
-    for unit, name in _UNITS:
-        if seconds >= unit or name == "ns":
-            return f"{seconds / unit:.4g} {name}"
-    raise AssertionError
+    unit, name = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
+    return f"{seconds / unit:.4g} {name}"
 
 
 def lines(found: Measurement, columns: int | None = None) -> list[str]:

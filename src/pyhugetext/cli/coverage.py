@@ -10,7 +10,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pyhugetext._stats.model import Region, Stats, by_coverable, name_of, replaced_line, sizes_of
+from pyhugetext._stats.model import (
+    SIZES,
+    Region,
+    Stats,
+    by_coverable,
+    name_of,
+    replaced_line,
+    sizes_of,
+    sums_of,
+)
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
@@ -139,22 +148,13 @@ def overview_lines(found: Sequence[Seen], width: int | None) -> list[str]:
 def total_of(found: Iterable[Seen]) -> dict[str, int]:
     """The sums over processes; text that they share counts for each."""
     stats = [seen.stats for seen in found]
-    text, coverable, mapped, huge, private = map(sum, zip((0,) * 5, *map(sizes_of, stats)))
-    return {
-        "processes": len(stats),
-        "text_bytes": text,
-        "coverable_bytes": coverable,
-        "mapped_bytes": mapped,
-        "swapped_bytes": sum(map(swapped_bytes, stats)),
-        "huge_bytes": huge,
-        "private_bytes": private,
-    }
+    swapped = sum(map(swapped_bytes, stats))
+    return {"processes": len(stats), **sums_of(stats), "swapped_bytes": swapped}
 
 
 def total_line(found: Sequence[Seen]) -> str:
     total = total_of(found)
-    keys = ("text", "coverable", "mapped", "huge", "private")
-    parts = [f"{text.size(total[f'{key}_bytes'])} {key}" for key in keys]
+    parts = [f"{text.size(total[key])} {key.partition('_')[0]}" for key in SIZES]
     return f"{text.count(total['processes'], 'process', 'processes')}: {', '.join(parts)}"
 
 

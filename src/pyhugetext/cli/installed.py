@@ -16,7 +16,7 @@ from pyhugetext.process import elf
 from pyhugetext.process.elf import Head
 
 
-class Found(NamedTuple):
+class Installed(NamedTuple):
     """A shared object with enough text, and where it would be loaded: the load bias modulo 2 MiB,
     None where that is another one each time."""
 
@@ -39,7 +39,7 @@ def roots() -> list[str]:
     return out
 
 
-def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]:
+def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Installed]:
     """The shared objects below the directories with at least so many bytes of coverable text,
     sorted by path."""
     seen: set[tuple[int, int]] = set()
@@ -58,7 +58,7 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Found]
                 bias = bias_of(head, head.loads[0].offset)  # its first page on a multiple of 2 MiB
                 if coverable(head, file.fileno(), status.st_size, bias) < max(minimum_text, 1):
                     continue
-                yield Found(path, bias if _comes_aligned(head, file.fileno()) else None)
+                yield Installed(path, bias if _comes_aligned(head, file.fileno()) else None)
         except OSError:
             continue
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def _seen(process: proc.Process) -> Seen:
 
 
 def _unread(pid: int, error: proc.NotInspectable) -> Unread:
-    cause = error.cause if isinstance(error, proc.Refused) else str(error)
+    cause = error.cause if isinstance(error, proc.Forbidden) else str(error)
     return Unread(pid, str(error), cause, isinstance(error, proc.Gone))
 
 
@@ -86,8 +87,6 @@ def _unread(pid: int, error: proc.NotInspectable) -> Unread:
 def user_name(uid: int) -> str:
     """The name of a user, or the number where there is none."""
     try:
-        import pwd
-
         return pwd.getpwuid(uid).pw_name
-    except (ImportError, KeyError):
+    except KeyError:
         return str(uid)

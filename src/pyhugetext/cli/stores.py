@@ -47,7 +47,7 @@ def addressed(use_system: bool) -> list[Store]:
 def need_root() -> None:
     """Failure unless this process may write to the system's store."""
     if os.geteuid() != 0:
-        raise Failure(f"only root may write to the system's store {_settings.SYSTEM_STORE}")
+        raise Failure(f"only root may write to the system's store {settings().system_store}")
 
 
 def exists(store: Store) -> bool:

@@ -32,22 +32,14 @@ def collect(
     user = next(store for store in stores if store.kind == "user")
     out = _about_start(started, settings)
     if checks["thp_disable"].state == PROBLEM:
-        out.append(
-            Advice(
-                "a parent process has disabled huge pages for all it starts "
-                "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away"
-            )
-        )
+        text = "a parent process has disabled huge pages for all it starts "
+        text += "(prctl(PR_SET_THP_DISABLE)): start Python from elsewhere, or take that call away"
+        out.append(Advice(text))
     if backing not in ("file", "store"):
         out += _about_store(checks, user, settings, backing)
     if backing == "store" and started.waits:
-        out.append(
-            Advice(
-                "the first start of a program makes its entries in the store and takes longer; "
-                "make them ahead",
-                "pyhugetext warm --all-installed",
-            )
-        )
+        text = "the first start of a program makes its entries in the store and takes longer; "
+        out.append(Advice(f"{text}make them ahead", "pyhugetext warm --all-installed"))
     elif user.remembered and user.remembered != checks["large_folios"].facts["verdict"]:
         out += _about_verdict(checks, user)
     out += _about_limits(checks, works, backing)
@@ -88,13 +80,9 @@ def _about_store(
     if user.free is not None and user.free < 0:
         return [Advice("the store has no room: free some space", "pyhugetext store prune")]
     if verdict == places.NEVER:
-        return [
-            Advice(
-                "a store on a file system with large folios (xfs since Linux 6.1, ext4 since "
-                "6.18) needs no memory of its own",
-                "export PYHUGETEXT_STORE=/directory/on/such",
-            )
-        ]
+        text = "a store on a file system with large folios (xfs since Linux 6.1, ext4 since 6.18) "
+        text += "needs no memory of its own"
+        return [Advice(text, "export PYHUGETEXT_STORE=/directory/on/such")]
     if verdict == places.EVICTED:
         text = "this file system gives huge pages to files it reads back: fill the store ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
@@ -130,12 +118,9 @@ _WHEN = {places.EVICTED: "only when it reads files back", places.NEVER: "never"}
 def _about_limits(checks: dict[str, Check], works: bool, backing: str) -> list[Advice]:
     out = []
     if not works and checks["thp"].facts["enabled"] == "never":
-        out.append(
-            Advice(
-                "transparent huge pages are switched off on this machine: allow them on request",
-                "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
-            )
-        )
+        text = "transparent huge pages are switched off on this machine: allow them on request"
+        switch = "/sys/kernel/mm/transparent_hugepage/enabled"
+        out.append(Advice(text, f"echo madvise | sudo tee {switch}"))
     if checks["cgroup"].state == LIMIT and backing in ("shm", "memfd", "thp"):
         text = f"little memory is left to the control group, and copies on {backing} count there"
         out.append(Advice(text, "export PYHUGETEXT_PRIVATE_LIMIT=8M PYHUGETEXT_SHM_LIMIT=64M"))

@@ -55,11 +55,9 @@ def examine(settings: Settings, tell: Callable[[str], None]) -> Examination:
         # What stands in the way of everything, rather than what follows from it.
         before = [c.text for c in checks if c.state == PROBLEM and c.group in ("kernel", "process")]
         reason = before[0] if before else reason
-    found = Examination(works, reason, backing, checks, stores, ladder, [])
     told = {check.name: check for check in checks}
-    return found._replace(
-        advice=advice.collect(told, stores, started, ladder, settings, works, backing)
-    )
+    advised = advice.collect(told, stores, started, ladder, settings, works, backing)
+    return Examination(works, reason, backing, checks, stores, ladder, advised)
 
 
 def _settings_check(settings: Settings) -> Check:

@@ -43,11 +43,9 @@ def _hypervisor() -> Check:
     facts = {"guest": guest, "name": name}
     if guest is None:
         return Check("machine", "hypervisor", UNKNOWN, "unknown: nothing tells", facts)
-    if not guest:
-        text = "none: this is no virtual machine" + (f" ({name})" if name else "")
-        return Check("machine", "hypervisor", OK, text, facts)
-    text = "this is a virtual machine" + (f" ({name})" if name else "")
-    return Check("machine", "hypervisor", INFO, text, facts)
+    text = "this is a virtual machine" if guest else "none: this is no virtual machine"
+    text += f" ({name})" if name else ""
+    return Check("machine", "hypervisor", INFO if guest else OK, text, facts)
 
 
 def _container() -> Check:

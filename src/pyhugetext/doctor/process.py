@@ -64,26 +64,22 @@ def _seccomp() -> Check:
 
 
 def _limits() -> Check:
-    found = {
-        name: resource.getrlimit(which)[0]
-        for name, which in (
-            ("address_space", resource.RLIMIT_AS),
-            ("data", resource.RLIMIT_DATA),
-            ("file_size", resource.RLIMIT_FSIZE),
-        )
-    }
-    facts = {
-        name: None if value == resource.RLIM_INFINITY else value for name, value in found.items()
-    }
+    facts: dict[str, int | None] = {}
     said, state = [], OK
     addresses, data = _used()
-    for name, words, enough in (
-        ("address_space", "of addresses (RLIMIT_AS)", addresses + ROOM_TO_BUILD),
-        ("data", "of data (RLIMIT_DATA)", data + ROOM_TO_BUILD),
-        ("file_size", "a file (RLIMIT_FSIZE)", SMALL_FILE),
+    for name, which, words, enough in (
+        (
+            "address_space",
+            resource.RLIMIT_AS,
+            "of addresses (RLIMIT_AS)",
+            addresses + ROOM_TO_BUILD,
+        ),
+        ("data", resource.RLIMIT_DATA, "of data (RLIMIT_DATA)", data + ROOM_TO_BUILD),
+        ("file_size", resource.RLIMIT_FSIZE, "a file (RLIMIT_FSIZE)", SMALL_FILE),
     ):
-        value = facts[name]
-        if value is not None:
+        value = resource.getrlimit(which)[0]
+        facts[name] = None if value == resource.RLIM_INFINITY else value
+        if value != resource.RLIM_INFINITY:
             said.append(f"{size(value)} {words}")
             state = LIMIT if value < enough else state
     return Check("process", "limits", state, "; ".join(said) or "none that matter", facts)

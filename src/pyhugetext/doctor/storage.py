@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import NamedTuple
 
-from pyhugetext import _boot, _words
+from pyhugetext import _native, _words
 from pyhugetext._settings import Settings
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
@@ -124,13 +124,7 @@ def _flags(path: str) -> int:
 def file_system(path: str) -> str | None:
     """The kind of the file system of a directory; None where it cannot be told."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        number = _native.filesystem(os.fsencode(path))
     except OSError:
         return None
-    try:
-        number = int(_boot.filesystem(fd))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
     return _NAMES.get(number, f"{number:#x}")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pyhugetext import _boot, _native, _words
+from pyhugetext import _native, _words
 from pyhugetext._units import HUGE
 from pyhugetext.doctor import memory
 from pyhugetext.doctor.check import INFO, LIMIT, OK, UNKNOWN, Check
@@ -77,7 +77,7 @@ def _collapsed(open_: Callable[[], int]) -> int:
     fd = open_()
     try:
         os.pwrite(fd, b"\x90" * HUGE, 0)
-        return int(_boot.probe(fd, 0, HUGE, True))
+        return _native.probe(fd, 0, HUGE, True)
     finally:
         os.close(fd)
 
@@ -140,7 +140,7 @@ def _original() -> Check:
         try:
             if os.fstat(fd).st_size < HUGE:
                 raise OSError(errno.EINVAL, "it is smaller than 2 MiB")
-            return int(_boot.probe(fd, 0, HUGE, True))
+            return _native.probe(fd, 0, HUGE, True)
         finally:
             os.close(fd)
 

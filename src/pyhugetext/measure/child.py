@@ -17,7 +17,7 @@ from pyhugetext.children.channel import Channel
 from pyhugetext.measure import sides, switcher
 from pyhugetext.measure.counters import Meters, tlb_events
 from pyhugetext.measure.measurement import Quad
-from pyhugetext.measure.statement import Failed, Statement
+from pyhugetext.measure.statement import Raised, Statement
 
 
 def _run(channel: Channel) -> None:
@@ -77,7 +77,7 @@ def main() -> int:
     del os.environ["PYHUGETEXT"]
     try:
         _run(channel)
-    except Failed as failure:
+    except Raised as failure:
         channel.tell(event="failed", sentence=str(failure))
         return 1
     return 0

@@ -38,16 +38,6 @@ class Quad(NamedTuple):
     process: int = 0  # which of several processes it ran in
 
 
-def by_quad(times: Sequence[int]) -> list[tuple[float, float]]:
-    """(huge, small) of one quad: what drifts evenly hits both alike."""
-    return [(times[1] + times[2], times[0] + times[3])]
-
-
-def by_halves(times: Sequence[int]) -> list[tuple[float, float]]:
-    """(huge, small) of each neighbouring pair in a quad."""
-    return [(times[1], times[0]), (times[2], times[3])]
-
-
 @dataclass(frozen=True)
 class Measurement:
     """Ratios are huge / small: below 1 is faster. `control` compares small with small."""
@@ -78,44 +68,42 @@ class Measurement:
     def of(self, kind: str) -> list[Quad]:
         return [quad for quad in self.quads if quad.kind == kind]
 
-    def slots(self, side: str) -> list[int]:
+    def pairs(self, quad: Quad, clock: str = "lap") -> list[tuple[int, int]]:
+        """(huge, small) of a quad. Of a statement one: what drifts evenly hits both alike; of a
+        command each neighbouring two."""
+        a, b, c, d = getattr(quad, clock)
+        return [(b + c, a + d)] if self.kind == "statement" else [(b, a), (c, d)]
+
+    def slots(self, side: str, what: str = "lap") -> list[int]:
         """CPU times of the fastest laps of the effect on one side, "small" or "huge", in order."""
         at = (1, 2) if side == "huge" else (0, 3)
-        return [quad.lap[i] for quad in self.of(EFFECT) for i in at]
+        return [getattr(quad, what)[i] for quad in self.of(EFFECT) for i in at]
 
     def faults(self, side: str) -> float:
         """Page faults a slot, on average: those of the switch itself are not in it."""
-        at = (1, 2) if side == "huge" else (0, 3)
-        found = [quad.faults[i] for quad in self.of(EFFECT) for i in at]
+        found = self.slots(side, "faults")
         return sum(found) / len(found) if found else 0.0
 
     def ratio_of(self, kind: str, clock: str) -> Ratio:
         """Of the effect or the control, by "lap", "cpu" or "wall". ValueError when no quad is
         complete."""
         confidence = EFFECT_CONFIDENCE if kind == EFFECT else CONTROL_CONFIDENCE
-        pairs_of = by_quad if self.kind == "statement" else by_halves
-        pairs, groups = [], []
-        for quad in self.of(kind):
-            for pair in pairs_of(getattr(quad, clock)):
-                pairs.append(pair)
-                groups.append(quad.process)
-        return ratio(pairs, confidence, groups)
+        found = [(pair, quad.process) for quad in self.of(kind) for pair in self.pairs(quad, clock)]
+        return ratio([pair for pair, _ in found], confidence, [group for _, group in found])
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for json.dumps; from_dict() reads it."""
-        controlled = bool(self.of(CONTROL))
+
+        def both(clock: str) -> dict[str, Any]:
+            control = self.ratio_of(CONTROL, clock)._asdict() if self.of(CONTROL) else None
+            return {"effect": self.ratio_of(EFFECT, clock)._asdict(), "control": control}
+
         return {
             "format": FORMAT,
             "kind": self.kind,
-            "effect": self.effect.as_dict(),
-            "control": self.control.as_dict() if controlled else None,
-            **{
-                name: {
-                    "effect": self.ratio_of(EFFECT, clock).as_dict(),
-                    "control": self.ratio_of(CONTROL, clock).as_dict() if controlled else None,
-                }
-                for name, clock in (("whole", "cpu"), ("wall", "wall"))
-            },
+            **both("lap"),
+            "whole": both("cpu"),
+            "wall": both("wall"),
             "verdict": self.verdict._asdict(),
             "samples": {
                 "loops": self.loops,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyhugetext
 from pyhugetext import _backing, _native, _settings
-from pyhugetext._stats.model import sizes_of
+from pyhugetext._stats.model import sums_of
 
 
 class NothingHuge(Exception):
@@ -52,6 +52,4 @@ class Sides:
         """What is on huge pages now, sizes in bytes; to be called after a run on the huge side,
         because pages of files come at their first use."""
         stats = pyhugetext.stats()
-        names = ("text", "coverable", "mapped", "huge", "private")
-        sizes = zip((f"{name}_bytes" for name in names), sizes_of(stats))
-        return {"backing": stats.backing, **dict(sizes)}
+        return {"backing": stats.backing, **sums_of([stats])}

@@ -19,7 +19,7 @@ class BadStatement(Exception):
         self.shown = shown
 
 
-class Failed(Exception):
+class Raised(Exception):
     """SETUP or STMT raised; the text is one sentence."""
 
 
@@ -64,7 +64,7 @@ class Statement:
         return f"STMT, line {line - self._setup_lines}"
 
     def set_up(self) -> Callable[[int], None]:
-        """Runs SETUP; what comes back runs STMT so many times. Both raise Failed."""
+        """Runs SETUP; what comes back runs STMT so many times. Both raise Raised."""
         scope: dict[str, Any] = {"__name__": "__pyhugetext_bench__", "__builtins__": __builtins__}
         exec(self._code, scope)
         generator: Generator[None, Any, None] = scope["_pyhugetext_bench"]()
@@ -75,12 +75,12 @@ class Statement:
             try:
                 resume(times(None, loops))
             except BaseException as error:  # it may exit, too
-                raise Failed(self._tell(error)) from None
+                raise Raised(self._tell(error)) from None
 
         try:
             next(generator)
         except BaseException as error:
-            raise Failed(self._tell(error)) from None
+            raise Raised(self._tell(error)) from None
         return run
 
     def _tell(self, error: BaseException) -> str:
@@ -114,5 +114,5 @@ def _syntax(part: str, error: SyntaxError) -> tuple[str, str]:
     if error.text is not None:
         # As the interpreter shows it, without its first line (the file) and its last (the error).
         lines = "".join(traceback.format_exception_only(type(error), error)).splitlines()
-        shown = "\n".join(line for line in lines[1:-1])
+        shown = "\n".join(lines[1:-1])
     return f"{part}, line {error.lineno or 1}: {error.msg}", shown

@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 # A 95 % interval of a median does not exist for fewer: the extremes of five values miss it in
 # 2 * 0.5 ** 5 = 6 % of all cases.
@@ -32,9 +32,6 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.median:.4f} ({self.low:.4f} to {self.high:.4f})"
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(self._asdict())
 
     @property
     def contains_one(self) -> bool:

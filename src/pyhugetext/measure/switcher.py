@@ -87,21 +87,20 @@ class Switcher:
     def quad(self, kind: str) -> Quad:
         """Four slots: of the effect, or of the control."""
         if kind == EFFECT:
-            first, second = self._huge, self._small
+            first, second, small, huge = self._huge, self._small, "small", "huge"
         else:
             first = second = self._away_and_back
+            small = huge = ""  # nothing is counted
         # What was done with the last quad (its figures were sent to another process, which now
         # works on them) must not fall into the first slot only.
         self._warm()
-        slots = [self._measure("small" if kind == EFFECT else "")]
+        slots = [self._measure(small)]
         first()
         self._warm()
-        slots.append(self._measure("huge" if kind == EFFECT else ""))
-        slots.append(self._measure("huge" if kind == EFFECT else ""))
+        slots += [self._measure(huge), self._measure(huge)]
         second()
         self._warm()
-        slots.append(self._measure("small" if kind == EFFECT else ""))
-        return quad_of(kind, slots)
+        return quad_of(kind, [*slots, self._measure(small)])
 
     def settle(self) -> None:
         """To be called once before the first quad: both sides have been run."""

@@ -41,25 +41,16 @@ def of(pid: int | None) -> list[Cell]:
         others = [m for rest in look.rests for m in (*rest.mappings, *rest.swapped)]
         swapped = {m.start for rest in look.rests for m in rest.swapped}
         try:
-            fd = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.directory)
+            return _cells(raws, others, swapped, look.mappings, process.directory)
         except OSError as error:
             raise process.reason(error) from None
-        try:
-            return _cells(raws, others, swapped, look.mappings, fd)
-        finally:
-            os.close(fd)
 
 
 def _own_cells() -> list[Cell]:
     raws = _native.snapshot()["regions"]
     mappings = Mappings(smaps.read())
     spans = sorted((raw["low"], raw["high"]) for raw in raws)
-    others = foreign(spans, mappings)
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _cells(raws, others, set(), mappings, fd)
-    finally:
-        os.close(fd)
+    return _cells(raws, foreign(spans, mappings), set(), mappings)
 
 
 def _cells(
@@ -67,7 +58,7 @@ def _cells(
     others: list[Mapping],
     swapped_others: set[int],
     mappings: Mappings,
-    pagemap: int,
+    directory: int | None = None,
 ) -> list[Cell]:
     texts: dict[int, dict[str, int]] = {}
     swapped: set[int] = set()
@@ -86,7 +77,12 @@ def _cells(
         add(mapping.start, mapping.end, mapping.path)
         if mapping.start in swapped_others:
             swapped.update(range(mapping.start, mapping.end, HUGE))
-    entries = _entries(sorted(texts), mappings, pagemap)
+    file = "/proc/self/pagemap" if directory is None else "pagemap"
+    pagemap = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        entries = {at: _entry(at, mappings, pagemap) for at in texts}
+    finally:
+        os.close(pagemap)
     out = []
     for at in sorted(texts):
         path = max(texts[at], key=lambda name: texts[at][name])
@@ -100,26 +96,15 @@ def _cells(
     return out
 
 
-def _entries(addresses: list[int], mappings: Mappings, pagemap: int) -> dict[int, int]:
-    """How the kernel maps each 2 MiB now: _NONE, _ONE, _SMALL."""
-    out: dict[int, int] = {}
-    at = 0
-    while at < len(addresses):
-        count = 1
-        while at + count < len(addresses) and addresses[at + count] == addresses[at] + count * HUGE:
-            count += 1
-        start = addresses[at]
-        try:
-            marks = _native.find_entries(pagemap, start, count)
-        except OSError:  # before Linux 6.7
-            marks = bytes(_entry(start + i * HUGE, mappings, pagemap) for i in range(count))
-        for i, mark in enumerate(marks):
-            out[start + i * HUGE] = mark
-        at += count
-    return out
-
-
 def _entry(address: int, mappings: Mappings, pagemap: int) -> int:
+    """How the kernel maps 2 MiB now: _NONE, _ONE, _SMALL."""
+    try:
+        return _native.find_entries(pagemap, address, 1)[0]
+    except OSError:  # before Linux 6.7
+        return _guess(address, mappings, pagemap)
+
+
+def _guess(address: int, mappings: Mappings, pagemap: int) -> int:
     """The same from pagemap's entries, which tell what is present, and smaps, which tells of a
     mapping as a whole."""
     data = os.pread(pagemap, HUGE // PAGE * 8, address // PAGE * 8)

@@ -31,7 +31,7 @@ class Head(NamedTuple):
     headers: bytes
     loads: tuple[Load, ...]
     fixed: bool  # its load bias is 0
-    build_id: str
+    build_id: bytes
 
 
 class Unreadable(Exception):

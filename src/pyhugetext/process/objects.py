@@ -266,18 +266,12 @@ def _rests(
 
     def beside(mapping: Mapping) -> Iterator[Mapping]:
         """What of the lost follows it, and what comes before it, without a gap."""
-        at = mapping.end
-        while at in lost:
-            found = lost.pop(at)
-            del by_end[found.end]
-            yield found
-            at = found.end
-        at = mapping.start
-        while at in by_end:
-            found = by_end.pop(at)
-            del lost[found.start]
-            yield found
-            at = found.start
+        for neighbours, edge in ((lost, "end"), (by_end, "start")):
+            found = mapping
+            while getattr(found, edge) in neighbours:
+                found = neighbours[getattr(found, edge)]
+                del lost[found.start], by_end[found.end]
+                yield found
 
     for key, reason in rests.items():
         left = [m for m in by_key[key] if "x" in m.permissions and not accounted(m)]

@@ -23,7 +23,7 @@ class Gone(NotInspectable):
     """There is no such process, or none any more."""
 
 
-class Refused(NotInspectable):
+class Forbidden(NotInspectable):
     """The kernel does not let this user read it; `cause` says why, without naming the process."""
 
     def __init__(self, sentence: str, cause: str) -> None:
@@ -62,7 +62,7 @@ class Process:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 raise Gone(f"there is no process {pid}") from None
             why = _words.reason(error)
-            raise Refused(f"process {pid} cannot be read: {why}", str(error)) from None
+            raise Forbidden(f"process {pid} cannot be read: {why}", str(error)) from None
         try:
             self._read_status()
         except BaseException:
@@ -88,7 +88,7 @@ class Process:
             raise NoMemory(f"{self.pid} is a thread of process {group}")
 
     def text(self, name: str, limit: int = 1 << 16) -> str:
-        """A small file of it, up to so many bytes. Gone or Refused where it cannot be read."""
+        """A small file of it, up to so many bytes. Gone or Forbidden where it cannot be read."""
         try:
             fd = os.open(name, _READ, dir_fd=self.directory)
             try:
@@ -137,7 +137,7 @@ class Process:
             return Gone(f"process {self.pid} is gone")
         if error.errno not in (errno.EACCES, errno.EPERM):
             why = _words.reason(error)
-            return Refused(f"process {self.pid} cannot be read: {why}", why)
+            return Forbidden(f"process {self.pid} cannot be read: {why}", why)
         state = self.state()
         if state.kernel_thread or state.letter in "ZX":
             return self._nothing_mapped()
@@ -149,4 +149,4 @@ class Process:
         else:
             cause = "more rights than its user, or made undumpable by itself; root may read it"
             why = f"it has {cause}"
-        return Refused(f"process {self.pid} ({state.name}) cannot be read: {why}", cause)
+        return Forbidden(f"process {self.pid} ({state.name}) cannot be read: {why}", cause)

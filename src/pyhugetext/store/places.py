@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from pyhugetext._settings import SYSTEM_STORE, Settings
+from pyhugetext._settings import Settings
 
 if TYPE_CHECKING:
     from pyhugetext import _native
@@ -77,7 +77,7 @@ class Store(NamedTuple):
 
 def system(settings: Settings) -> Store:
     """The system's store."""
-    return Store(SYSTEM_STORE, settings.store_limit, "system")
+    return Store(settings.system_store, settings.store_limit, "system")
 
 
 def user(settings: Settings) -> Store | None:

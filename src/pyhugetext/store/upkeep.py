@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from pyhugetext import _native
 from pyhugetext.store import places
 from pyhugetext.store.places import Store
-
-if TYPE_CHECKING:
-    from pyhugetext._native import RawEntry
 
 # Of an entry: ready to be mapped; its original was changed or is gone; never known to be on disk
 # and of another boot; not what was written.
@@ -57,7 +54,7 @@ def contents(store: Store) -> tuple[list[Entry], list[Entry]]:
     return [one for one in found if not one.note], [one for one in found if one.note]
 
 
-def _entry(store: Store, raw: RawEntry) -> Entry:
+def _entry(store: Store, raw: dict[str, Any]) -> Entry:
     entry = Entry(**raw)
     return entry._replace(copy=os.path.join(store.base, entry.copy) if entry.copy else "")
 

@@ -156,6 +156,6 @@ def _bench(bench: Bench) -> dict[str, Any]:
     return {
         "title": bench.title,
         "sentence": bench.sentence,
-        "effect": bench.effect.as_dict(),
-        "control": None if bench.control is None else bench.control.as_dict(),
+        "effect": bench.effect._asdict(),
+        "control": None if bench.control is None else bench.control._asdict(),
     }

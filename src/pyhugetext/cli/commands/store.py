@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -176,7 +175,6 @@ def _path(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     for store in (places.system(found), *stores.addressed(False)):
         if options.system and store.kind != "system":
             continue
-        state = "ready"
         try:
             exists = stores.exists(store)
             state = "ready" if exists else "not there"
@@ -282,16 +280,15 @@ def _print_store(store: Store, exists: bool, entries: list[Entry], notes: list[E
         )
         for entry in shown
     ]
-    width = text.width_of(sys.stdout)
     if rows:
         header = ("size", "built", "used", "kept", "state", "original", "remark")
-        print("\n".join(text.table(header, rows, "rrrllpp", width)))
+        text.print_table(header, rows, "rrrllpp")
     if notes:
         print("no entry:")
         lines = [
             (text.age(now - note.used), note.original or note.name, note.reason) for note in notes
         ]
-        print("\n".join(text.table(("noted", "original", "reason"), lines, "rpp", width)))
+        text.print_table(("noted", "original", "reason"), lines, "rpp")
 
 
 def _tell_removed(
@@ -304,8 +301,7 @@ def _tell_removed(
         print(f"{store.kind} store {root}: {number} removed, {text.size(freed)} freed")
         rows = [(text.size(one.freed), one.path, one.why) for one in removed]
         if rows:
-            width = text.width_of(sys.stdout)
-            print("\n".join(text.table(("freed", "object", "reason"), rows, "rpp", width)))
+            text.print_table(("freed", "object", "reason"), rows, "rpp")
     return {
         "path": store.root,
         "kind": store.kind,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyhugetext.cli import stores, text
 from pyhugetext.cli.outcome import FAILED, INTERRUPTED, OK, USAGE, Failure
@@ -225,7 +224,6 @@ def _find_installed(call: _Run) -> None:
 
 
 def _prepare(call: _Run, store: Store) -> None:
-    from pyhugetext._settings import SYSTEM_STORE
     from pyhugetext.store import warm
 
     objects = list(call.wanted)
@@ -235,7 +233,7 @@ def _prepare(call: _Run, store: Store) -> None:
         if store.kind == "system":
             objects.append(wanted)
         else:
-            call.made.append(warm.Made(*wanted, SYSTEM_STORE, warm.PRESENT))
+            call.made.append(warm.Made(*wanted, stores.settings().system_store, warm.PRESENT))
     for path in call.unpredictable:
         reason = "the dynamic linker puts it at another address each time on this file system"
         call.made.append(warm.Made(path, 0, store.root, warm.REFUSED, reason))
@@ -265,7 +263,7 @@ def _report(call: _Run) -> None:
 
     statuses = (warm.BUILT, warm.PROMOTED, warm.PRESENT, warm.REFUSED)
     counts = {status: sum(made.status == status for made in call.made) for status in statuses}
-    total = {
+    total: dict[str, Any] = {
         **counts,
         "bytes": sum(made.size for made in call.made),
         "written": sum(made.written for made in call.made),
@@ -296,19 +294,12 @@ def _report(call: _Run) -> None:
         }
         print(json.dumps(document, indent=2))
         return
-    for line in _lines(call.made):
-        print(line)
+    if call.made:
+        rows = [
+            (one.status, text.size(one.size), f"{one.seconds:.2f} s", one.path, one.reason or "")
+            for one in call.made
+        ]
+        text.print_table(("status", "size", "time", "object", "reason"), rows, "lrrpp")
     parts = [f"{number} {status}" for status, number in counts.items() if number]
-    written, seconds = text.size(sum(m.written for m in call.made)), total["seconds"]
-    print(f"total: {', '.join(parts) or 'nothing'}; {written} written in {seconds:.1f} s")
-
-
-def _lines(made: list[Made]) -> list[str]:
-    if not made:
-        return []
-    rows = [
-        (one.status, text.size(one.size), f"{one.seconds:.2f} s", one.path, one.reason or "")
-        for one in made
-    ]
-    width = text.width_of(sys.stdout)
-    return text.table(("status", "size", "time", "object", "reason"), rows, "lrrpp", width)
+    written = text.size(total["written"])
+    print(f"total: {', '.join(parts) or 'nothing'}; {written} written in {total['seconds']:.1f} s")

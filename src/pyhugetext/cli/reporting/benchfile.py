@@ -73,14 +73,11 @@ def _bench(document: object, name: str) -> Bench:
 
 
 def _ratios(measurement: Measurement, kind: str) -> tuple[float, ...]:
-    from pyhugetext.measure.measurement import by_halves, by_quad
-
-    pairs_of = by_quad if measurement.kind == "statement" else by_halves
     out = []
     for quad in measurement.of(kind):
         if min(quad.lap) <= 0:
             raise ValueError("a time in it is not positive")
-        for huge, small in pairs_of(quad.lap):
+        for huge, small in measurement.pairs(quad):
             ratio = huge / small
             if not _LOWEST < ratio < _HIGHEST:
                 raise ValueError(f"a ratio of {ratio:.3g} cannot be")

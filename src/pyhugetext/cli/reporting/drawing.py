@@ -35,11 +35,11 @@ def _hatching(x: float, y: float) -> str:
     return f"M{x + 1} {y + 5}l4-4M{x + 1} {y + 9}l8-8M{x + 5} {y + 9}l4-4"
 
 
-def cells(states: Sequence[str], columns: int = COLUMNS) -> Markup:
+def cells(states: Sequence[str]) -> Markup:
     """The squares of an object, row by row, as a path for each way of drawing."""
     full, frame, pale, lines = [], [], [], []
     for number, state in enumerate(states):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, COLUMNS)
         x, y = column * _PITCH, row * _PITCH
         if state == HUGE:
             full.append(_square(x, y, _SIDE))
@@ -55,9 +55,9 @@ def cells(states: Sequence[str], columns: int = COLUMNS) -> Markup:
     return join(*(el("path", class_=name, d="".join(parts)) for name, parts in ways if parts))
 
 
-def _height(count: int, columns: int = COLUMNS) -> int:
+def _height(count: int) -> int:
     """Of so many squares."""
-    rows = -(-count // columns)
+    rows = -(-count // COLUMNS)
     return max(rows * _PITCH - (_PITCH - _SIDE), 0)
 
 
@@ -135,14 +135,8 @@ def alone(report: Report) -> str:
         parts.append(el("text", STATES[state], x=left + 18, y=y + 10, class_="note"))
         left += wide
     y += 31
-    for block in report.blocks:
-        group, height = _group(block.name, words.covered(block), block.cells, block.colour, y)
-        parts.append(group)
-        y += height
-    if report.small_cells:
-        group, height = _group(
-            words.small_objects(report), words.small_note(report), report.small_cells, 0, y
-        )
+    for line in words.lines(report):
+        group, height = _group(*line, y)
         parts.append(group)
         y += height
     height = y + 6

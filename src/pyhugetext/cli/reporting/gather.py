@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pyhugetext._stats.kernel import Kernel
+from pyhugetext._stats.kernel import Kernel, text_of
 from pyhugetext._stats.model import Region, Stats
 from pyhugetext.cli import text
 from pyhugetext.cli.importing import told_after_importing
@@ -19,7 +19,7 @@ from pyhugetext.process.inspect import inspect
 from pyhugetext.process.proc import NotInspectable
 
 
-class Found(NamedTuple):
+class Gathered(NamedTuple):
     """What a report is made of."""
 
     subject: Subject
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     cells: list[Cell]
 
 
-def running(pid: int) -> Found:
+def running(pid: int) -> Gathered:
     """A process by its id, read from /proc and not touched. Failure where that cannot be."""
     try:
         stats = inspect(pid)
@@ -35,8 +35,9 @@ def running(pid: int) -> Found:
     except NotInspectable as error:
         raise Failure(str(error)) from None
     executable = _link(pid)
-    name = os.path.basename(executable) or _command(pid)
-    return Found(Subject(f"{name}, process {pid}", executable, pid), stats, cells)
+    # Without one the short name of proc_pid_comm(5). Arguments are left out: some hold secrets.
+    name = os.path.basename(executable) or text_of(f"/proc/{pid}/comm") or "?"
+    return Gathered(Subject(f"{name}, process {pid}", executable, pid), stats, cells)
 
 
 def _link(pid: int) -> str:
@@ -46,16 +47,7 @@ def _link(pid: int) -> str:
         return ""
 
 
-def _command(pid: int) -> str:
-    """Its short name; see proc_pid_comm(5). Arguments are left out: some hold secrets."""
-    try:
-        with open(f"/proc/{pid}/comm", errors="surrogateescape") as file:
-            return file.read().rstrip("\n")
-    except OSError:
-        return "?"
-
-
-def started(modules: Sequence[str]) -> Found:
+def started(modules: Sequence[str]) -> Gathered:
     """A new process of this interpreter that imports these modules and looks at itself. Failure
     where an import fails; what it printed is shown then."""
     told = told_after_importing(modules, "process")
@@ -64,7 +56,7 @@ def started(modules: Sequence[str]) -> Found:
     name = os.path.basename(executable)
     if modules:
         name += f" with {text.listed(modules)} imported"
-    return Found(
+    return Gathered(
         Subject(name, executable, None),
         Stats(
             **{

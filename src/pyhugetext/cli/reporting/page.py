@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyhugetext._stats.model import Region, Stats, sizes_of
 from pyhugetext.cli import text
@@ -125,10 +125,7 @@ def _map(report: Report) -> Markup:
     legend = [
         el("li", drawing.swatch(state, 1), " " + STATES[state]) for state in drawing.present(report)
     ]
-    rows = [_map_row(block) for block in report.blocks]
-    if report.small_cells:
-        name, note = words.small_objects(report), words.small_note(report)
-        rows.append(_row(name, note, drawing.picture(report.small_cells, 0)))
+    rows = [_map_row(*line) for line in words.lines(report)]
     return el(
         "section",
         el("h2", "Map"),
@@ -143,13 +140,9 @@ def _map(report: Report) -> Markup:
     )
 
 
-def _map_row(block: Block) -> Markup:
-    return _row(block.name, words.covered(block), drawing.picture(block.cells, block.colour))
-
-
-def _row(name: str, note: str, picture: Markup) -> Markup:
+def _map_row(name: str, note: str, states: Sequence[str], colour: int) -> Markup:
     label = el("div", el("b", name), el("span", note), class_="label")
-    return el("div", label, picture, class_="row")
+    return el("div", label, drawing.picture(states, colour), class_="row")
 
 
 # Measurements.
@@ -180,18 +173,10 @@ def _bench(bench: Bench) -> Markup:
         ("Confidence", [f"{100 * ratio.confidence:g} %" for _, ratio in columns]),
         ("Pairs", [f"{ratio.pairs:,}" for _, ratio in columns]),
     )
-    header = [el("th", "Ratio", scope="col")]
-    header += [el("th", name, scope="col") for name, _ in columns]
     table = _box(
         "Ratios",
-        el("thead", el("tr", *header)),
-        el(
-            "tbody",
-            *(
-                el("tr", el("th", name, scope="row"), *(el("td", cell) for cell in cells))
-                for name, cells in rows
-            ),
-        ),
+        _header("Ratio", *(name for name, _ in columns)),
+        el("tbody", *(_row(name, cells) for name, cells in rows)),
     )
     beyond = chart.outside(bench)
     note = f"{text.count(beyond, 'ratio')} beyond the axis, drawn at its ends."
@@ -214,46 +199,39 @@ def _box(label: str, *parts: Markup) -> Markup:
     return el("div", table, class_="box", tabindex="0", role="region", aria_label=label)
 
 
+def _header(*names: str) -> Markup:
+    return el("thead", el("tr", *(el("th", name, scope="col") for name in names)))
+
+
+def _row(name: str, cells: Iterable[str], *shown: Markup) -> Markup:
+    """A row, with what is `shown` in the place of its name or before it."""
+    return el("tr", el("th", *shown, name, scope="row"), *(el("td", cell) for cell in cells))
+
+
 def _objects(report: Report) -> Markup:
-    header = (
-        "Object",
-        "Text",
-        "Coverable",
-        "On huge pages",
-        "Share",
-        "Huge now",
-        "Private",
-        "Backing",
-    )
+    names = ("Text", "Coverable", "On huge pages", "Share", "Huge now", "Private", "Backing")
     ordered = sorted(report.blocks, key=lambda block: -block.region.coverable_bytes)
     rows = [
-        el(
-            "tr",
-            el(
-                "th",
-                drawing.swatch("huge" if block.region.swapped_bytes else SMALL, block.colour),
-                el("span", block.name, title=block.region.path),
-                scope="row",
-            ),
-            *_figures(block.region),
+        _row(
+            "",
+            _figures(block.region),
+            drawing.swatch("huge" if block.region.swapped_bytes else SMALL, block.colour),
+            el("span", block.name, title=block.region.path),
         )
         for block in ordered
     ]
-    stats = report.stats
     if report.small:
         size = sum(region.text_bytes for region in report.small)
         cells = [text.size(size), "0 B", "0 B", "", "0 B", "0 B", "none"]
-        name = el("th", drawing.swatch(SMALL, 0), words.small_objects(report), scope="row")
-        rows.append(el("tr", name, *(el("td", cell) for cell in cells)))
-    foot = el("tr", el("th", "Total", scope="row"), *_figures(stats))
+        rows.append(_row(words.small_objects(report), cells, drawing.swatch(SMALL, 0)))
     return el(
         "section",
         el("h2", "Objects"),
         _box(
             "Objects",
-            el("thead", el("tr", *(el("th", cell, scope="col") for cell in header))),
+            _header("Object", *names),
             el("tbody", *rows),
-            el("tfoot", foot),
+            el("tfoot", _row("Total", _figures(report.stats))),
         ),
         el(
             "p",
@@ -265,10 +243,10 @@ def _objects(report: Report) -> Markup:
     )
 
 
-def _figures(one: Region | Stats) -> list[Markup]:
+def _figures(one: Region | Stats) -> tuple[str, ...]:
     *sizes, huge, private = map(text.size, sizes_of(one))
     share = percent(one.mapped_bytes, one.coverable_bytes)
-    return [el("td", cell) for cell in (*sizes, share, huge, private, one.backing)]
+    return (*sizes, share, huge, private, one.backing)
 
 
 # What is not on huge pages.
@@ -315,11 +293,10 @@ def _small(regions: tuple[Region, ...]) -> Markup:
         rows.append(
             el("tr", el("th", f"{len(hidden)} more", scope="row"), el("td", size), el("td"))
         )
-    header = [el("th", cell, scope="col") for cell in ("Object", "Text", "Reason")]
     return el(
         "details",
         el("summary", f"{text.count(len(regions), 'object')} without coverable text"),
-        _box("Small objects", el("thead", el("tr", *header)), el("tbody", *rows)),
+        _box("Small objects", _header("Object", "Text", "Reason"), el("tbody", *rows)),
     )
 
 

@@ -64,11 +64,18 @@ def names(blocks: Sequence[Block]) -> str:
     return text.listed(listed)
 
 
+def lines(report: Report) -> list[tuple[str, str, Sequence[str], int]]:
+    """The lines of the map: name, note, cells, colour; the last one has what is small."""
+    out: list[tuple[str, str, Sequence[str], int]] = [
+        (block.name, covered(block), block.cells, block.colour) for block in report.blocks
+    ]
+    if report.small_cells:
+        size = text.size(sum(region.text_bytes for region in report.small))
+        note = f"{size}, none fills a 2 MiB page"
+        out.append((small_objects(report), note, report.small_cells, 0))
+    return out
+
+
 def small_objects(report: Report) -> str:
     """The name of what has no line of its own."""
     return f"{text.count(len(report.small), 'small object')}"
-
-
-def small_note(report: Report) -> str:
-    size = text.size(sum(region.text_bytes for region in report.small))
-    return f"{size}, none fills a 2 MiB page"
