@@ -24,7 +24,7 @@ u64 settle(const StoreWriter &writer, const char *path) {
     // Some file systems use 2 MiB folios only when they read: what is written back and dropped
     // comes back huge. Clean pages go; what others have mapped stays.
     (void)sys::sync_data(copy);
-    sys::drop_cached(copy, 0, 0);
+    (void)sys::drop_cached(copy, 0, 0);
     return probe_huge(copy, 0, size, false, &huge).ok() ? huge : 0;
 }
 

@@ -27,6 +27,7 @@ enum class Status : u8 {
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
     absent,         // the entry has no copy of this page yet
+    small_copy,     // it is cached in small pages, which cannot be dropped now
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -67,6 +68,10 @@ inline constexpr StatusText kStatusTexts[] = {
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
     {"absent", "the store has no copy of this page yet"},
+    {"small_copy",
+     "its copy in the store is cached in small pages for now: they are not on disk yet, another "
+     "process runs from them, or no 2 MiB of memory were free; the next start, pyhugetext.remap() "
+     "or pyhugetext store heal mends that"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
@@ -113,6 +118,8 @@ enum class Call : u8 {
     statx,
     access,
     lock,
+    fadvise,
+    sync,
 };
 // As a person reads them in a manual page.
 inline constexpr const char *kCallNames[] = {
@@ -134,8 +141,10 @@ inline constexpr const char *kCallNames[] = {
     "statx",
     "access(W_OK)",
     "flock",
+    "posix_fadvise(POSIX_FADV_DONTNEED)",
+    "sync_file_range",
 };
-static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::lock) + 1);
+static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::sync) + 1);
 
 struct Outcome {
     Status status = Status::pending;
