@@ -78,7 +78,7 @@ struct Region {
     u64 elapsed_ns = 0;
     Array<u64> used;     // 2 MiB pages in use when it was last looked at, for mending
     bool mends = false;  // some of those are small, and it is put back for that
-    u32 told = 0;  // checksum of what was told of it last; see Engine::report()
+    u32 told = 0;        // checksum of what was told of it last; see Engine::report()
 
     Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }
     bool any_huge() const {

@@ -127,7 +127,8 @@ PHT_INLINE ErrorOr<void> start_writing(int fd, u64 offset, u64 size) {
 PHT_INLINE ErrorOr<void> await_written(int fd) {
     return {call(nr::sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
 }
-// How many pages of a file, or of a stretch of it, are cached and how many of those not on disk yet; Linux 6.5.
+// How many pages of a file, or of a stretch of it, are cached and how many of those not on disk
+// yet; Linux 6.5.
 struct CachedPages {
     u64 cached = 0, dirty = 0, written_back = 0, evicted = 0, recently_evicted = 0;
 };

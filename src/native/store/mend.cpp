@@ -14,10 +14,6 @@ constexpr Outcome small_copy = {Status::small_copy, Call::none, 0};
 // Of a group or a limit with less than that left no 2 MiB are taken, if only for a moment.
 constexpr u64 kAmpleRoom = 64ul << 20;
 
-// As many pages of others are tried to be dropped in one pass: each time every processor is asked
-// to let go of what it has in hand.
-constexpr int kMostBusy = 4;
-
 constexpr u64 kTick = 500'000;  // nanoseconds between two looks at what is being written
 
 ErrorOr<void> touch(u64 address, u64 length) {
@@ -37,8 +33,8 @@ struct Mender::Run {
     const Pagemap &pagemap;
     u64 offset, address;
     size_t count;
-    u8 *used;    // 1: by this process
-    u8 *marks;   // as of find_entries(), of what was touched
+    u8 *used;   // 1: by this process
+    u8 *marks;  // as of find_entries(), of what was touched
     u8 *left;
     Outcome *why;
 
@@ -122,7 +118,7 @@ Outcome Mender::write_back(const Copy &copy, u64 offset, u64 length) {
 
 Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) {
     begin();
-    if (is_over() || cramped_ || busy_ >= kMostBusy) return small_copy;
+    if (is_over() || gives_up()) return small_copy;
     forget(address, kHugeSize);
     const auto dropped = sys::drop_cached(copy, offset, kHugeSize);
     if (!dropped.ok()) return {Status::small_copy, Call::fadvise, dropped.error()};
@@ -155,8 +151,7 @@ Outcome Mender::mend_used(const Run &run) {
     for (size_t i = 0; i < run.count; ++i) {
         if (run.marks[i] != kSmallEntries) continue;
         doubtful_ = true;
-        Outcome outcome =
-            clean ? done() : write_back(run.copy, run.offset, run.count * kHugeSize);
+        Outcome outcome = clean ? done() : write_back(run.copy, run.offset, run.count * kHugeSize);
         if (outcome.buildable) return outcome;
         if (!outcome.ok()) {
             *run.why = outcome;
@@ -198,7 +193,7 @@ void Mender::drop_unused(const Run &run) {
     for (size_t i = 0; i < run.count; ++i) {
         if (!run.used[i]) continue;
         forget(run.at(i), kHugeSize);
-        if (run.marks[i] != kSmallEntries || busy_ >= kMostBusy) continue;
+        if (run.marks[i] != kSmallEntries || gives_up()) continue;
         (void)sys::drop_cached(run.copy.fd, run.offset_of(i), kHugeSize);
         const Cached rest = cached(run.copy.fd, run.offset_of(i), kHugeSize);
         if (rest.pages == 0) continue;

@@ -1,6 +1,6 @@
 // Copies that were huge in the page cache do not stay so: what the kernel dropped for other
-// programs it reads back in small pages where no 2 MiB are free at that moment, and so they stay for
-// as long as they are cached; and what was written by others than the builder is small at once.
+// programs it reads back in small pages where no 2 MiB are free at that moment, and so they stay
+// for as long as they are cached; and what was written by others than the builder is small at once.
 //
 // What is clean and mapped by nobody can be dropped, and read again once there is room.
 #pragma once
@@ -26,8 +26,9 @@ struct Copy {
 
 class Mender : NonCopyable {
 public:
-    // May take so many nanoseconds, from the first page on that it finds small.
-    explicit Mender(u64 budget) : budget_(budget) {}
+    // May take so many nanoseconds, from the first page on that it finds small. Gives up before
+    // where pages cannot be dropped or no room is made, unless somebody asked for it.
+    explicit Mender(u64 budget, bool asked = false) : budget_(budget), asked_(asked) {}
 
     // Looks at [address, address + count * 2 MiB), freshly mapped from the copy at `offset` for the
     // region's pages from `target` on, and mends what is small of it. Sets left[i] where a page
@@ -63,7 +64,13 @@ private:
     void drop_unused(const Run &run);
     static Outcome drop_all(const Run &run);
 
+    bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }
+
+    // As many pages of others are tried to be dropped in one pass: each time every processor is
+    // asked to let go of what it has in hand.
+    static constexpr int kMostBusy = 4;
     const u64 budget_;
+    const bool asked_;
     u64 began_ = 0;
     bool doubtful_ = false;  // some page was small in this pass
     bool cramped_ = false;   // no 2 MiB could be had

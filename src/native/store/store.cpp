@@ -191,8 +191,8 @@ Outcome Entry::map(const Region &region, const Pagemap &pagemap, Mender *mender,
     if (!outcome.ok()) return outcome;
     if (mender) {
         const Copy copy = {copy_, index_, name_.data};
-        outcome = mender->look(region, copy, pagemap, offset, target, *address,
-                               length / kHugeSize, left, why);
+        outcome = mender->look(region, copy, pagemap, offset, target, *address, length / kHugeSize,
+                               left, why);
     }
     // What is huge is there as a whole.
     const bool huge = outcome.ok() && pagemap.all_huge(*address, kHugeSize);

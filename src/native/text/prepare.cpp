@@ -209,7 +209,7 @@ void Table::choose(Region &region, const Request &request, const Sources &source
 
 void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request, pagemap_);
-    Mender mender(mending_time());
+    Mender mender(mending_time(), mends_patiently_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {

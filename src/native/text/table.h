@@ -97,7 +97,7 @@ private:
     bool inward_ = false, bti_ = false;
     bool mends_patiently_ = false;
     u64 mended_ns_ = 0;  // at start and in imports
-    Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
+    Pagemap pagemap_;    // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
     u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why

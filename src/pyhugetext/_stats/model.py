@@ -22,6 +22,7 @@ class Region(NamedTuple):
     mapped_bytes: int = 0  # of it, inside swapped ranges
     swapped_bytes: int = 0  # the swapped ranges themselves, a multiple of 2 MiB
     huge_bytes: int = 0  # of them, what the kernel holds in 2 MiB pages now
+    small_bytes: int = 0  # of them, what is in use and in small pages all the same
     private_bytes: int = 0  # of them, memory no other process shares
     backing: str = "none"  # file, store, shm, memfd, thp, hugetlb; none
     status: str = "small"  # huge: all coverable text; partial: some of it; small: nothing
@@ -42,6 +43,7 @@ class Stats(NamedTuple):
     coverable_bytes: int  # of it, what merging with read-only neighbours allows
     mapped_bytes: int  # of it, inside swapped ranges
     huge_bytes: int  # of the swapped ranges, in 2 MiB pages now, as /proc/self/smaps shows
+    small_bytes: int  # of the swapped ranges, in use and in small pages, as the same shows
     private_bytes: int  # memory not shared with other processes because of us
     elapsed_ns: int  # spent remapping since the process started
     kernel: Kernel
@@ -74,6 +76,7 @@ def total(
         coverable_bytes=sum(r.coverable_bytes for r in regions),
         mapped_bytes=sum(r.mapped_bytes for r in regions),
         huge_bytes=sum(r.huge_bytes for r in regions),
+        small_bytes=sum(r.small_bytes for r in regions),
         private_bytes=sum(r.private_bytes for r in regions),
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
@@ -94,6 +97,12 @@ def sizes_of(one: Region | Stats) -> tuple[int, int, int, int, int]:
     """The columns of a table, in bytes: text, coverable, mapped, huge, private."""
     text, coverable, mapped = one.text_bytes, one.coverable_bytes, one.mapped_bytes
     return text, coverable, mapped, one.huge_bytes, one.private_bytes
+
+
+def not_small(mapped: int, swapped: int, small: int) -> int:
+    """Of the text inside swapped ranges, what is not seen to be in small pages: the rest is in huge
+    ones, or was not used yet."""
+    return mapped - min(mapped * small // swapped, mapped) if swapped else mapped
 
 
 def _kib(size: int) -> str:
@@ -147,6 +156,11 @@ def format_stats(stats: Stats) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
+    if stats.small_bytes:
+        lines.append(
+            f"{_kib(stats.small_bytes)} KiB of what was swapped are in use and in small pages; "
+            "pyhugetext.remap() mends what can be mended"
+        )
     lines += replaced_line(stats.regions)
     lines += [f"problem: {problem}" for problem in stats.problems]
     # Rounded down: 100 % is all of it.
