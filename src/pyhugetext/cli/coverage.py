@@ -42,7 +42,7 @@ def swapped_bytes(stats: Stats) -> int:
     return sum(region.swapped_bytes for region in stats.regions)
 
 
-def bar(coverable: int, mapped: int, swapped: int, huge: int, small: int, width: int) -> str:
+def bar(coverable: int, mapped: int, swapped: int, huge: int, width: int, small: int = 0) -> str:
     """`width` cells for the coverable text, and the share that is mapped and not seen to be small,
     rounded down: 100 % is all of it. Nothing where nothing is coverable."""
     if not coverable:
@@ -62,7 +62,7 @@ def bar(coverable: int, mapped: int, swapped: int, huge: int, small: int, width:
 def _bar_of(stats: Stats, width: int) -> str:
     swapped = swapped_bytes(stats)
     huge, small = stats.huge_bytes, stats.small_bytes
-    return bar(stats.coverable_bytes, stats.mapped_bytes, swapped, huge, small, width)
+    return bar(stats.coverable_bytes, stats.mapped_bytes, swapped, huge, width, small)
 
 
 def _bar_width(width: int | None) -> int:
@@ -115,7 +115,7 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
 
 def _row(r: Region, cells: int) -> tuple[str, ...]:
     huge, small = r.huge_bytes, r.small_bytes
-    share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, huge, small, cells)
+    share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, huge, cells, small)
     return (name_of(r), *sizes(r), r.backing, share)
 
 
