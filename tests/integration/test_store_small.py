@@ -190,8 +190,10 @@ def test_remap_mends_what_became_small_under_a_running_process(store: Store, lib
         process.ask("leave")
         read_in_small_pieces(copy_of(store, library))
         told = process.ask("use")
-        assert told["small_bytes"] == told["swapped_bytes"] == told["small"] > 0
-        assert (told["huge_bytes"], told["status"]) == (0, "partial")
+        # Looking for statistics reads the headers, so the first page never left.
+        assert told["small_bytes"] == told["small"] >= told["swapped_bytes"] - HUGE > 0
+        assert told["small_bytes"] + told["huge_bytes"] == told["swapped_bytes"]
+        assert told["status"] == "partial"
         assert "in 2 MiB pages" in told["reason"]
         told = process.ask("remap")
         assert is_huge(told), told
@@ -207,7 +209,7 @@ def test_what_another_process_keeps_small_stays_on_the_original(
         assert holder.ask("use")["small_bytes"]
         with running(store, library) as other:
             assert other.told["small_bytes"] == 0
-            assert other.told["swapped_bytes"] == 0
+            assert other.told["swapped_bytes"] <= HUGE
             assert "another process runs from them" in other.told["reason"]
             assert other.told["private_bytes"] == 0
             assert is_huge(holder.ask("remap"))

@@ -116,24 +116,32 @@ Outcome Mender::write_back(const Copy &copy, u64 offset, u64 length) {
     return {Status::small_copy, Call::sync, awaited.error()};
 }
 
-Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) {
+Outcome Mender::drop(int copy, u64 offset, u64 address, bool *seen) {
     begin();
-    if (is_over() || gives_up()) return small_copy;
+    if (gives_up()) return small_copy;
     forget(address, kHugeSize);
     const auto dropped = sys::drop_cached(copy, offset, kHugeSize);
     if (!dropped.ok()) return {Status::small_copy, Call::fadvise, dropped.error()};
     const Cached rest = cached(copy, offset, kHugeSize);
-    if (rest.known && rest.pages) {
-        ++busy_;
-        return small_copy;
-    }
-    cramped_ = !make_room(pagemap);
+    *seen = rest.known;
+    if (!rest.known || !rest.pages) return done();
+    ++busy_;
+    return small_copy;
+}
+
+Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) {
+    bool seen;
+    const Outcome dropped = drop(copy, offset, address, &seen);
+    if (!dropped.ok()) return dropped;
+    // Without time for it, it comes at its first use, and mostly huge.
+    if (is_over() && seen) return done();
+    if (!is_over()) cramped_ = !make_room(pagemap);
     const auto touched = touch(address, kHugeSize);
     if (!touched.ok()) return refused(Call::read, touched);
     u8 mark = kNothing;
     if (!find_entries(pagemap.fd(), address, 1, &mark).ok() || mark == kOneEntry) return done();
     // With room, and nobody else's: then this file system does not give any.
-    if (rest.known && !cramped_) return {Status::no_huge_page, Call::none, 0};
+    if (seen && !cramped_) return {Status::no_huge_page, Call::none, 0};
     return small_copy;
 }
 
@@ -184,7 +192,7 @@ void Mender::leave_small(const Run &run) {
 // use. What is huge of it stays, and is not this process's until then.
 void Mender::drop_unused(const Run &run) {
     const auto is_unused = [&](size_t i) {
-        if (i == 0 || run.used[i] || is_over()) return false;
+        if (i == 0 || run.used[i]) return false;
         const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
         return there.known && there.pages && touch(run.at(i), kPageSize).ok();
     };
@@ -192,14 +200,14 @@ void Mender::drop_unused(const Run &run) {
     if (!run.find().ok()) return;
     for (size_t i = 0; i < run.count; ++i) {
         if (!run.used[i]) continue;
-        forget(run.at(i), kHugeSize);
-        if (run.marks[i] != kSmallEntries || gives_up()) continue;
-        (void)sys::drop_cached(run.copy.fd, run.offset_of(i), kHugeSize);
-        const Cached rest = cached(run.copy.fd, run.offset_of(i), kHugeSize);
-        if (rest.pages == 0) continue;
-        ++busy_;
-        run.left[i] = 1;
-        *run.why = small_copy;
+        if (run.marks[i] != kSmallEntries) {
+            forget(run.at(i), kHugeSize);
+            continue;
+        }
+        bool seen;
+        const Outcome outcome = drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
+        run.left[i] = !outcome.ok();
+        if (!outcome.ok()) *run.why = outcome;
     }
 }
 

@@ -59,6 +59,7 @@ private:
     void begin() { began_ = began_ ? began_ : sys::now(); }
     bool may_mend();
     bool make_room(const Pagemap &pagemap);
+    Outcome drop(int copy, u64 offset, u64 address, bool *seen);
     Outcome mend_used(const Run &run);
     void leave_small(const Run &run);
     void drop_unused(const Run &run);
