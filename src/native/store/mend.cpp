@@ -14,6 +14,9 @@ constexpr Outcome small_copy = {Status::small_copy, Call::none, 0};
 // Of a group or a limit with less than that left no 2 MiB are taken, if only for a moment.
 constexpr u64 kAmpleRoom = 64ul << 20;
 
+// So many pages are looked at, besides the first, where nothing is in doubt.
+constexpr size_t kOthers = 4;
+
 constexpr u64 kTick = 500'000;  // nanoseconds between two looks at what is being written
 
 ErrorOr<void> touch(u64 address, u64 length) {
@@ -145,18 +148,20 @@ Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) 
     return small_copy;
 }
 
-// Of what this process uses of the original: the pages that are small in the copy.
-Outcome Mender::mend_used(const Run &run) {
+// Of all that is cached: what is small and in use is mended, what is small and not in use dropped,
+// to come back at its first use. What is huge and not in use is not this process's until then.
+Outcome Mender::mend_all(const Run &run) {
     for (size_t i = 1; i < run.count; ++i) {
-        if (!run.used[i]) continue;
         const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
         // What nobody read yet comes at its first use, as ever.
-        if (there.known && there.pages == 0) continue;
-        if (!touch(run.at(i), kPageSize).ok()) return done();
+        const bool looked = there.known ? there.pages > 0 : run.used[i];
+        if (looked && !touch(run.at(i), kPageSize).ok()) return done();
     }
     if (!run.find().ok()) return done();
     bool clean = false;
     for (size_t i = 0; i < run.count; ++i) {
+        const bool used = i == 0 || run.used[i];
+        if (run.marks[i] == kOneEntry && !used) forget(run.at(i), kHugeSize);
         if (run.marks[i] != kSmallEntries) continue;
         doubtful_ = true;
         Outcome outcome = clean ? done() : write_back(run.copy, run.offset, run.count * kHugeSize);
@@ -167,47 +172,22 @@ Outcome Mender::mend_used(const Run &run) {
             return done();
         }
         clean = true;
-        outcome = mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i));
+        bool seen;
+        outcome = used ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
+                       : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
         if (outcome.status == Status::refused) return outcome;
         run.left[i] = !outcome.ok();
         if (!outcome.ok()) *run.why = outcome;
     }
-    if (clean) drop_unused(run);
     return done();
 }
 
 // Nothing of it can be dropped now. A small page that came into use later would stay small with
 // this process, and for all others: all of those are left to the original.
 void Mender::leave_small(const Run &run) {
-    for (size_t i = 1; i < run.count; ++i)
-        if (run.marks[i] == kNothing) (void)touch(run.at(i), kPageSize);
-    const bool seen = run.find().ok();
     for (size_t i = 0; i < run.count; ++i) {
-        run.left[i] = !seen || run.marks[i] == kSmallEntries;
-        if (!run.used[i]) forget(run.at(i), kHugeSize);
-    }
-}
-
-// What this process does not use yet and others read small: dropped, it comes back at its first
-// use. What is huge of it stays, and is not this process's until then.
-void Mender::drop_unused(const Run &run) {
-    const auto is_unused = [&](size_t i) {
-        if (i == 0 || run.used[i]) return false;
-        const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
-        return there.known && there.pages && touch(run.at(i), kPageSize).ok();
-    };
-    for (size_t i = 0; i < run.count; ++i) run.used[i] = is_unused(i);
-    if (!run.find().ok()) return;
-    for (size_t i = 0; i < run.count; ++i) {
-        if (!run.used[i]) continue;
-        if (run.marks[i] != kSmallEntries) {
-            forget(run.at(i), kHugeSize);
-            continue;
-        }
-        bool seen;
-        const Outcome outcome = drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
-        run.left[i] = !outcome.ok();
-        if (!outcome.ok()) *run.why = outcome;
+        run.left[i] = run.marks[i] == kSmallEntries;
+        if (i > 0 && !run.used[i]) forget(run.at(i), kHugeSize);
     }
 }
 
@@ -222,30 +202,34 @@ Outcome Mender::drop_all(const Run &run) {
 }
 
 Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &pagemap, u64 offset,
-                     u64 target, u64 address, size_t count, u8 *left, Outcome *why) {
+                     u64 target, u64 address, size_t count, u8 *left, Outcome *why, bool *huge) {
     Array<u8> used, marks;
     if (!used.resize(count) || !marks.resize(count)) return {Status::no_memory, Call::none, 0};
     const Run run = {region, copy,        pagemap,      offset, address,
                      count,  used.data(), marks.data(), left,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
     bool doubtful = doubtful_ || (there.known && there.pages < count * (kHugeSize / kPageSize));
-    // Another one at each start: sooner or later all were looked at.
-    size_t other = 0;
+    // Others at each start: sooner or later all were looked at.
+    size_t first = 0, others = 0;
     if (!doubtful && count > 1) {
-        other = 1 + address / kHugeSize % (count - 1);
-        if (!touch(run.at(other), kPageSize).ok()) other = 0;
+        others = min(kOthers, count - 1);
+        first = 1 + address / kHugeSize % (count - others);
+        if (!touch(run.at(first), others * kHugeSize).ok()) others = 0;
     }
     // Of what was not touched nothing is known.
     if (!pagemap.find_huge(address, count, marks.data()).ok()) return done();
-    doubtful = doubtful || !marks[0] || !marks[other];
-    if (other) forget(run.at(other), kHugeSize);
-    if (!doubtful || !may_mend()) return done();
     const bool small = !marks[0];
+    *huge = !small;
+    doubtful = doubtful || small;
+    for (size_t i = first; i < first + others; ++i) doubtful = doubtful || !marks[i];
+    if (others) forget(run.at(first), others * kHugeSize);
+    if (!doubtful || !may_mend()) return done();
+    *huge = false;
     if (!find_entries(pagemap.fd(), target, count, used.data()).ok())
         return small ? drop_all(run) : done();
     for (size_t i = 0; i < count; ++i)
-        used[i] = used[i] != kNothing || i == other || region.was_used(target + i * kHugeSize);
-    return mend_used(run);
+        used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
+    return mend_all(run);
 }
 
 }  // namespace pht

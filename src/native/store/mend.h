@@ -33,12 +33,13 @@ public:
     // Looks at [address, address + count * 2 MiB), freshly mapped from the copy at `offset` for the
     // region's pages from `target` on, and mends what is small of it. Sets left[i] where a page
     // is small all the same, which *why tells of: who maps it would keep it so for all others.
-    // Fails where the copy is no good.
+    // Fails where the copy is no good. *huge: the first page is there as a whole.
     //
-    // Where nothing is in doubt only the first page, which was touched before, and another one
-    // are looked at; else all that this process uses of the original.
+    // Where nothing is in doubt only the first page, which was touched before, and a few others
+    // are looked at; else all that is cached. No more of it stays in this process's page table than
+    // it uses of the original.
     Outcome look(const Region &region, const Copy &copy, const Pagemap &pagemap, u64 offset,
-                 u64 target, u64 address, size_t count, u8 *left, Outcome *why);
+                 u64 target, u64 address, size_t count, u8 *left, Outcome *why, bool *huge);
 
     // Drops 2 MiB of a copy, mapped at `address`, and reads them again. done(): they are huge now.
     // Status::small_copy: not now. Status::refused: they cannot be read any more.
@@ -60,9 +61,8 @@ private:
     bool may_mend();
     bool make_room(const Pagemap &pagemap);
     Outcome drop(int copy, u64 offset, u64 address, bool *seen);
-    Outcome mend_used(const Run &run);
+    Outcome mend_all(const Run &run);
     void leave_small(const Run &run);
-    void drop_unused(const Run &run);
     static Outcome drop_all(const Run &run);
 
     bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }

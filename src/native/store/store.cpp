@@ -189,13 +189,13 @@ Outcome Entry::map(const Region &region, const Pagemap &pagemap, Mender *mender,
     if (!outcome.ok()) return outcome;
     outcome = map_copy(region, copy_, offset, length, address);
     if (!outcome.ok()) return outcome;
+    // Of a page that is huge all is there.
+    bool huge = false;
     if (mender) {
         const Copy copy = {copy_, index_, name_.data};
         outcome = mender->look(region, copy, pagemap, offset, target, *address, length / kHugeSize,
-                               left, why);
+                               left, why, &huge);
     }
-    // What is huge is there as a whole.
-    const bool huge = outcome.ok() && pagemap.all_huge(*address, kHugeSize);
     CopyWindow window(copy_, *address, offset, length, huge ? kHugeSize : 0);
     if (outcome.ok()) outcome = check_copy(region, record_, &window);
     if (outcome.ok() && original_ >= 0)
