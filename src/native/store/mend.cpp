@@ -205,8 +205,9 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
                      u64 target, u64 address, size_t count, u8 *left, Outcome *why, bool *huge) {
     Array<u8> used, marks;
     if (!used.resize(count) || !marks.resize(count)) return {Status::no_memory, Call::none, 0};
+    u8 *const stay = left;
     const Run run = {region, copy,        pagemap,      offset, address,
-                     count,  used.data(), marks.data(), left,   why};
+                     count,  used.data(), marks.data(), stay,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
     bool doubtful = doubtful_ || (there.known && there.pages < count * (kHugeSize / kPageSize));
     // Others at each start: sooner or later all were looked at.

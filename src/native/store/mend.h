@@ -56,13 +56,13 @@ public:
 
 private:
     struct Run;
-    bool is_over() { return began_ && sys::since(began_) >= budget_; }
+    bool is_over() const { return began_ && sys::since(began_) >= budget_; }
     void begin() { began_ = began_ ? began_ : sys::now(); }
     bool may_mend();
     bool make_room(const Pagemap &pagemap);
     Outcome drop(int copy, u64 offset, u64 address, bool *seen);
     Outcome mend_all(const Run &run);
-    void leave_small(const Run &run);
+    static void leave_small(const Run &run);
     static Outcome drop_all(const Run &run);
 
     bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }
