@@ -369,6 +369,9 @@ def test_bar_shows_what_is_huge_now_and_what_will_be() -> None:
     assert coverage.bar(100, 100, 200, 100, 10) == "#" * 5 + "=" * 5 + " 100 %"
     assert coverage.bar(1000, 999, 1000, 1000, 10) == "#" * 10 + "  99 %"
     assert coverage.bar(100, 50, 50, 0, 0) == "50 %"
+    assert coverage.bar(100, 100, 200, 100, 10, 20) == "#" * 5 + "~" + "=" * 4 + "  90 %"
+    assert coverage.bar(100, 100, 200, 199, 10, 1) == "#" * 9 + "~ 100 %"
+    assert coverage.bar(100, 100, 200, 0, 10, 200) == "~" * 10 + "   0 %"
 
 
 def test_manual_is_complete(cli: Cli) -> None:

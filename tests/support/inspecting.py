@@ -44,12 +44,19 @@ BY_NAME_IF_TOLD = """
 """
 
 FIGURES = (
-    *("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes"),
+    *(
+        "text_bytes",
+        "coverable_bytes",
+        "mapped_bytes",
+        "huge_bytes",
+        "small_bytes",
+        "private_bytes",
+    ),
     *("backing", "active"),
 )
 REGION_FIGURES = (
     *("path", "build_id", "start", "end", "text_bytes", "coverable_bytes", "mapped_bytes"),
-    *("swapped_bytes", "huge_bytes", "private_bytes", "backing", "status"),
+    *("swapped_bytes", "huge_bytes", "small_bytes", "private_bytes", "backing", "status"),
 )
 
 

@@ -67,7 +67,14 @@ def stats(*regions: Region, **fields: Any) -> Stats:
         return sum(getattr(one, name) for one in regions)
 
     backings = sorted({one.backing for one in regions} - {"none"})
-    names = ("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes")
+    names = (
+        "text_bytes",
+        "coverable_bytes",
+        "mapped_bytes",
+        "huge_bytes",
+        "small_bytes",
+        "private_bytes",
+    )
     values: dict[str, Any] = {
         "active": any(one.huge_bytes for one in regions),
         "reason": None,

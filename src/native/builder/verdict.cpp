@@ -85,7 +85,7 @@ Trouble try_file(int fd, Verdict *verdict) {
     if (!problem.ok() || bytes) return problem;
     const auto result = sys::sync_data(fd);
     if (!result.ok()) return failed_call("fdatasync", result);
-    sys::drop_cached(fd, 0, 0);
+    (void)sys::drop_cached(fd, 0, 0);
     problem = probe(fd, &bytes);
     *verdict = bytes ? Verdict::evicted : Verdict::never;
     return problem;

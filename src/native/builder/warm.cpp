@@ -33,7 +33,7 @@ u64 settle(const StoreWriter &writer, const Added &added) {
     // Some file systems use 2 MiB folios only when they read: what is written back and dropped
     // comes back huge. Clean pages go; what others have mapped stays.
     (void)sys::sync_data(copy);
-    sys::drop_cached(copy, 0, 0);
+    (void)sys::drop_cached(copy, 0, 0);
     look(&huge, &all);
     return huge;
 }

@@ -77,7 +77,9 @@ struct Region {
     Outcome outcome;           // why pages are small; done() where none is
     Outcome tried[kBackings];  // by backing: why that one was not taken
     u64 elapsed_ns = 0;
-    u32 told = 0;  // checksum of what was told of it last; see Engine::report()
+    Array<u64> used;     // 2 MiB pages in use when it was last looked at, for mending
+    bool mends = false;  // some of those are small, and it is put back for that
+    u32 told = 0;        // checksum of what was told of it last; see Engine::report()
 
     Str path_text() const { return {path.data(), path.empty() ? 0 : path.size() - 1}; }
     bool any_huge() const {
@@ -93,6 +95,11 @@ struct Region {
     State state() const {
         if (any_huge()) return any_small() ? State::partly_huge : State::huge;
         return outcome.status == Status::restored ? State::restored : State::small;
+    }
+    bool was_used(u64 page) const {
+        for (const u64 one : used)
+            if (one == page) return true;
+        return false;
     }
     // Whether the next process is likely to have it at the same address modulo 2 MiB: a program
     // that is not position-independent, what an aligning kernel mapped (from most file systems),

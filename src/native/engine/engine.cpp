@@ -20,6 +20,7 @@ struct Visit {
     u64 listed_subs = 0;
     size_t index = 0, known = 0;       // known: how many objects were there at the last look
     const Elf64_Phdr *last = nullptr;  // the headers of the last of them
+    bool only_small = false;           // restore puts back what is to be mended, and no more
 };
 
 namespace {
@@ -79,8 +80,13 @@ int look_for_new(dl_phdr_info *info, size_t, void *data) {
 int finish_if_unchanged(dl_phdr_info *info, size_t, void *data) {
     auto *visit = static_cast<Visit *>(data);
     visit->complete = info->dlpi_subs == visit->subs;
-    if (visit->complete && visit->restores) visit->table->restore(visit->keep);
-    if (visit->complete && !visit->restores) visit->table->commit();
+    if (!visit->complete) return 1;
+    if (!visit->restores)
+        visit->table->commit();
+    else if (visit->only_small)
+        visit->table->restore_small();
+    else
+        visit->table->restore(visit->keep);
     return 1;
 }
 
@@ -144,13 +150,14 @@ void Engine::pass(Table::Scope scope) {
     looked_at_ = 0;
 }
 
-void Engine::put_back(Backing keep) {
+void Engine::put_back(Backing keep, bool only_small) {
     Visit visit;
     for (int i = 0; i < kTries; ++i) {
         last_ = look(Table::Scope::candidates, &visit);
         if (!last_.ok()) return;
         visit.keep = keep;
         visit.restores = true;
+        visit.only_small = only_small;
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) return;
     }
@@ -177,7 +184,11 @@ long Engine::remap(const Request &request, Table::Scope scope) {
             put_back(Backing::none);
         else if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
             put_back(request_.backing);
+        const bool asked = scope != Table::Scope::fresh;
+        if (asked && table_.find_small()) put_back(Backing::none, true);
+        table_.mend_patiently(asked);
         pass(scope);
+        table_.mend_patiently(false);
     }
     elapsed_ns_ += sys::since(began);
     return static_cast<long>(table_.missing());

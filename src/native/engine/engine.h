@@ -107,7 +107,7 @@ private:
     Outcome look(Table::Scope scope, struct Visit *visit);
     Outcome look_at_all();  // small objects too, for people
     void pass(Table::Scope scope);
-    void put_back(Backing keep);
+    void put_back(Backing keep, bool only_small = false);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
     void promise(const WantedList &wanted);

@@ -82,6 +82,11 @@ Trouble used(const StoreSpec &spec, u64 *bytes) {
     });
 }
 
+Trouble heal(const StoreSpec &spec, const char *name, Healed *healed) {
+    return with_store(spec, false,
+                      [&](StoreWriter &writer) { return heal_entry(writer, name, healed); });
+}
+
 Trouble free_of(int directory, long long *bytes) {
     sys::FileSystem system;
     const auto result = sys::file_system_of(directory, &system);
@@ -93,6 +98,7 @@ Trouble free_of(int directory, long long *bytes) {
 }  // namespace
 
 const StoreApi store_api = {open,        each,       verify,           prune,    clear, warm,
-                            judge_store, remembered, remember_verdict, try_file, used,  free_of};
+                            judge_store, remembered, remember_verdict, try_file, used,  heal,
+                            free_of};
 
 }  // namespace pht

@@ -2,6 +2,7 @@
 // Each call opens the store anew, so that no descriptor is held between two of them.
 #pragma once
 
+#include "builder/heal.h"
 #include "builder/upkeep.h"
 #include "builder/verdict.h"
 
@@ -27,6 +28,8 @@ struct StoreApi {
     Trouble (*remember)(const StoreSpec &spec, Verdict verdict);
     Trouble (*try_file)(int fd, Verdict *verdict);
     Trouble (*used_bytes)(const StoreSpec &spec, u64 *bytes);
+    // As in heal.h.
+    Trouble (*heal_entry)(const StoreSpec &spec, const char *name, Healed *healed);
     // Of the file system of an open directory; see room.h.
     Trouble (*free_bytes)(int directory, long long *bytes);
 };

@@ -43,6 +43,8 @@ public:
 
     bool all_huge(u64 start, u64 length) const;
 
+    int fd() const { return fd_; }
+
 private:
     int fd_ = -1;
 };

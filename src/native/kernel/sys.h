@@ -115,23 +115,31 @@ PHT_INLINE ErrorOr<size_t> copy_memory(u64 to, u64 from, u64 size) {
     return {call(__NR_process_vm_readv, call(__NR_getpid), &local, 1, &remote, 1, 0)};
 }
 // Drops clean cached pages of a file that nobody has mapped; see posix_fadvise(2).
-PHT_INLINE void drop_cached(int fd, u64 offset, u64 size) {
-    call(__NR_fadvise64, fd, offset, size, POSIX_FADV_DONTNEED);
+PHT_INLINE ErrorOr<void> drop_cached(int fd, u64 offset, u64 size) {
+    return {call(__NR_fadvise64, fd, offset, size, POSIX_FADV_DONTNEED)};
+}
+// Begins to write back what is dirty of a stretch of a file, without waiting for it.
+PHT_INLINE ErrorOr<void> start_writing(int fd, u64 offset, u64 size) {
+    return {call(__NR_sync_file_range, fd, offset, size, SYNC_FILE_RANGE_WRITE)};
 }
 // Waits for what is being written back of a file, which is nothing where it is clean, and tells the
 // error of an earlier write-back that nobody was told yet; see sync_file_range(2).
 PHT_INLINE ErrorOr<void> await_written(int fd) {
     return {call(__NR_sync_file_range, fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE)};
 }
-// How many pages of a file are cached and how many of those not on disk yet; Linux 6.5.
+// How many pages of a file, or of a stretch of it, are cached and how many of those not on disk
+// yet; Linux 6.5.
 struct CachedPages {
     u64 cached = 0, dirty = 0, written_back = 0, evicted = 0, recently_evicted = 0;
 };
 // Not under valgrind, which complains on stderr of each call that it does not know.
-PHT_INLINE ErrorOr<void> count_cached(int fd, CachedPages *out) {
+PHT_INLINE ErrorOr<void> count_cached(int fd, u64 offset, u64 size, CachedPages *out) {
     if (under_valgrind()) return Error{ENOSYS};
-    const u64 whole[2] = {0, 0};
-    return {call(__NR_cachestat, fd, whole, out, 0)};
+    const u64 range[2] = {offset, size};
+    return {call(__NR_cachestat, fd, range, out, 0)};
+}
+PHT_INLINE ErrorOr<void> count_cached(int fd, CachedPages *out) {
+    return count_cached(fd, 0, 0, out);
 }
 // Changes the mode of an open file that is ours.
 PHT_INLINE ErrorOr<void> change_mode(int fd, u32 mode) {

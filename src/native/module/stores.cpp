@@ -160,6 +160,20 @@ py::tuple verify(const SpecTuple &from, const std::string &name) {
     return py::make_tuple(problem(trouble), entry, removed);
 }
 
+py::tuple heal(const SpecTuple &from, const std::string &name) {
+    const StoreSpec spec = spec_of(from);
+    Healed healed;
+    const Trouble trouble =
+        ask([&](const StoreApi &api) { return api.heal_entry(spec, name.c_str(), &healed); });
+    py::dict out;
+    out["pages"] = healed.pages;
+    out["cached"] = healed.cached;
+    out["before"] = healed.before;
+    out["after"] = healed.after;
+    out["reason"] = binding::text(healed.reason.data, healed.reason.size);
+    return py::make_tuple(problem(trouble), out);
+}
+
 py::tuple prune(const SpecTuple &from) {
     const StoreSpec spec = spec_of(from);
     Told<Removed> told;
@@ -215,6 +229,7 @@ void bind_stores(py::module_ &module) {
     module.def("store_open", &open, spec, py::arg("make"));
     module.def("store_entries", &entries, spec);
     module.def("store_verify", &verify, spec, py::arg("name"));
+    module.def("store_heal", &heal, spec, py::arg("name"));
     module.def("store_prune", &prune, spec);
     module.def("store_clear", &told<&StoreApi::clear, u64, SpecTuple>, spec);
     module.def("store_warm", &warm, spec, py::arg("path"), py::arg("bias"), py::arg("keep"));

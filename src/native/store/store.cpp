@@ -159,14 +159,17 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     if (!outcome.ok()) return outcome;
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (entry->copy_ < 0) return outcome.status == Status::no_entry ? damaged : outcome;
-    if (!in_memory_ && !record.durable() && !record.proven)
-        outcome = check_written(index_, record_key(file, bias).data, entry->copy_);
+    if (!in_memory_ && !record.durable() && !record.proven) {
+        entry->index_ = index_;
+        entry->name_ = record_key(file, bias);
+        outcome = check_written(index_, entry->name_.data, entry->copy_);
+    }
     return outcome;
 }
 
 void Entry::close() {
     if (copy_ >= 0) sys::close(copy_);
-    copy_ = original_ = -1;
+    copy_ = index_ = original_ = -1;
     record_ = {};
 }
 
@@ -186,24 +189,23 @@ bool Entry::has(const Region &region, u64 address) const {
     return !place(region, address, kHugeSize, &offset).ok() || record_.has(offset);
 }
 
-Outcome Entry::map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                   u64 *address) const {
+Outcome Entry::map(const Region &region, const Pagemap &pagemap, Mender *mender, u64 target,
+                   u64 length, u8 *left, Outcome *why, u64 *address) const {
     u64 offset;
     Outcome outcome = place(region, target, length, &offset);
     if (!outcome.ok()) return outcome;
     if (!is_written(copy_, offset, length)) return damaged;
     outcome = map_copy(region, copy_, offset, length, address);
-    const bool huge = outcome.ok() && pagemap.all_huge(*address, kHugeSize);
-    // Somebody read the copy with read(2) and left small folios in the page cache: drop them,
-    // which works while nobody has them mapped, and read again.
-    if (outcome.ok() && !huge) {
-        sys::munmap(*address, length);
-        sys::drop_cached(copy_, offset, length);
-        outcome = map_copy(region, copy_, offset, length, address);
-    }
     if (!outcome.ok()) return outcome;
+    // Of a page that is huge all is there.
+    bool huge = false;
+    if (mender) {
+        const Copy copy = {copy_, index_, name_.data};
+        outcome = mender->look(region, copy, pagemap, offset, target, *address, length / kHugeSize,
+                               left, why, &huge);
+    }
     CopyWindow window(copy_, *address, offset, length, huge ? kHugeSize : 0);
-    outcome = check_copy(region, record_, &window);
+    if (outcome.ok()) outcome = check_copy(region, record_, &window);
     if (outcome.ok() && original_ >= 0)
         outcome = compare_content(region, original_, record_, &window, target, length, offset);
     if (!outcome.ok()) sys::munmap(*address, length);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernel/pagemap.h"
+#include "store/mend.h"
 #include "store/record.h"
 
 namespace pht {
@@ -34,9 +35,9 @@ public:
     bool may_grow() const { return record_.may_grow(); }
 
     // Maps [target, target + length) of the region, all of which it has: somewhere congruent to the
-    // target, in *address.
-    Outcome map(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                u64 *address) const;
+    // target, in *address. What is small of it is mended, or left to the original; see mend.h.
+    Outcome map(const Region &region, const Pagemap &pagemap, Mender *mender, u64 target,
+                u64 length, u8 *left, Outcome *why, u64 *address) const;
 
 private:
     friend class Store;
@@ -46,6 +47,9 @@ private:
     RecordRoom room_;
     RecordView record_;
     int copy_ = -1;
+    // Of an entry that was not seen to be on disk: the store's index and its record there.
+    int index_ = -1;
+    KeyText name_;
     int original_ = -1;  // not ours to close; where its bytes have to be compared
 };
 

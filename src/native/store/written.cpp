@@ -14,15 +14,6 @@ constexpr u64 kFirstMinutes = 600;  // seconds
 // What the file system may have of its own in a file's blocks.
 constexpr u64 kBlocksBeside = 64ul * 1024;
 
-// Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
-// and where there is no such call.
-bool tells_nothing(u16 error) {
-    constexpr u16 kRefusals[] = {EPERM, EACCES, EINTR, EINVAL, ENOSYS};
-    for (const u16 refusal : kRefusals)
-        if (error == refusal) return true;
-    return false;
-}
-
 // Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
 bool is_stacked(int fd) {
     sys::FileSystem system;
@@ -30,6 +21,13 @@ bool is_stacked(int fd) {
 }
 
 }  // namespace
+
+bool tells_nothing(u16 error) {
+    constexpr u16 kRefusals[] = {EPERM, EACCES, EINTR, EINVAL, ENOSYS};
+    for (const u16 refusal : kRefusals)
+        if (error == refusal) return true;
+    return false;
+}
 
 void mark_lost(int copy, const sys::FileIdentity &file) {
     (void)sys::change_mode(copy, (file.mode & 07777) | kLost);

@@ -22,6 +22,10 @@ void mark_lost(int copy, const sys::FileIdentity &file);
 // Whether a copy was written so lately that it may be used unseen.
 bool is_young(const sys::FileIdentity &copy);
 
+// Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
+// and where there is no such call.
+bool tells_nothing(u16 error);
+
 // done(); damaged where write-back failed; unproven where it is old and nobody has seen it: the
 // builder compares it with its original then. The copy is open as `copy`.
 Outcome check_written(int index, const char *name, int copy);

@@ -197,7 +197,10 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
                     u64 length, Staged *staged) {
     Scratch scratch(length);
     u64 address = 0;
-    const Outcome outcome = sources.entry->map(region, sources.pagemap, target, length, &address);
+    Outcome small = {Status::no_huge_page, Call::none, 0};
+    Mender *const mender = backing == Backing::store ? sources.mender : nullptr;
+    const Outcome outcome = sources.entry->map(region, sources.pagemap, mender, target, length,
+                                               sources.left, &small, &address);
     if (!outcome.ok()) return outcome;
     scratch.adopt(address);
     if (backing == Backing::shm) {
@@ -211,7 +214,9 @@ Outcome build_store(const Region &region, Backing backing, const Sources &source
             if (!result.ok()) return refused(Call::collapse, result);
         }
     }
-    return stage(&scratch, target, length, staged);
+    const Outcome result = stage(&scratch, target, length, staged);
+    staged->small = small;
+    return result;
 }
 
 }  // namespace

@@ -37,6 +37,8 @@ struct Sources {
     const Original &original;
     Outcome opened;                // of the original
     const Entry *entry = nullptr;  // of the store, where the content comes from one
+    Mender *mender = nullptr;      // of stores on disk
+    u8 *left = nullptr;            // set for pages of a stretch that stay on the original
 };
 
 // Builds [target, target + length) of the region with one backing: readable and executable, at a

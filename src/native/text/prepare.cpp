@@ -36,6 +36,10 @@ bool matches_any(Str patterns, Str path) {
     return any;
 }
 
+bool waits_for_store(const Region &region) {
+    return region.tried[static_cast<int>(Backing::store)].status == Status::small_copy;
+}
+
 }  // namespace
 
 Outcome Table::filter(const Region &region, const Request &request) const {
@@ -127,20 +131,25 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
     each_run(region.pages, wanted, [&](size_t first, size_t count) {
         if (!outcome.ok()) return;
         Staged staged;
+        Array<u8> huge, left;
+        if (!huge.resize(count) || !left.resize(count)) {
+            outcome = {Status::no_memory, Call::none, 0};
+            return;
+        }
+        Sources with = sources;
+        with.left = left.data();
         outcome =
-            build(backing, region, sources, region.address_of(first), count * kHugeSize, &staged);
+            build(backing, region, with, region.address_of(first), count * kHugeSize, &staged);
         if (!outcome.ok()) return;
         if (small.call == Call::none) small = staged.small;
-        Array<u8> huge;
-        if (!huge.resize(count) || !region.staged.push(staged)) {
+        if (!region.staged.push(staged)) {
             discard(staged.address, staged.length);
             outcome = {Status::no_memory, Call::none, 0};
             return;
         }
         if (backing == Backing::store) {
-            // Not touched yet, so not there yet: the builder tried the file system, and
-            // statistics tell what became of it.
-            for (size_t i = 0; i < count; ++i) huge[i] = 1;
+            // What was not touched yet is not there yet; what is small was seen.
+            for (size_t i = 0; i < count; ++i) huge[i] = !left[i];
         } else if (const auto found = sources.pagemap.find_huge(staged.address, count, huge.data());
                    !found.ok()) {
             outcome = {Status::unreadable, Call::pagemap, found.error()};
@@ -242,6 +251,8 @@ void Table::choose(Region &region, const Request &request, const Sources &source
             if (attempt(backing)) break;
             // An entry without the pages that are used has none of the others either.
             if (region.outcome.status == Status::absent) break;
+            // What the store will give soon is worth no copy.
+            if (backing == Backing::file && waits_for_store(region)) break;
             // Building the entry comes before a private copy, if somebody is to do it.
             if (request.building != Building::never && backing == Backing::shm && region.missing)
                 break;
@@ -259,6 +270,7 @@ void Table::choose(Region &region, const Request &request, const Sources &source
 
 void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request, pagemap_);
+    Mender mender(mending_time(), mends_patiently_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
     if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
@@ -291,7 +303,8 @@ void Table::prepare(const Request &request, Scope scope) {
         if (!rest) region->file = {};
         Original original;
         const Outcome opened = original.open(*region);
-        const Sources sources = {pagemap_, stores, original, opened};
+        Sources sources = {pagemap_, stores, original, opened};
+        sources.mender = &mender;
         if (rest) {
             const Outcome built = build_region(*region, region->backing, request, sources);
             if (built.ok()) mapping_count_ += kMapsPerRegion;
@@ -304,6 +317,7 @@ void Table::prepare(const Request &request, Scope scope) {
         region->elapsed_ns = sys::since(began);
         if (region->backing != Backing::none) mapping_count_ += kMapsPerRegion;
     }
+    mended(mender.spent());
 }
 
 }  // namespace pht

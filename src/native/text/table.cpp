@@ -155,23 +155,25 @@ void Table::abandon() {
     prepared_private_ = 0;
 }
 
-void Table::restore(Backing keep) {
-    const Stores none({}, pagemap_);
-    for (Region *region : regions_) {
-        if (!region->any_huge() || region->backing == keep) continue;
-        if (const auto open = pagemap_.open(); !open.ok()) {
-            region->outcome = {Status::unreadable, Call::pagemap, open.error()};
-            continue;
-        }
-        Original original;
-        const Outcome opened = original.open(*region);
-        pht::restore(*region, {pagemap_, none, original, opened});
-        Outcome outcome = {Status::restored, Call::none, 0};
-        for (const HugePage &page : region->pages)
-            if (page.state == HugePage::State::huge) outcome = page.outcome;
-        region->outcome = outcome;
-        if (!region->any_huge()) region->backing = Backing::none;
+void Table::put_back(Region &region) {
+    if (const auto open = pagemap_.open(); !open.ok()) {
+        region.outcome = {Status::unreadable, Call::pagemap, open.error()};
+        return;
     }
+    const Stores none({}, pagemap_);
+    Original original;
+    const Outcome opened = original.open(region);
+    pht::restore(region, {pagemap_, none, original, opened});
+    Outcome outcome = {Status::restored, Call::none, 0};
+    for (const HugePage &page : region.pages)
+        if (page.state == HugePage::State::huge) outcome = page.outcome;
+    region.outcome = outcome;
+    if (!region.any_huge()) region.backing = Backing::none;
+}
+
+void Table::restore(Backing keep) {
+    for (Region *region : regions_)
+        if (region->any_huge() && region->backing != keep) put_back(*region);
     pagemap_.close();
 }
 

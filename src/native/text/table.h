@@ -57,6 +57,14 @@ public:
     // Puts the original mappings back everywhere, or only where the backing is another one.
     void restore(Backing keep = Backing::none);
 
+    // Whether text from a store on disk that is in use is on small pages somewhere. What is found
+    // so is put back by restore_small(), and mended by the pass that follows.
+    bool find_small();
+    void restore_small();
+    // From now on mending takes as long as it takes somebody who asked for it, or no more of a
+    // program's own time than a start may.
+    void mend_patiently(bool patiently) { mends_patiently_ = patiently; }
+
     const Array<Region *> &regions() const { return regions_; }
     u64 private_bytes() const;  // in private backings, as committed
 
@@ -64,6 +72,9 @@ private:
     Region *find(u64 low, u64 headers);
     const Region *find(u64 low, u64 headers) const;
     void remove(size_t index);
+    void put_back(Region &region);
+    u64 mending_time() const;
+    void mended(u64 nanoseconds);
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     Outcome filter(const Region &region, const Request &request) const;
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
@@ -90,7 +101,9 @@ private:
     u64 keep_out_[2] = {};
     size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
     bool inward_ = false, bti_ = false;
-    Pagemap pagemap_;  // open from prepare() to commit(), and while restoring
+    bool mends_patiently_ = false;
+    u64 mended_ns_ = 0;  // at start and in imports
+    Pagemap pagemap_;    // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0;
     u64 prepared_private_ = 0;
     u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why

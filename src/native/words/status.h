@@ -28,6 +28,7 @@ enum class Status : u8 {
     no_entry,       // the store has nothing for this file as it is
     absent,         // the entry has no copy of this page yet
     promised,       // the store will have it after the next start or two
+    small_copy,     // it is cached in small pages, which cannot be dropped now
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -71,6 +72,10 @@ inline constexpr StatusText kStatusTexts[] = {
     {"promised",
      "its copy in the store is being made, a part at each start (PYHUGETEXT_BUILD_TIME); the next "
      "ones have it"},
+    {"small_copy",
+     "its copy in the store is cached in small pages for now: they are not on disk yet, another "
+     "process runs from them, or no 2 MiB of memory were free; the next start, pyhugetext.remap() "
+     "or pyhugetext store heal mends that"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
@@ -117,6 +122,8 @@ enum class Call : u8 {
     statx,
     access,
     lock,
+    fadvise,
+    sync,
 };
 // As a person reads them in a manual page.
 inline constexpr const char *kCallNames[] = {
@@ -138,8 +145,10 @@ inline constexpr const char *kCallNames[] = {
     "statx",
     "access(W_OK)",
     "flock",
+    "posix_fadvise(POSIX_FADV_DONTNEED)",
+    "sync_file_range",
 };
-static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::lock) + 1);
+static_assert(sizeof kCallNames / sizeof *kCallNames == static_cast<int>(Call::sync) + 1);
 
 struct Outcome {
     Status status = Status::pending;

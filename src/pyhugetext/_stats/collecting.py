@@ -112,6 +112,7 @@ def region_of(
         mapped_bytes=raw["mapped_bytes"],
         swapped_bytes=swapped,
         huge_bytes=huge,
+        small_bytes=max(resident - huge, 0),
         private_bytes=private,
         backing=backing,
         status="small" if not swapped else "huge" if whole else "partial",

@@ -26,6 +26,7 @@ class Region(NamedTuple):
     mapped_bytes: int = 0  # of it, inside swapped ranges
     swapped_bytes: int = 0  # the swapped ranges themselves, a multiple of 2 MiB
     huge_bytes: int = 0  # of them, what the kernel holds in 2 MiB pages now
+    small_bytes: int = 0  # of them, what is in use and in small pages all the same
     private_bytes: int = 0  # of them, memory no other process shares
     backing: str = "none"  # file, store, shm, memfd, thp, hugetlb; none
     status: str = "small"  # huge: all coverable text; partial: some of it; small: nothing
@@ -46,6 +47,7 @@ class Stats(NamedTuple):
     coverable_bytes: int  # of it, what merging with read-only neighbours allows
     mapped_bytes: int  # of it, inside swapped ranges
     huge_bytes: int  # of the swapped ranges, in 2 MiB pages now, as /proc/self/smaps shows
+    small_bytes: int  # of the swapped ranges, in use and in small pages, as the same shows
     private_bytes: int  # memory not shared with other processes because of us
     elapsed_ns: int  # spent remapping since the process started
     kernel: Kernel
@@ -75,6 +77,7 @@ def total(
         backing="+".join(backings) or "none",
         regions=tuple(regions),
         **sums_of(regions),
+        small_bytes=sum(r.small_bytes for r in regions),
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
         problems=tuple(problems),
@@ -98,6 +101,12 @@ def sizes_of(one: Region | Stats) -> tuple[int, ...]:
 def sums_of(several: Iterable[Region | Stats]) -> dict[str, int]:
     """The sums of SIZES."""
     return dict(zip(SIZES, map(sum, zip((0,) * len(SIZES), *map(sizes_of, several)))))
+
+
+def not_small(mapped: int, swapped: int, small: int) -> int:
+    """Of the text inside swapped ranges, what is not seen to be in small pages: the rest is in huge
+    ones, or was not used yet."""
+    return mapped - min(mapped * small // swapped, mapped) if swapped else mapped
 
 
 def _kib(size: int) -> str:
@@ -146,6 +155,11 @@ def format_stats(stats: Stats) -> str:
     lines = ["pyhugetext: " + ("active" if stats.active else f"not active: {stats.reason}")]
     lines += table(rows[0], rows[1:], "lrrrrrll")
     lines += [f"{r.path}: {r.reason}" for r in shown if r.reason]
+    if stats.small_bytes:
+        lines.append(
+            f"{_kib(stats.small_bytes)} KiB of what was swapped are in use and in small pages; "
+            "pyhugetext.remap() mends what can be mended"
+        )
     lines += replaced_line(stats.regions)
     lines += [f"problem: {problem}" for problem in stats.problems]
     # Rounded down: 100 % is all of it.

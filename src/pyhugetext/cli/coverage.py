@@ -4,6 +4,7 @@ terminal."""
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from pyhugetext._stats.model import (
     Stats,
     by_coverable,
     name_of,
+    not_small,
     replaced_line,
     sizes_of,
     sums_of,
@@ -23,13 +25,13 @@ from pyhugetext._stats.model import (
 from pyhugetext.cli import text
 from pyhugetext.cli.processes import Seen, Unread
 
-LEGEND = "of the coverable text: # huge now, = huge at its first use, - on small pages"
+LEGEND = "of the coverable text: # huge now, ~ moved but small, = not used yet, - on small pages"
 
 _HEADER = ("object", "text", "coverable", "mapped", "huge", "private", "backing", "coverage")
 _ALL_HEADER = ("pid", "user", "command", *_HEADER[1:])
 # What a narrow terminal has no room for.
 _NARROW, _ALL_NARROW = {"text", "mapped"}, {"user", "text", "coverable", "mapped"}
-_COVERAGE = re.compile(r"(?<= )([#=-]+)(?= +[0-9]+ %$)")
+_COVERAGE = re.compile(r"(?<= )([#~=-]+)(?= +[0-9]+ %$)")
 _WIDE, _MEDIUM = 110, 90  # columns of a terminal from which the bar has its full or half width
 
 
@@ -42,22 +44,27 @@ def swapped_bytes(stats: Stats) -> int:
     return sum(region.swapped_bytes for region in stats.regions)
 
 
-def bar(coverable: int, mapped: int, swapped: int, huge: int, width: int) -> str:
-    """`width` cells for the coverable text, and the share that is mapped, rounded down: 100 % is
-    all of it. Nothing where nothing is coverable."""
+def bar(coverable: int, mapped: int, swapped: int, huge: int, width: int, small: int = 0) -> str:
+    """`width` cells for the coverable text, and the share that is mapped and not seen to be small,
+    rounded down: 100 % is all of it. Nothing where nothing is coverable."""
     if not coverable:
         return ""
     ready = min(mapped / coverable, 1.0)
-    now = ready * min(huge / swapped, 1.0) if swapped else 0.0
-    filled, touched = round(ready * width), round(now * width)
-    touched = min(touched, filled)
-    cells = "#" * touched + "=" * (filled - touched) + "-" * (width - filled)
-    return f"{cells} {min(100 * mapped // coverable, 100):3} %".lstrip()
+    filled = round(ready * width)
+    now = round(ready * min(huge / swapped, 1.0) * width) if swapped else 0
+    now = min(now, filled)
+    # Any of it shows.
+    bad = min(math.ceil(ready * min(small / swapped, 1.0) * width), filled) if swapped else 0
+    now = min(now, filled - bad)
+    cells = "#" * now + "~" * bad + "=" * (filled - now - bad) + "-" * (width - filled)
+    share = not_small(mapped, swapped, small)
+    return f"{cells} {min(100 * share // coverable, 100):3} %".lstrip()
 
 
 def _bar_of(stats: Stats, width: int) -> str:
     swapped = swapped_bytes(stats)
-    return bar(stats.coverable_bytes, stats.mapped_bytes, swapped, stats.huge_bytes, width)
+    huge, small = stats.huge_bytes, stats.small_bytes
+    return bar(stats.coverable_bytes, stats.mapped_bytes, swapped, huge, width, small)
 
 
 def _bar_width(width: int | None) -> int:
@@ -109,7 +116,8 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
 
 
 def _row(r: Region, cells: int) -> tuple[str, ...]:
-    share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, r.huge_bytes, cells)
+    huge, small = r.huge_bytes, r.small_bytes
+    share = bar(r.coverable_bytes, r.mapped_bytes, r.swapped_bytes, huge, cells, small)
     return (name_of(r), *sizes(r), r.backing, share)
 
 
@@ -149,12 +157,15 @@ def total_of(found: Iterable[Seen]) -> dict[str, int]:
     """The sums over processes; text that they share counts for each."""
     stats = [seen.stats for seen in found]
     swapped = sum(map(swapped_bytes, stats))
-    return {"processes": len(stats), **sums_of(stats), "swapped_bytes": swapped}
+    small = sum(one.small_bytes for one in stats)
+    return {"processes": len(stats), **sums_of(stats), "swapped_bytes": swapped, "small_bytes": small}
 
 
 def total_line(found: Sequence[Seen]) -> str:
     total = total_of(found)
     parts = [f"{text.size(total[key])} {key.partition('_')[0]}" for key in SIZES]
+    if total["small_bytes"]:
+        parts.append(f"{text.size(total['small_bytes'])} in use but small")
     return f"{text.count(total['processes'], 'process', 'processes')}: {', '.join(parts)}"
 
 
@@ -207,7 +218,7 @@ class Screen:
 
         painted = Text(line)
         at = match.start()
-        for cell, style in (("#", "green"), ("=", "cyan"), ("-", "dim")):
+        for cell, style in (("#", "green"), ("~", "yellow"), ("=", "cyan"), ("-", "dim")):
             length = match[1].count(cell)
             painted.stylize(style, at, at + length)
             at += length

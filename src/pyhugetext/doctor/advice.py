@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pyhugetext._settings import Settings
+from pyhugetext._stats import sentences
 from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
 from pyhugetext.doctor.rungs import Ladder
 from pyhugetext.doctor.start import Start
@@ -42,6 +43,7 @@ def collect(
         out.append(Advice(f"{text}make them ahead", "pyhugetext warm --all-installed"))
     elif user.remembered and user.remembered != checks["large_folios"].facts["verdict"]:
         out += _about_verdict(checks, user)
+    out += _about_small(started)
     out += _about_limits(checks, works, backing)
     out += _about_gain(checks, works)
     return out
@@ -99,6 +101,21 @@ def _about_store(
         text = "limits of this process keep it from building entries: fill the store without them"
         return [Advice(text, "pyhugetext warm --all-installed")]
     return []
+
+
+def _about_small(started: Start) -> list[Advice]:
+    """What was huge in the store did not stay so."""
+    stats = started.stats or {}
+    waits = sentences.SENTENCES["small_copy"]
+    left = any(waits in (region["reason"] or "") for region in stats.get("regions", ()))
+    if not left and not stats.get("small_bytes"):
+        return []
+    text = (
+        "a part of the store's text is cached in small pages: other programs have used the memory, "
+        "or the store was copied and is not on disk yet; mend it, and call pyhugetext.remap() in "
+        "processes that have run since before"
+    )
+    return [Advice(text, "pyhugetext store heal")]
 
 
 def _about_verdict(checks: dict[str, Check], user: Storage) -> list[Advice]:

@@ -100,7 +100,7 @@ def _process(found: Start) -> Check:
     facts = {
         key: stats[key]
         for key in ("active", "reason", "backing", "coverable_bytes", "mapped_bytes", "huge_bytes",
-                    "private_bytes", "elapsed_ns")
+                    "small_bytes", "private_bytes", "elapsed_ns")
     }  # fmt: skip
     if stats["active"]:
         share = stats["mapped_bytes"] * 100 // max(stats["coverable_bytes"], 1)
@@ -109,6 +109,8 @@ def _process(found: Start) -> Check:
             f"of the coverable text, {size(stats['private_bytes'])} private, "
             f"{stats['elapsed_ns'] / 1e6:.1f} ms"
         )
+        if stats["small_bytes"]:
+            text += f"; {size(stats['small_bytes'])} of what was moved are in use in small pages"
         return Check("start", "process", OK, text, facts)
     state = INFO if found.waits else PROBLEM
     return Check("start", "process", state, f"not active: {stats['reason']}", facts)

@@ -151,6 +151,7 @@ def _rest(rest: Rest) -> Region:
         return not_loaded(rest.mappings[0])
     swapped = sum(m.end - m.start for m in rest.swapped)
     huge = min(sum(m.huge for m in rest.swapped), swapped)
+    resident = min(sum(m.resident for m in rest.swapped), swapped)
     private = sum(
         m.private if rest.backing in _backing.PRIVATE else m.anonymous for m in rest.swapped
     )
@@ -166,6 +167,7 @@ def _rest(rest: Rest) -> Region:
         mapped_bytes=swapped,
         swapped_bytes=swapped,
         huge_bytes=huge,
+        small_bytes=max(resident - huge, 0),
         private_bytes=private,
         backing=rest.backing,
         status="partial" if swapped else "small",

@@ -38,6 +38,16 @@ class Entry(NamedTuple):
     kernel: str  # of a note
 
 
+class Healed(NamedTuple):
+    """What heal() came to for one entry, in 2 MiB pages of its copy."""
+
+    pages: int
+    cached: int  # of them, those that were in memory: the others come at their first use
+    before: int  # of these, huge
+    after: int
+    reason: str  # why some are small still; empty where none is
+
+
 class Removed(NamedTuple):
     """What prune() or clear() removed. `freed` in bytes."""
 
@@ -68,6 +78,16 @@ def verify(store: Store, entry: Entry) -> tuple[Entry | None, bool]:
     problem, raw, removed = _native.store_verify(store.spec, os.fsencode(entry.name))
     places.check(problem)
     return (None if raw is None else _entry(store, raw)), removed
+
+
+def heal(store: Store, entry: Entry) -> Healed | None:
+    """Gets what is in memory of an entry's copy back onto 2 MiB pages: writes it back, drops what is
+    small, makes room, reads it again. None where the entry is gone. Trouble."""
+    problem, raw = _native.store_heal(store.spec, os.fsencode(entry.name))
+    if problem is not None and problem[0] == places.GONE:
+        return None
+    places.check(problem)
+    return Healed(**raw)
 
 
 def prune(store: Store) -> Iterator[Removed]:

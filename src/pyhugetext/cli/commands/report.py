@@ -35,7 +35,7 @@ the page:
 
   A square of the map is 2 MiB of memory that holds text:
     filled     in a 2 MiB page, as the kernel says
-    pale       mapped, and not used yet: the kernel brings it in as a 2 MiB page at the first use
+    pale       mapped, and not used yet: the kernel brings it in at the first use
     half       swapped, and yet the kernel holds it in 4 KiB pages
     hatched    in 4 KiB pages
 

@@ -36,8 +36,10 @@ columns (sizes in bytes are in --json):
              the text is in it, and what was not used yet is not
   private    memory that no other process shares, because of the move
   backing    what the pages come from: file, store, shm, memfd, thp, hugetlb; none
-  coverage   a bar for the coverable text: # on huge pages now, = moved and huge at its first use,
-             - on small pages; and the share that was moved
+  coverage   a bar for the coverable text: # on huge pages now, ~ moved, in use and in small pages
+             all the same (small_bytes of --json; pyhugetext.remap() there, its next start, or
+             pyhugetext store heal mends it), = moved and not used yet, - left on small pages; and
+             the share that was moved and is not seen to be small
   A terminal of less than 90 columns gets fewer of them. A name is followed by "(replaced)" where
   its file was deleted or replaced on disk since: the process runs the old one until it is started
   again.
@@ -57,16 +59,17 @@ watching:
 keys of --json:
   time        seconds since the epoch
   processes   [{pid, uid, user, command, python, active, reason, backing, regions, text_bytes,
-              coverable_bytes, mapped_bytes, huge_bytes, private_bytes, elapsed_ns, kernel,
-              problems}]: as pyhugetext.stats().as_dict() there; python is true or false; a region is
-              {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes, swapped_bytes,
-              huge_bytes, private_bytes, backing, status, reason, fallbacks, elapsed_ns, replaced};
-              replaced is true where the file was deleted or replaced since; kernel is
+              coverable_bytes, mapped_bytes, huge_bytes, small_bytes, private_bytes, elapsed_ns,
+              kernel, problems}]: as pyhugetext.stats().as_dict() there; python is true or false; a
+              region is {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes,
+              swapped_bytes, huge_bytes, small_bytes, private_bytes, backing, status, reason,
+              fallbacks, elapsed_ns, replaced}; replaced is true where the file was deleted or
+              replaced since; kernel is
               {release, thp_enabled, thp_defrag, shmem_enabled, huge_page_bytes, hugetlb_total,
               hugetlb_free, max_map_count}
   unreadable  [{pid, reason}]
   total       {processes, text_bytes, coverable_bytes, mapped_bytes, swapped_bytes, huge_bytes,
-              private_bytes}: text shared by processes counts for each
+              small_bytes, private_bytes}: text shared by processes counts for each
 
 examples:
   pyhugetext status                            my Python processes, a table each

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyhugetext.cli import stores, text
+from pyhugetext.cli import healing, stores, text
 from pyhugetext.cli.outcome import FAILED, OK, Failure
 from pyhugetext.cli.progress import Progress
 from pyhugetext.store import places
@@ -20,7 +20,7 @@ from pyhugetext.store.places import Store
 if TYPE_CHECKING:
     from pyhugetext.store.upkeep import Entry, Removed
 
-SUMMARY = "list, verify, prune, clear the store, or tell where it is"
+SUMMARY = "list, verify, heal, prune, clear the store, or tell where it is"
 
 MANUAL = """\
 actions:
@@ -28,6 +28,10 @@ actions:
           that have no entry, with the reason
   verify  compares every entry with its original, byte for byte, and removes the damaged ones; exit
           status 1 when there was one
+  heal    gets what is in memory of the copies back onto 2 MiB pages: writes back what is not on disk
+          yet, drops what is in small pages, makes room, reads it again, and looks; exit status 1 when
+          some stayed small (a running process has it mapped: pyhugetext.remap() in that process, or
+          its next start, helps)
   prune   removes what no process can use any more: entries whose original was changed or is gone,
           entries that were never known to be on disk and of another boot of the machine, copies
           without a record, notes out of date, what killed builders left; then, above the size
@@ -56,23 +60,29 @@ keys of --json:
                 disk_bytes, age_seconds, unused_seconds, durable, image, state, reason}, with verify
                 also removed (true or false); a note is {name, original, reason, kernel,
                 age_seconds, state}
+  heal          {stores: [{path, kind, exists, entries: [{name, original, copy, pages, cached,
+                huge_before, huge_after, reason}]}]}; of the 2 MiB pages of a copy those in memory,
+                and of these the huge ones
   prune, clear  {stores: [{path, kind, removed: [{path, reason, bytes}], freed}]}
   path          {stores: [{path, kind, exists}]}
 
 examples:
   pyhugetext store list
   pyhugetext store verify --system             as a nightly job: exit status 1 tells of damage
+  pyhugetext store heal                        after other programs have used the memory
   pyhugetext store prune && pyhugetext store list --json
   rm -rf VENV && pyhugetext store prune        after a virtual environment is gone
   sudo pyhugetext store clear --system
 
 exit status:
-  0 done; 1 something failed, or verify found damage; 2 wrong usage; 130 interrupted
+  0 done; 1 something failed, verify found damage, or heal left something small; 2 wrong usage; 130 interrupted
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "pyhugetext store [-h] [--json] [--system] list | verify | prune | clear | path"
+    parser.usage = (
+        "pyhugetext store [-h] [--json] [--system] list | verify | heal | prune | clear | path"
+    )
     parser.add_argument("action", choices=sorted(_ACTIONS), metavar="ACTION", help="see below")
     parser.add_argument("--system", action="store_true", help="the system's store")
     parser.add_argument("--json", action="store_true", help="print JSON; keys below")
@@ -141,6 +151,17 @@ def _verify(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int
     return FAILED if damaged else OK
 
 
+def _heal(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
+    status = OK
+    for store, exists in _each(options):
+        document, small = healing.heal(store, exists)
+        documents.append(document)
+        if not options.json:
+            healing.show(store, document)
+        status = FAILED if small else status
+    return status
+
+
 def _prune(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
     from pyhugetext.store import upkeep
 
@@ -191,6 +212,7 @@ def _path(options: argparse.Namespace, documents: list[dict[str, Any]]) -> int:
 _ACTIONS: dict[str, Callable[[argparse.Namespace, list[dict[str, Any]]], int]] = {
     "list": _list,
     "verify": _verify,
+    "heal": _heal,
     "prune": _prune,
     "clear": _clear,
     "path": _path,

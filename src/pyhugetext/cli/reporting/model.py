@@ -22,8 +22,8 @@ SMALL = "small"
 
 STATES = {
     HUGE: "in a 2 MiB page",
-    WAITING: "gets a 2 MiB page when it is first used",
-    MIXED: "swapped, and yet in 4 KiB pages",
+    WAITING: "not used yet",
+    MIXED: "moved, in use, and yet in 4 KiB pages",
     SMALL: "in 4 KiB pages",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyhugetext._backing import LABELS
+from pyhugetext._stats.model import not_small
 from pyhugetext.cli import text
 from pyhugetext.cli.reporting.model import Block, Report, percent, without_addresses
 
@@ -18,7 +19,9 @@ def headline(report: Report) -> str:
         return "No text of this process fills a 2 MiB page"
     if not stats.active:
         return "All text of this process is on small pages"
-    share = percent(stats.mapped_bytes, stats.coverable_bytes)
+    swapped = sum(region.swapped_bytes for region in stats.regions)
+    mapped = not_small(stats.mapped_bytes, swapped, stats.small_bytes)
+    share = percent(mapped, stats.coverable_bytes)
     return f"{share} of the coverable text is on huge pages"
 
 
@@ -29,6 +32,8 @@ def explanation(report: Report) -> str:
         return f"The reason: {without_addresses(stats.reason or 'not known')}."
     mapped, coverable = text.size(stats.mapped_bytes), text.size(stats.coverable_bytes)
     now = f"The kernel holds {text.size(stats.huge_bytes)} in 2 MiB pages at this moment"
+    if stats.small_bytes:
+        now += f", and {text.size(stats.small_bytes)} of what was moved in small ones"
     if report.waiting:
         now += "; more comes in when it is first used"
     return (
@@ -52,7 +57,8 @@ def memory(report: Report) -> str:
 def covered(block: Block) -> str:
     """Under an object's name: its coverable text, and how much of it is on huge pages."""
     region = block.region
-    share = percent(region.mapped_bytes, region.coverable_bytes)
+    mapped = not_small(region.mapped_bytes, region.swapped_bytes, region.small_bytes)
+    share = percent(mapped, region.coverable_bytes)
     return f"{text.size(region.coverable_bytes)}, {share}"
 
 
