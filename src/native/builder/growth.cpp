@@ -50,14 +50,18 @@ private:
 
 }  // namespace
 
+bool has_few_tools(const Layout &layout) {
+    size_t tools = 0;
+    for (const u8 use : layout.uses) tools += use == kUseTools;
+    return tools <= kFewChunks;
+}
+
 bool order_chunks(const Layout &layout, const Wanted &wanted, const u8 *before,
                   MappedArray<u32> *out) {
     out->clear();
     Order order(layout, out);
     if (!order.begin() || !order.add_all(kUseHead)) return false;
-    size_t tools = 0;
-    for (const u8 use : layout.uses) tools += use == kUseTools;
-    if (tools <= kFewChunks && !order.add_all(kUseTools)) return false;
+    if (has_few_tools(layout) && !order.add_all(kUseTools)) return false;
     if (wanted.whole && !order.add_all(kUseText)) return false;
     for (size_t i = 0; i < wanted.page_count; ++i)
         if (!order.add_page(wanted.pages[i])) return false;

@@ -12,8 +12,12 @@ struct Deadline {
     u64 at = ~0ull;  // nanoseconds, as sys::now()
     bool moved = false;
 
+    bool is_limited() const { return at != ~0ull; }
     bool is_over() const { return moved && sys::now() >= at; }
 };
+
+// Whether symbols and the like are small beside what a start can copy.
+bool has_few_tools(const Layout &layout);
 
 // The chunks to make: the headers; symbols and the like, where they are small beside what a start
 // can copy; the text, in the order that is wanted, then what earlier starts wanted; and the rest of

@@ -9,6 +9,12 @@ namespace {
 
 constexpr int kMostNumbers = 16;  // copies of different content under one name
 
+// Whether some of it is not on disk yet, as far as the kernel tells.
+bool is_being_written(int copy) {
+    sys::CachedPages pages;
+    return !sys::count_cached(copy, &pages).ok() || pages.dirty || pages.written_back;
+}
+
 }  // namespace
 
 // What is wanted, and what there is.
@@ -56,10 +62,15 @@ Trouble Making::write_chunk(CopyFile &copy, int directory, u32 chunk) {
 // then it is none of this file's.
 Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
     *differs = false;
+    bool added_text = false;
+    const bool few_tools = has_few_tools(layout);
     for (const u32 chunk : order) {
         if (has_bit(present.data(), chunk)) continue;
         const bool head = (layout.uses[chunk] & kUseHead) != 0;
         if (!head && deadline.is_over()) return {};
+        // Large tables of symbols have time once the text of all that is loaded is there.
+        if (layout.uses[chunk] == kUseTools && added_text && deadline.is_limited() && !few_tools)
+            return {};
         const auto blank = copy.is_blank(chunk);
         if (!blank.ok()) return failed_call("lseek", base(), blank);
         bool same = true;
@@ -70,6 +81,7 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
         if (!same) return {};
         set_bit(present.data(), chunk);
         set_bit(fresh.data(), chunk);
+        added_text = added_text || (layout.uses[chunk] & kUseText);
         deadline.moved = deadline.moved || !head;
     }
     return {};
@@ -97,19 +109,18 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
     }
     if (!forget()) return no_memory();
     const RecordView &record = own.record();
-    if (is_own) {
-        // As the core would believe it.
-        const bool seen = writer.spec().shared_memory || record.durable() || record.proven ||
-                          check_written(writer.index(), added->key.data, target).ok();
-        if (copied.size != layout.size || !seen) return {};
+    // As the core would believe it; else all of its text is compared.
+    const bool seen = is_own && (writer.spec().shared_memory || record.durable() || record.proven ||
+                                 check_written(writer.index(), added->key.data, target).ok());
+    if (is_own && copied.size == layout.size) {
         pht::copy(present.data(), record.present, present.size());
         // Looked at again: what the core knows a copy by, and whether it is in the file at all.
         for (const u32 chunk : order) {
+            const u8 use = layout.uses[chunk];
             const auto hole = sys::seek(target, chunk * kHugeSize, SEEK_HOLE);
             const u64 end = chunk * kHugeSize + layout.chunk_size(chunk);
-            const bool lacks =
-                (layout.uses[chunk] & kUseText) && hole.ok() && hole.value() < end;
-            if (lacks || (layout.uses[chunk] & kUseHead)) clear_bit(present.data(), chunk);
+            const bool lacks = !seen || (hole.ok() && hole.value() < end);
+            if ((use & kUseHead) || ((use & kUseText) && lacks)) clear_bit(present.data(), chunk);
         }
     }
     found(object);
@@ -126,9 +137,11 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         if (durable) return settle(object, target, copied);
         on_disk = !added->written && is_on_disk();
         if (on_disk) return {};
-        if (is_own || writer.spec().shared_memory || is_young(copied)) return {};
-        // An old copy that is tied to a file anew counts only where it is on disk; by now the
-        // kernel has written it back, or failed to.
+        // What is young counts while all of it is cached, and is not waited for.
+        if (seen || writer.spec().shared_memory || (is_young(copied) && is_being_written(target)))
+            return {};
+        // A copy that is tied to a file anew counts only where it is on disk; by now the kernel has
+        // written it back, or failed to.
         const auto result = sys::sync_data(target);
         proven = result.ok() && !added->written;
         if (result.ok()) return {};

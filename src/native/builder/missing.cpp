@@ -21,6 +21,8 @@ constexpr u64 kShare = 10, kLeastTime = 20'000'000, kMostTime = 250'000'000;
 u64 spent;   // nanoseconds that this process has built
 bool moved;  // and whether it got anywhere
 
+constexpr u64 kNoLimitOfTime = ~0ull >> 2;  // as good as unlimited
+
 u64 allowed_time(const Request &request) {
     if (request.build_time != kAutomaticTime) return request.build_time;
     return min(max(sys::processor_time() / kShare, kLeastTime), kMostTime);
@@ -256,7 +258,7 @@ void Builder::build_one(size_t which) {
 
 End Builder::build() {
     const u64 allowed = allowed_time(request_), now = sys::now();
-    deadline_.at = now + min<u64>(allowed - min(spent, allowed), ~0ul - now);
+    if (allowed < kNoLimitOfTime) deadline_.at = now + (allowed - min(spent, allowed));
     deadline_.moved = moved;
     const End end = build_now();
     moved = deadline_.moved;
@@ -341,6 +343,12 @@ End build_into(const StoreSpec &spec, const Request &request, const BuildHost &h
 }
 
 }  // namespace
+
+bool has_time(const Request &request) {
+    constexpr u64 kChunk = 4'000'000;  // nanoseconds, on a slow machine
+    const u64 allowed = allowed_time(request);
+    return !moved || (spent < allowed && allowed - spent >= kChunk);
+}
 
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.

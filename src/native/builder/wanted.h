@@ -39,7 +39,13 @@ public:
     // long, and other copies would be useless then.
     enum class State : u8 { waiting, done, promised };
     State state(size_t i) const { return items_[i].state; }
-    void set(size_t i, State state) { items_[i].state = state; }
+    void set(size_t i, State state) {
+        items_[i].state = state;
+        changed_ = true;
+    }
+    // Whether there is anything to do now: what was added can be mapped, or something has to come
+    // from elsewhere.
+    bool calls_for_pass() const { return changed_ || any(State::waiting); }
     // What is left for a store in shared memory.
     void leave_disk_only();
     // Those that nothing was done about.
@@ -58,6 +64,7 @@ private:
     MappedArray<Item> items_;
     MappedArray<char> text_;
     MappedArray<u64> pages_;
+    bool changed_ = false;
 };
 
 }  // namespace pht

@@ -94,11 +94,19 @@ bool Engine::complete(const Patience &patience, bool wait) {
     while (goes_on && exchange_more()) {
         WantedList wanted;
         Request request;
+        const bool builds = copy_request(&request, &own.texts);
+        if (builds && !has_time(request)) {
+            promise(nullptr);
+            continue;
+        }
         if (!list_missing(&wanted)) break;
-        wanting = true;
-        if (!wanted.size() || !copy_request(&request, &own.texts)) break;
+        if (!builds || !wanted.size()) {
+            wanting = true;
+            break;
+        }
         goes_on = build_missing(request, host, &wanted);
-        promise(wanted);
+        promise(&wanted);
+        wanting = wanting || wanted.calls_for_pass();
         if (goes_on && __atomic_load_n(&more, __ATOMIC_RELAXED)) retry(false);
     }
     if (wanting) retry(true);

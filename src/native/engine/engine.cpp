@@ -259,7 +259,7 @@ bool Engine::poll(size_t *missing) {
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
     // What others were building at the last look may be there by now.
-    const bool all = unloaded || table_.has_promised();
+    const bool all = unloaded || (table_.has_promised() && has_time(request_));
     if (visit.found) pass(all ? Table::Scope::candidates : Table::Scope::fresh);
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::since(began);

@@ -49,31 +49,59 @@ bool add_wanted(const Region &region, const Pagemap &pagemap, WantedList *wanted
     return memory;
 }
 
+// How much of each page that is to be built is used, of 512.
+size_t density(const Region &region, const Pagemap &pagemap) {
+    MappedArray<UsedPage> used;
+    if (!find_used(region, pagemap, &used) || used.empty()) return 0;
+    size_t sum = 0;
+    for (const UsedPage &page : used) sum += page.used;
+    const bool whole = region.coverable_bytes <= kSmallText;
+    return sum / (whole ? max<size_t>(region.pages.size(), 1) : used.size());
+}
+
 }  // namespace
 
+// What is used most comes first: there may be time for little.
 bool Engine::list_missing(WantedList *wanted) {
     const Locked locked;
     if (!locked.ok()) return false;
-    bool any = false;
+    struct Item {
+        size_t which, density;
+    };
+    MappedArray<Item> items;
     Pagemap pagemap;
     (void)pagemap.open();
-    for (const Region *region : table_.regions()) {
-        if (!region->missing) continue;
-        any = true;
-        if (region->path_text().size && region->file.inode && !add_wanted(*region, pagemap, wanted))
+    const Array<Region *> &regions = table_.regions();
+    for (size_t i = 0; i < regions.size(); ++i)
+        if (regions[i]->missing && !items.push({i, density(*regions[i], pagemap)})) return false;
+    sort(items.data(), items.size(), [](const Item &a, const Item &b) {
+        return a.density != b.density ? a.density > b.density : a.which < b.which;
+    });
+    for (const Item &item : items) {
+        const Region &region = *regions[item.which];
+        if (region.path_text().size && region.file.inode && !add_wanted(region, pagemap, wanted))
             break;
     }
-    return any;
+    return !items.empty();
 }
 
-void Engine::promise(const WantedList &wanted) {
+void Engine::promise(const WantedList *wanted) {
     const Locked locked;
     if (!locked.ok()) return;
-    for (Region *region : table_.regions())
-        for (size_t i = 0; i < wanted.size(); ++i)
-            if (region->missing && wanted.state(i) == WantedList::State::promised &&
-                equal(region->path_text(), str(wanted.at(i).path)))
-                region->promised = true;
+    const auto is_promised = [&](const Region &region) {
+        if (!wanted) return true;
+        for (size_t i = 0; i < wanted->size(); ++i)
+            if (wanted->state(i) == WantedList::State::promised &&
+                equal(region.path_text(), str(wanted->at(i).path)))
+                return true;
+        return false;
+    };
+    for (Region *region : table_.regions()) {
+        if (!region->missing || !is_promised(*region)) continue;
+        region->promised = true;
+        region->missing = false;
+        if (region->backing == Backing::none) region->outcome = {Status::promised, Call::none, 0};
+    }
 }
 
 // Waits for nobody, and stops after a millisecond: the program is about to end.

@@ -76,10 +76,11 @@ bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
         return page.state == HugePage::State::small && page.absent;
     };
     each_run(region.pages, absent, [&](size_t first, size_t count) {
-        for (size_t i = first; i < first + count && !used; ++i) {
-            u16 present = 0;
-            used = pagemap.count_present(region.address_of(i), 1, &present).ok() && present;
-        }
+        Array<u16> present;
+        if (used || !present.resize(count) ||
+            !pagemap.count_present(region.address_of(first), count, present.data()).ok())
+            return;
+        for (const u16 pages : present) used = used || pages;
     });
     return used;
 }
