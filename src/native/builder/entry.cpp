@@ -20,6 +20,8 @@ Trouble Making::make() {
             added->serves = true;
             return problem;
         }
+        // Compared again it would be taken again, where there is no time to get to what differs.
+        if (!taken) differing.add(ObjectName(own.record().path).object.data);
     }
     if (!taken) problem = find_same(&taken);
     if (problem.ok() && !taken) {
@@ -34,6 +36,10 @@ Trouble Making::make() {
         problem = trouble(Trouble::Kind::changed, "was changed while it was copied");
     else
         problem = finish();
+    // Until then what its record tells of served.
+    if (problem.ok() && differing.size && !equal(str(own.record().path), str(added->path.data)) &&
+        has_no_record(own.record().path))
+        drop_object(writer, own.record().path);
     if (!problem.ok() && made) drop_object(writer, added->path.data);
     return problem;
 }

@@ -77,6 +77,7 @@ void StoredFile::read(int index, const char *name) {
     if (!got.ok() || got.value() < size) return;
     if (view_note(buffer_, size, &note_)) return;
     if (!view_record(buffer_, size, &record_) || !is_copy_path(str(record_.path))) record_ = {};
+    record_.proven = is_record() && !(file_.mode & kOwnerWrites);
 }
 
 size_t Index::keep(Str text) {

@@ -103,15 +103,16 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
     const Descriptor target(open_file(directory, own_name.data, &copied, &outcome, true));
     if (!target.ok() || (copied.mode & kLost)) {
         // No such file: a copy under another basename.
-        if (target.ok() || outcome.status != Status::no_entry)
+        if (target.ok() || outcome.status == Status::untrusted)
             (void)remove_tree(writer.objects(), object);
         return {};
     }
     if (!forget()) return no_memory();
     const RecordView &record = own.record();
     // As the core would believe it; else all of its text is compared.
-    const bool seen = is_own && (writer.spec().shared_memory || record.durable() || record.proven ||
-                                 check_written(writer.index(), added->key.data, target).ok());
+    const bool known = is_own && (record.durable() || record.proven);
+    const bool seen = known || (is_own && (writer.spec().shared_memory ||
+                                check_written(writer.index(), added->key.data, target).ok()));
     if (is_own && copied.size == layout.size) {
         pht::copy(present.data(), record.present, present.size());
         // Looked at again: what the core knows a copy by, and whether it is in the file at all.
@@ -136,21 +137,23 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         *taken = true;
         if (durable) return settle(object, target, copied);
         on_disk = !added->written && is_on_disk();
-        if (on_disk) return {};
-        // What is young counts while all of it is cached, and is not waited for.
-        if (seen || writer.spec().shared_memory || (is_young(copied) && is_being_written(target)))
-            return {};
+        if (on_disk || writer.spec().shared_memory) return {};
+        // What nothing was added to stays as known as it was.
+        proven = known && !added->written;
+        if (proven) return {};
+        // What is young counts while all of it is cached, and is not waited for. Of an entry that
+        // is not all cached nobody could tell any more that the rest is on disk.
+        if (seen ? is_all_cached(target) : is_young(copied) && is_being_written(target)) return {};
         // A copy that is tied to a file anew counts only where it is on disk; by now the kernel has
         // written it back, or failed to.
         const auto result = sys::sync_data(target);
-        proven = result.ok() && !added->written;
-        if (result.ok()) return {};
+        proven = result.ok();
+        on_disk = proven && is_own && record.durable();
+        if (result.ok() || (seen && tells_nothing(result.error()))) return {};
         (void)remove_tree(writer.objects(), object);
         return failed_call("fdatasync", result);
     }
-    Index index;
-    if (differs && !is_own && index.read(writer, boot).ok() &&
-        !index.has_copy(added->path.data, added->key.data))
+    if (differs && !is_own && has_no_record(added->path.data))
         (void)remove_tree(writer.objects(), object);
     added->path.size = 0;
     return problem;
@@ -175,6 +178,12 @@ bool Making::is_on_disk() const {
     return false;
 }
 
+// Whether no record but that of this file leads to a copy.
+bool Making::has_no_record(const char *path) const {
+    Index index;
+    return index.read(writer, boot).ok() && !index.has_copy(path, added->key.data);
+}
+
 Trouble Making::settle(const char *object, int target, const sys::FileIdentity &copied) {
     auto result = sys::sync(target);
     if (!result.ok()) mark_lost(target, copied);
@@ -188,7 +197,8 @@ Trouble Making::settle(const char *object, int target, const sys::FileIdentity &
 Trouble Making::find_same(bool *taken) {
     Trouble problem;
     for (int number = 0; number < kMostNumbers && !*taken && problem.ok(); ++number)
-        problem = take(numbered(number).data, taken, false);
+        if (!equal(str(numbered(number).data), str(differing.data)))
+            problem = take(numbered(number).data, taken, false);
     return problem;
 }
 

@@ -24,6 +24,7 @@ struct Making {
     MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
     bool proven = false;
     bool on_disk = false;  // the copy is, though nothing was done for it now
+    Buffer<256> differing = {};  // the object of its own record, where that is none of this file's
 
     Str base() const { return basename(str(wanted.path)); }
     Buffer<160> numbered(int number) const {
@@ -58,6 +59,7 @@ struct Making {
     Trouble settle(const char *object, int target, const sys::FileIdentity &copied);
     bool is_on_disk() const;
     Trouble find_same(bool *taken);
+    bool has_no_record(const char *path) const;
     Trouble write_object();
     Trouble write_into(int directory);
     Trouble finish();

@@ -5,6 +5,9 @@
 namespace pht {
 
 Trouble want_more(StoreWriter &writer, const Wanted &wanted) {
+    // A write beyond that raises SIGXFSZ, which kills where the program does not ignore it.
+    if (sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited) < kRecordLimit)
+        return failed_call("write", Error{EFBIG});
     const KeyText key = record_key(wanted.file, wanted.bias);
     StoredFile stored;
     if (!stored.data()) return failed_call("mmap", Error{ENOMEM});

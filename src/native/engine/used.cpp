@@ -59,6 +59,12 @@ size_t density(const Region &region, const Pagemap &pagemap) {
     return sum / (whole ? max<size_t>(region.pages.size(), 1) : used.size());
 }
 
+// Whether pages of a region that a store has in part may be used beyond those that it has.
+bool may_use_more(const Region &region) {
+    return is_stored(region.backing) && region.any_small() && region.file.inode &&
+           region.coverable_bytes > kSmallText;
+}
+
 }  // namespace
 
 // What is used most comes first: there may be time for little.
@@ -107,13 +113,17 @@ void Engine::promise(const WantedList *wanted) {
 // Waits for nobody, and stops after a millisecond: the program is about to end.
 void Engine::note_used() {
     constexpr u64 kLongest = 1'000'000;  // nanoseconds
-    const u64 began = sys::now();
     const Locked locked(Locked::Wait::never);
     if (!locked.ok() || !started_ || !watching() || request_.building == Building::never) return;
+    // Most have all of it: they pay nothing, and make no call that a filter of theirs may kill for.
+    bool any = false;
+    for (const Region *region : table_.regions()) any = any || may_use_more(*region);
+    if (!any) return;
+    const u64 began = sys::now();
     if (read_filters() != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) return;
     Pagemap pagemap;
     for (const Region *region : table_.regions()) {
-        if (!is_stored(region->backing) || !region->any_small() || !region->file.inode) continue;
+        if (!may_use_more(*region)) continue;
         const bool on_disk = region->backing == Backing::store;
         StoreSpec spec;
         spec.root = on_disk ? user_store(request_) : shared_store(request_);

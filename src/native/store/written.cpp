@@ -20,7 +20,39 @@ bool is_stacked(int fd) {
     return !sys::file_system_of(fd, &system).ok() || system.type == OVERLAYFS_SUPER_MAGIC;
 }
 
+// The cached pages of what was written. Reading ahead caches holes as well, as many pages of which
+// may hide that others were dropped.
+bool count_written(int copy, const sys::FileIdentity &file, sys::CachedPages *out) {
+    *out = {};
+    for (u64 at = 0; at < file.size;) {
+        const auto data = sys::seek(copy, at, SEEK_DATA);
+        if (data.error() == ENXIO || (data.ok() && data.value() >= file.size)) break;
+        const auto hole = data.ok() ? sys::seek(copy, data.value(), SEEK_HOLE) : data;
+        const u64 start = data.ok() ? data.value() : at;
+        const u64 end = hole.ok() && hole.value() > start ? hole.value() : file.size;
+        sys::CachedPages part;
+        if (!sys::count_cached(copy, start, end - start, &part).ok()) return false;
+        out->cached += part.cached;
+        out->dirty += part.dirty;
+        out->written_back += part.written_back;
+        at = end;
+    }
+    return out->cached || !is_stacked(copy);
+}
+
+// Whether as much is cached as the file takes of the disk, but for the file system's own.
+bool has_all(const sys::CachedPages &pages, const sys::FileIdentity &file) {
+    return pages.cached * kPageSize + kBlocksBeside >= min(file.disk_bytes, file.size);
+}
+
 }  // namespace
+
+bool is_all_cached(int copy) {
+    sys::FileIdentity file;
+    sys::CachedPages pages;
+    return sys::identify(copy, &file).ok() &&
+           (!count_written(copy, file, &pages) || has_all(pages, file));
+}
 
 bool tells_nothing(u16 error) {
     constexpr u16 kRefusals[] = {EPERM, EACCES, EINTR, EINVAL, ENOSYS};
@@ -51,19 +83,16 @@ Outcome check_written(int index, const char *name, int copy) {
         return bad_entry(Status::damaged);
     }
     sys::CachedPages pages;
-    bool counted = sys::count_cached(copy, &pages).ok();
-    if (counted && pages.cached == 0) counted = !is_stacked(copy);
-    const u64 cached = pages.cached * kPageSize;
+    const bool counted = count_written(copy, file, &pages);
     // Every page that was ever written is still cached and on disk: then none was dropped and read
     // again, and there would have been an error.
     if (awaited.ok() && counted && pages.dirty == 0 && pages.written_back == 0 &&
-        cached >= file.disk_bytes) {
+        pages.cached * kPageSize >= file.disk_bytes) {
         (void)sys::change_mode(fd, record.mode & 07555);
         return done();
     }
     // A page that is gone had been written back before, or lost.
-    const bool all_there = !counted || cached + kBlocksBeside >= min(file.disk_bytes, file.size);
-    return is_young(file) && all_there ? done() : bad_entry(Status::unproven);
+    return is_young(file) && (!counted || has_all(pages, file)) ? done() : bad_entry(Status::unproven);
 }
 
 }  // namespace pht

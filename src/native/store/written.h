@@ -22,6 +22,9 @@ void mark_lost(int copy, const sys::FileIdentity &file);
 // Whether a copy was written so lately that it may be used unseen.
 bool is_young(const sys::FileIdentity &copy);
 
+// Whether all that was ever written of a copy is cached, as far as the kernel tells.
+bool is_all_cached(int copy);
+
 // Whether a refusal of sync_file_range(2) is its own, and tells nothing of the file: of filters,
 // and where there is no such call.
 bool tells_nothing(u16 error);
