@@ -85,7 +85,9 @@ def test_copy_that_differs_late_is_not_taken_again_and_again(store: Store, tmp_p
         libraries.append(make_library(tmp_path / name, more=source))
     assert libraries[0].stat().st_size == libraries[1].stat().st_size
     code = USE_FAR.replace("21 + int(n)", "(35 if library_is_b and n == '20' else 21) + int(n)")
-    code = code.replace("import pyhugetext\n", "import pyhugetext\nlibrary_is_b = '/b/' in sys.argv[1]\n")
+    code = code.replace(
+        "import pyhugetext\n", "import pyhugetext\nlibrary_is_b = '/b/' in sys.argv[1]\n"
+    )
     for _ in range(3):
         assert store.run(code, str(libraries[0]), "3,10,20,30").returncode == 0
     wanted = chunks_of(libraries[1], 3, 10, 20, 30)
