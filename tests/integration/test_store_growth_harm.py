@@ -13,6 +13,7 @@ from integration.test_store_growth import SOURCE, USE_FAR, bits, chunks_of, reco
 from support.common import HUGE
 from support.libraries import USE_LIBRARY, make_library
 from support.store import Store, require_huge_disk
+from support.users import namespace
 
 
 @pytest.fixture
@@ -154,3 +155,18 @@ def test_cached_holes_do_not_stand_for_what_was_dropped(store: Store, far: Path)
     use(store, far, "3", PYHUGETEXT_BUILD_TIME="10s")
     assert use(store, far, "3")["backing"] == "store"
     verify(store)
+
+
+def test_page_that_the_kernel_does_not_collapse_costs_nobody_the_rest(far: Path) -> None:
+    with namespace() as space:
+        store = space.shm_store()
+        for _ in range(2):
+            use(store, far, "3,10", PYHUGETEXT_BUILD_TIME="10s")
+        told = use(store, far, "3,10", PYHUGETEXT_BUILD="never")
+        assert told["backing"] == "shm", told
+        # PR_SET_THP_DISABLE
+        disable = "ctypes.CDLL(None).prctl(41, 1, 0, 0, 0); call('30'); pyhugetext.remap()\n"
+        result = store.run(USE_FAR + disable, str(far), "3,10", PYHUGETEXT_BUILD_TIME="10s")
+        assert (result.returncode, result.stderr) == (0, "")
+        again = use(store, far, "3,10", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
+        assert (again["backing"], again["swapped_bytes"]) == ("shm", told["swapped_bytes"])

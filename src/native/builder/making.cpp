@@ -131,6 +131,9 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         CopyFile copy(layout, source);
         copy.use(target);
         problem = add_chunks(copy, directory, &differs);
+        // Looked at again, but not new.
+        for (size_t i = 0; i < fresh.size() && seen; ++i)
+            fresh[i] = static_cast<u8>(fresh[i] & ~record.present[i]);
         if (copy.is_writable()) (void)sys::change_mode(target, writer.spec().copy_mode());
     }
     if (problem.ok() && !differs) {

@@ -176,12 +176,12 @@ bool Builder::collapse(const Wanted &wanted, const Added &added) {
     if (!writer_.spec().shared_memory) return true;
     const auto result = collapse_copy(writer_, added);
     if (result.ok()) return true;
-    drop_record(writer_, added.key.data, boot_);
     const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
     const bool passes = result.error() == EAGAIN || result.error() == EBUSY ||
-                        result.error() == ENOMEM || result.error() == EINTR;
+                        result.error() == ENOMEM || result.error() == EINTR || is_restricted();
     tell(wanted.path, problem.text.data);
-    note(wanted, problem.text.data, passes || is_restricted());
+    if (!take_back(writer_, added, passes)) drop_record(writer_, added.key.data, boot_);
+    note(wanted, problem.text.data, passes);
     return false;
 }
 

@@ -154,6 +154,23 @@ ErrorOr<void> collapse_copy(const StoreWriter &writer, const Added &added) {
     return result;
 }
 
+bool take_back(const StoreWriter &writer, const Added &added, bool brief) {
+    StoredFile stored;
+    if (!stored.data()) return false;
+    stored.read(writer.index(), added.key.data);
+    if (!stored.is_record()) return false;
+    const RecordView &record = stored.record();
+    auto *const present = stored.data() + (record.present - stored.data());
+    for (const Range &text : added.texts)
+        for (u64 at = 0; at < text.length; at += kHugeSize)
+            clear_bit(present, (text.offset + at) / kHugeSize);
+    bool any = false;
+    for (u32 i = 0; i < record.head->range_count; ++i)
+        for (u64 at = 0; at < record.ranges[i].length; at += kHugeSize)
+            any = any || record.has(record.ranges[i].offset + at);
+    return any && write_resting(writer, added.key.data, stored, brief).ok();
+}
+
 Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record) {
     const Record &head = *record.head;
     sys::FileIdentity file;

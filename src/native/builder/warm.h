@@ -34,6 +34,10 @@ Trouble why_not_mapped(const StoreWriter &writer, const RecordView &record);
 // Makes what was added to a copy in shared memory huge, if only in part.
 ErrorOr<void> collapse_copy(const StoreWriter &writer, const Added &added);
 
+// Takes back what was added to an entry, where the kernel does not collapse it: the rest goes on
+// serving, and nothing is added for a day, or for a minute (`brief`). False where that is all.
+bool take_back(const StoreWriter &writer, const Added &added, bool brief);
+
 // How often the lock is tried where somebody asked for what is written: ten seconds.
 inline constexpr unsigned kPatientTries = 2500;
 
