@@ -211,8 +211,7 @@ Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &s
                              false);
 }
 
-Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored,
-                      bool brief) {
+Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief) {
     const u64 until = sys::wall_seconds() + (brief ? kBrief : kDay);
     reinterpret_cast<Record *>(stored.data())->rests_until = until;
     return write_wanting(writer, name, stored);

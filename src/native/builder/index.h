@@ -91,7 +91,8 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
                      Boot &boot);
 
 // Writes a record once more: as one whose copy is on disk; as one to which nothing is added for a
-// day, or for a minute (`brief`); and with other bits for what is wanted, which were changed in place.
+// day, or for a minute (`brief`); and with other bits for what is wanted, which were changed in
+// place.
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored,
                       bool brief = false);

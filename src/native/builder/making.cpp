@@ -111,8 +111,9 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
     const RecordView &record = own.record();
     // As the core would believe it; else all of its text is compared.
     const bool known = is_own && (record.durable() || record.proven);
-    const bool seen = known || (is_own && (writer.spec().shared_memory ||
-                                check_written(writer.index(), added->key.data, target).ok()));
+    const bool seen =
+        known || (is_own && (writer.spec().shared_memory ||
+                             check_written(writer.index(), added->key.data, target).ok()));
     if (is_own && copied.size == layout.size) {
         pht::copy(present.data(), record.present, present.size());
         // Looked at again: what the core knows a copy by, and whether it is in the file at all.

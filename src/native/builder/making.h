@@ -23,7 +23,7 @@ struct Making {
     MappedArray<u32> order = {};               // the chunks that are wanted
     MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
     bool proven = false;
-    bool on_disk = false;  // the copy is, though nothing was done for it now
+    bool on_disk = false;        // the copy is, though nothing was done for it now
     Buffer<256> differing = {};  // the object of its own record, where that is none of this file's
 
     Str base() const { return basename(str(wanted.path)); }

@@ -92,7 +92,8 @@ Outcome check_written(int index, const char *name, int copy) {
         return done();
     }
     // A page that is gone had been written back before, or lost.
-    return is_young(file) && (!counted || has_all(pages, file)) ? done() : bad_entry(Status::unproven);
+    return is_young(file) && (!counted || has_all(pages, file)) ? done()
+                                                                : bad_entry(Status::unproven);
 }
 
 }  // namespace pht
