@@ -143,6 +143,7 @@ void Engine::pass(Table::Scope scope) {
         see(visit);
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
+        see_what_is_missing();
         if (visit.complete) return;
         table_.abandon();
     }

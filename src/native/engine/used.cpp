@@ -110,15 +110,19 @@ void Engine::promise(const WantedList *wanted) {
     }
 }
 
+void Engine::see_what_is_missing() {
+    bool any = false;
+    for (const Region *region : table_.regions()) any = any || may_use_more(*region);
+    __atomic_store_n(&may_use_more_, any, __ATOMIC_RELAXED);
+}
+
 // Waits for nobody, and stops after a millisecond: the program is about to end.
 void Engine::note_used() {
     constexpr u64 kLongest = 1'000'000;  // nanoseconds
+    // Most have all of it: they pay nothing, and make no call that a filter of theirs may kill for.
+    if (!__atomic_load_n(&may_use_more_, __ATOMIC_RELAXED)) return;
     const Locked locked(Locked::Wait::never);
     if (!locked.ok() || !started_ || !watching() || request_.building == Building::never) return;
-    // Most have all of it: they pay nothing, and make no call that a filter of theirs may kill for.
-    bool any = false;
-    for (const Region *region : table_.regions()) any = any || may_use_more(*region);
-    if (!any) return;
     const u64 began = sys::now();
     if (read_filters() != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) return;
     Pagemap pagemap;
