@@ -346,8 +346,16 @@ End build_into(const StoreSpec &spec, const Request &request, const BuildHost &h
 
 bool has_time(const Request &request) {
     constexpr u64 kChunk = 4'000'000;  // nanoseconds, on a slow machine
+    return !moved || time_left(request) >= kChunk;
+}
+
+u64 time_left(const Request &request) {
     const u64 allowed = allowed_time(request);
-    return !moved || (spent < allowed && allowed - spent >= kChunk);
+    return allowed - min(spent, allowed);
+}
+
+void spend_time(u64 nanoseconds) {
+    spent += nanoseconds;
 }
 
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {

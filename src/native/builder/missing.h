@@ -22,8 +22,11 @@ struct BuildHost {
     void (*tell)(void *context, Str reason);
 };
 
-// Whether there is time for another chunk, or nothing was built by this process yet.
+// Whether there is time for another chunk, or nothing was built by this process yet; and what else
+// was done for the sake of what is built, in nanoseconds, which takes of that time.
 bool has_time(const Request &request);
+u64 time_left(const Request &request);
+void spend_time(u64 nanoseconds);
 
 // Builds what is wanted into the stores of the request. False where the host stopped it.
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted);

@@ -129,6 +129,7 @@ private:
     u64 filters_ = 0;                             // of the thread that called remap(), then
     u8 still_ = static_cast<u8>(Status::ok);      // else the Status why poll() stands still
     bool started_ = false, enabled_ = false;
+    bool in_passing_ = false;  // a start or an import, which private copies must not delay either
 };
 
 }  // namespace pht

@@ -13,6 +13,9 @@ namespace {
 // at start and after imports. (65,530 by default.)
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
+// Private copies of 2 MiB that are made however little time there is: what a small interpreter has.
+constexpr u64 kLeastCopied = 2;
+
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
     const Descriptor fd(sys::open(file));
@@ -186,7 +189,8 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     MemoryTurn turn;
     if (is_private(backing)) {
         const u64 own = private_bytes() + prepared_private_;
-        const u64 left = request.private_limit > own ? request.private_limit - own : 0;
+        u64 left = request.private_limit > own ? request.private_limit - own : 0;
+        left = min(left, max(request.copy_time / kCopyTime, kLeastCopied) * kHugeSize);
         if (left < bytes) bytes = leave_cold(region, left / kHugeSize, sources.pagemap) * kHugeSize;
         if (!bytes) return {Status::budget, Call::none, 0};
         const Outcome allowed = may_copy(backing, bytes, request, &turn);
@@ -274,7 +278,8 @@ void Table::prepare(const Request &request, Scope scope) {
     Mender mender(mending_time(), mends_patiently_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
-    if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
+    const bool few = scope == Scope::fresh || scope == Scope::waiting;
+    if (limited && few && map_limit < kAmpleMaps) {
         mapping_count_ = 0;
         (void)each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }
