@@ -63,7 +63,10 @@ def offsets_of(path: str) -> list[tuple[int, int, int]]:
     """Of the segments of a file: virtual address, offset, bytes."""
     with open(path, "rb") as file:
         head = file.read(64)
-        at, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+        at, size, count = (
+            struct.unpack_from("<Q", head, 32)[0],
+            *struct.unpack_from("<HH", head, 54),
+        )
         file.seek(at)
         table = file.read(size * count)
     out = []

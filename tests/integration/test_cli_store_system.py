@@ -16,7 +16,7 @@ def kept_of(cli: Cli, path: Path) -> list[tuple[str, str]]:
     assert shown.returncode == 0, shown.stderr
     lines = [line.split("  ") for line in shown.stdout.splitlines() if str(path) in line]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    return sorted((line[3], line[4]) for line in cells)
+    return sorted((line[4], line[5]) for line in cells)
 
 
 def test_entry_that_only_images_find_is_told_from_one_that_is_found_here(

@@ -169,4 +169,5 @@ def test_page_that_the_kernel_does_not_collapse_costs_nobody_the_rest(far: Path)
         result = store.run(USE_FAR + disable, str(far), "3,10", PYHUGETEXT_BUILD_TIME="10s")
         assert (result.returncode, result.stderr) == (0, "")
         again = use(store, far, "3,10", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
-        assert (again["backing"], again["swapped_bytes"]) == ("shm", told["swapped_bytes"])
+        assert again["backing"] == "shm"
+        assert again["swapped_bytes"] >= told["swapped_bytes"]

@@ -108,20 +108,6 @@ def test_entry_larger_than_the_store_may_be_is_refused_and_that_is_remembered(st
     assert not report.built
 
 
-def test_what_the_build_limit_forbids_is_left_to_the_next_process(
-    store: Store, library: Path
-) -> None:
-    size = os.path.getsize(store.start().interpreter["path"])
-    shutil.rmtree(store.root)
-    limit = str(size + 100)
-    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME=limit)
-    assert report.interpreter["backing"] == "store"
-    assert report.region("libvictim.so")["backing"] == "none"
-    assert "PYHUGETEXT_BUILD_TIME" in report.reasons
-    report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME=limit)
-    assert report.region("libvictim.so")["backing"] == "store"
-
-
 def test_shared_memory_has_a_limit_of_its_own(tmp_path: Path, shelf: list[Path]) -> None:
     with namespace() as space:
         store = space.shm_store()

@@ -50,24 +50,20 @@ private:
 
 }  // namespace
 
-bool has_few_tools(const Layout &layout) {
-    size_t tools = 0;
-    for (const u8 use : layout.uses) tools += use == kUseTools;
-    return tools <= kFewChunks;
-}
-
-bool order_chunks(const Layout &layout, const Wanted &wanted, const u8 *before,
-                  MappedArray<u32> *out) {
+bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *out,
+                  size_t *urgent) {
     out->clear();
     Order order(layout, out);
     if (!order.begin() || !order.add_all(kUseHead)) return false;
-    if (has_few_tools(layout) && !order.add_all(kUseTools)) return false;
+    size_t tools = 0;
+    for (const u8 use : layout.uses) tools += use == kUseTools;
+    if (tools <= kFewChunks && !order.add_all(kUseTools)) return false;
     if (wanted.whole && !order.add_all(kUseText)) return false;
     for (size_t i = 0; i < wanted.page_count; ++i)
         if (!order.add_page(wanted.pages[i])) return false;
-    for (size_t chunk = 0; before && chunk < layout.uses.size(); ++chunk)
-        if (has_bit(before, chunk) && layout.uses[chunk] && !order.add(chunk)) return false;
-    return order.fill_gaps() && order.add_all(kUseTools);
+    if (!order.fill_gaps()) return false;
+    *urgent = out->size();
+    return order.add_all(kUseTools) && order.add_all(kUseText);
 }
 
 bool find_texts(const Layout &layout, const u8 *bitmap, MappedArray<Range> *texts) {

@@ -204,17 +204,12 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.synced);
 }
 
-Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &stored) {
-    const size_t size = stored.record().head->size;
-    seal_record(stored.data(), size);
-    return writer.write_file(writer.index(), name, stored.data(), size, stored.file().mode & 0777,
-                             false);
-}
-
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief) {
-    const u64 until = sys::wall_seconds() + (brief ? kBrief : kDay);
-    reinterpret_cast<Record *>(stored.data())->rests_until = until;
-    return write_wanting(writer, name, stored);
+    auto *head = reinterpret_cast<Record *>(stored.data());
+    head->rests_until = sys::wall_seconds() + (brief ? kBrief : kDay);
+    seal_record(stored.data(), head->size);
+    return writer.write_file(writer.index(), name, stored.data(), head->size,
+                             stored.file().mode & 0777, false);
 }
 
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored) {

@@ -96,7 +96,6 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored,
                       bool brief = false);
-Trouble write_wanting(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
 // a minute what may pass (`brief`). Not over a record that counts.

@@ -23,8 +23,7 @@ Trouble Making::begin() {
     const auto filled = fill(layout, source, 0, header.size(), header.data());
     if (!filled.ok()) return failed_call("read", filled);
     own.read(writer.index(), added->key.data);
-    const u8 *before = is_own_good() ? own.record().wanted : nullptr;
-    return order_chunks(layout, wanted, before, &order) ? Trouble{} : no_memory();
+    return order_chunks(layout, wanted, &order, &urgent) ? Trouble{} : no_memory();
 }
 
 // Whether its record is one of this file as it is, for this layout.
@@ -62,15 +61,12 @@ Trouble Making::write_chunk(CopyFile &copy, int directory, u32 chunk) {
 // then it is none of this file's.
 Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
     *differs = false;
-    bool added_text = false;
-    const bool few_tools = has_few_tools(layout);
-    for (const u32 chunk : order) {
+    for (size_t i = 0; i < order.size(); ++i) {
+        const u32 chunk = order[i];
         if (has_bit(present.data(), chunk)) continue;
         const bool head = (layout.uses[chunk] & kUseHead) != 0;
         if (!head && deadline.is_over()) return {};
-        // Large tables of symbols have time once the text of all that is loaded is there.
-        if (layout.uses[chunk] == kUseTools && added_text && deadline.is_limited() && !few_tools)
-            return {};
+        if (i >= urgent && !deadline.with_rest) return {};
         const auto blank = copy.is_blank(chunk);
         if (!blank.ok()) return failed_call("lseek", base(), blank);
         bool same = true;
@@ -81,7 +77,7 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
         if (!same) return {};
         set_bit(present.data(), chunk);
         set_bit(fresh.data(), chunk);
-        added_text = added_text || (layout.uses[chunk] & kUseText);
+        deadline.urgent = deadline.urgent || (i < urgent && !head);
         deadline.moved = deadline.moved || !head;
     }
     return {};

@@ -20,6 +20,7 @@ struct Making {
     Buffer<128> name = {};
     StoredFile own = {};                       // the record that the file has
     MappedArray<u8> header = {};               // the first bytes of the copy
+    size_t urgent = 0;                         // of the order
     MappedArray<u32> order = {};               // the chunks that are wanted
     MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
     bool proven = false;

@@ -1,5 +1,6 @@
 #include "builder/missing.h"
 
+#include "builder/build_time.h"
 #include "builder/entry.h"
 #include "builder/verdict.h"
 #include "builder/warm.h"
@@ -13,20 +14,6 @@ namespace {
 constexpr u64 kSmallFiles = 8 << 20;     // what trying a file system and writing records takes
 constexpr u64 kJudgesItself = 16 << 20;  // up to that the first copy tells what its disk can do
 constexpr u64 kPadding = 16 << 20;       // a copy is padded to 2 MiB here and there
-
-// Of the processor time that the process has taken so far, the share that building may add to it;
-// the least and the most of it, in nanoseconds.
-constexpr u64 kShare = 10, kLeastTime = 20'000'000, kMostTime = 250'000'000;
-
-u64 spent;   // nanoseconds that this process has built
-bool moved;  // and whether it got anywhere
-
-constexpr u64 kNoLimitOfTime = ~0ull >> 2;  // as good as unlimited
-
-u64 allowed_time(const Request &request) {
-    if (request.build_time != kAutomaticTime) return request.build_time;
-    return min(max(sys::processor_time() / kShare, kLeastTime), kMostTime);
-}
 
 // How often this process still tries the lock of a store in which others build, so that workers
 // which are started together on a new machine run from the one copy and not each from its own.
@@ -49,6 +36,7 @@ public:
 private:
     using State = WantedList::State;
     End build_now();
+    bool build_all(bool with_rest);
     void tell(const Trouble &problem) { tell("", problem.text.data); }
     void tell(const char *path, const char *reason);
     Trouble lock(bool *waited);
@@ -257,12 +245,9 @@ void Builder::build_one(size_t which) {
 }
 
 End Builder::build() {
-    const u64 allowed = allowed_time(request_), now = sys::now();
-    if (allowed < kNoLimitOfTime) deadline_.at = now + (allowed - min(spent, allowed));
-    deadline_.moved = moved;
+    begin_to_build(request_, &deadline_);
     const End end = build_now();
-    moved = deadline_.moved;
-    spent += sys::since(now);
+    end_to_build(deadline_);
     return end;
 }
 
@@ -288,16 +273,23 @@ End Builder::build_now() {
     if (writer_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
     if (!fits_here()) return End::next_store;
-    for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
-        if (wanted_.state(i) != State::waiting) continue;
-        const bool stops = host_.stops(host_.context);
-        if (stops || !writer_.is_of_this_process()) return End::stopped;
-        if (deadline_.is_over())
-            wanted_.promise_rest();
-        else
-            build_one(i);
-    }
+    if (!build_all(false)) return End::stopped;
+    // What is not urgent has time until nothing else is to be done.
+    if (!deadline_.urgent && !build_all(true)) return End::stopped;
     return wanted_.any(State::waiting) ? End::next_store : End::done;
+}
+
+// False where it was stopped.
+bool Builder::build_all(bool with_rest) {
+    deadline_.with_rest = with_rest;
+    for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
+        if (wanted_.state(i) != (with_rest ? State::promised : State::waiting)) continue;
+        const bool stops = host_.stops(host_.context);
+        if (stops || !writer_.is_of_this_process()) return false;
+        if (!deadline_.is_over()) build_one(i);
+    }
+    if (deadline_.is_over()) wanted_.promise_rest();
+    return true;
 }
 
 // Whether the home that a store is to be in is there. It is not ours to make: it may be meant not
@@ -343,12 +335,6 @@ End build_into(const StoreSpec &spec, const Request &request, const BuildHost &h
 }
 
 }  // namespace
-
-bool has_time(const Request &request) {
-    constexpr u64 kChunk = 4'000'000;  // nanoseconds, on a slow machine
-    const u64 allowed = allowed_time(request);
-    return !moved || (spent < allowed && allowed - spent >= kChunk);
-}
 
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted) {
     // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.

@@ -22,9 +22,6 @@ struct BuildHost {
     void (*tell)(void *context, Str reason);
 };
 
-// Whether there is time for another chunk, or nothing was built by this process yet.
-bool has_time(const Request &request);
-
 // Builds what is wanted into the stores of the request. False where the host stopped it.
 bool build_missing(const Request &request, const BuildHost &host, WantedList *wanted);
 

@@ -68,7 +68,13 @@ void judge_record(const StoreWriter &writer, const IndexItem &item, EntryView *o
     StoredFile stored;
     stored.read(writer.index(), out->name);
     if (!stored.is_record()) return say(State::damaged, "its record is not what was written");
-    const Trouble broken = why_not_mapped(writer, stored.record());
+    const RecordView &record = stored.record();
+    for (u32 i = 0; i < record.head->range_count; ++i) {
+        out->pages += record.ranges[i].length / kHugeSize;
+        for (u64 at = 0; at < record.ranges[i].length; at += kHugeSize)
+            out->present += record.has(record.ranges[i].offset + at);
+    }
+    const Trouble broken = why_not_mapped(writer, record);
     if (!broken.ok()) return say(State::damaged, broken.text.data);
     out->state = state_of_original(out->name, item, out->origin, &out->reason);
 }

@@ -17,6 +17,8 @@ struct EntryView {
     Buffer<400> reason;  // empty where there is nothing to say; of a note: why there is no entry
     u64 size = 0, disk = 0;   // of the copy, bytes
     u64 built = 0, used = 0;  // seconds since the epoch
+    // 2 MiB pages of text that the file has, and that are there.
+    size_t pages = 0, present = 0;
 };
 
 struct RemovedView {

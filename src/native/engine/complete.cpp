@@ -1,6 +1,7 @@
 // Building what a pass found missing; see builder/missing.h.
 #include <pthread.h>
 
+#include "builder/build_time.h"
 #include "builder/writer.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
@@ -91,6 +92,11 @@ bool Engine::complete(const Patience &patience, bool wait) {
         },
         [](void *context, Str reason) { static_cast<Host *>(context)->engine->tell(reason); }};
     bool goes_on = true, wanting = false;
+    const auto pass_again = [&](bool fall_back) {
+        const u64 began = sys::now();
+        retry(fall_back);
+        spend_time(sys::since(began));
+    };
     while (goes_on && exchange_more()) {
         WantedList wanted;
         Request request;
@@ -107,9 +113,9 @@ bool Engine::complete(const Patience &patience, bool wait) {
         goes_on = build_missing(request, host, &wanted);
         promise(&wanted);
         wanting = wanting || wanted.calls_for_pass();
-        if (goes_on && __atomic_load_n(&more, __ATOMIC_RELAXED)) retry(false);
+        if (goes_on && __atomic_load_n(&more, __ATOMIC_RELAXED)) pass_again(false);
     }
-    if (wanting) retry(true);
+    if (wanting) pass_again(true);
     end_building();
     return goes_on;
 }

@@ -5,6 +5,7 @@
 
 #include <new>
 
+#include "builder/build_time.h"
 #include "engine/lock.h"
 #include "kernel/filters.h"
 
@@ -141,10 +142,15 @@ void Engine::pass(Table::Scope scope) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
         see(visit);
+        const u64 before = table_.private_bytes();
+        request_.copy_time = in_passing_ ? time_left(request_) : ~0ull;
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
-        see_what_is_missing();
-        if (visit.complete) return;
+        if (visit.complete) {
+            const u64 now = table_.private_bytes();
+            if (in_passing_ && now > before) spend_time((now - before) / kHugeSize * kCopyTime);
+            return;
+        }
         table_.abandon();
     }
     last_ = {Status::pending, Call::none, 0};
@@ -186,6 +192,7 @@ long Engine::remap(const Request &request, Table::Scope scope) {
         else if (request_.backing != Backing::automatic && scope != Table::Scope::fresh)
             put_back(request_.backing);
         const bool asked = scope != Table::Scope::fresh;
+        in_passing_ = !asked && request_.backing == Backing::automatic;
         if (asked && table_.find_small()) put_back(Backing::none, true);
         table_.mend_patiently(asked);
         pass(scope);
@@ -207,7 +214,7 @@ size_t Engine::retry(bool fall_back) {
     const u64 began = sys::now();
     const Building before = request_.building;
     if (fall_back) request_.building = Building::never;
-    pass(Table::Scope::candidates);
+    pass(Table::Scope::waiting);
     request_.building = before;
     elapsed_ns_ += sys::since(began);
     return table_.missing();
@@ -260,8 +267,12 @@ bool Engine::poll(size_t *missing) {
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
     // What others were building at the last look may be there by now.
-    const bool all = unloaded || (table_.has_promised() && has_time(request_));
-    if (visit.found) pass(all ? Table::Scope::candidates : Table::Scope::fresh);
+    const bool again = visit.found && table_.has_promised() && has_time(request_);
+    in_passing_ = request_.backing == Backing::automatic;
+    using Scope = Table::Scope;
+    const Scope more = again ? Scope::waiting : Scope::fresh;
+    if (visit.found) pass(unloaded ? Scope::candidates : more);
+    if (again) spend_time(sys::since(began));
     *missing = visit.found ? table_.missing() : 0;
     elapsed_ns_ += sys::since(began);
     return visit.found;

@@ -90,8 +90,6 @@ public:
     static const Snapshot *plan_elsewhere(const ProcessObject &object);
     static void free_snapshot(const Snapshot *snapshot);
     bool started() const;
-    // At the end of the process: tells the stores what it used of what they have not.
-    void note_used();
 
 private:
     bool watching() const {
@@ -101,7 +99,6 @@ private:
     Status still() const { return static_cast<Status>(__atomic_load_n(&still_, __ATOMIC_RELAXED)); }
     void stand(Status why) { __atomic_store_n(&still_, static_cast<u8>(why), __ATOMIC_RELAXED); }
     void see(const struct Visit &visit);
-    void see_what_is_missing();
     struct Visit seen(Table *table) const;
     void fill(Snapshot *out);
     static bool add_view(const Region &region, Snapshot *out);
@@ -127,10 +124,10 @@ private:
     bool listed_ = false;
     size_t looked_at_ = 0;  // objects in which the last poll() found nothing new, and the last's
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
-    bool may_use_more_ = false;                   // beyond what the stores have, of some object
     u64 filters_ = 0;                             // of the thread that called remap(), then
     u8 still_ = static_cast<u8>(Status::ok);      // else the Status why poll() stands still
     bool started_ = false, enabled_ = false;
+    bool in_passing_ = false;  // a start or an import, which private copies must not delay either
 };
 
 }  // namespace pht

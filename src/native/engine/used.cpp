@@ -1,10 +1,7 @@
-// What of the text is used: asked for when an entry is built, and noted when the process ends.
-#include "builder/used.h"
-
+// What of the text is used: asked for when an entry is built.
 #include "builder/sort.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
-#include "kernel/filters.h"
 
 namespace pht {
 
@@ -59,12 +56,6 @@ size_t density(const Region &region, const Pagemap &pagemap) {
     return sum / (whole ? max<size_t>(region.pages.size(), 1) : used.size());
 }
 
-// Whether pages of a region that a store has in part may be used beyond those that it has.
-bool may_use_more(const Region &region) {
-    return is_stored(region.backing) && region.any_small() && region.file.inode &&
-           region.coverable_bytes > kSmallText;
-}
-
 }  // namespace
 
 // What is used most comes first: there may be time for little.
@@ -109,43 +100,5 @@ void Engine::promise(const WantedList *wanted) {
         if (region->backing == Backing::none) region->outcome = {Status::promised, Call::none, 0};
     }
 }
-
-void Engine::see_what_is_missing() {
-    bool any = false;
-    for (const Region *region : table_.regions()) any = any || may_use_more(*region);
-    __atomic_store_n(&may_use_more_, any, __ATOMIC_RELAXED);
-}
-
-// Waits for nobody, and stops after a millisecond: the program is about to end.
-void Engine::note_used() {
-    constexpr u64 kLongest = 1'000'000;  // nanoseconds
-    // Most have all of it: they pay nothing, and make no call that a filter of theirs may kill for.
-    if (!__atomic_load_n(&may_use_more_, __ATOMIC_RELAXED)) return;
-    const Locked locked(Locked::Wait::never);
-    if (!locked.ok() || !started_ || !watching() || request_.building == Building::never) return;
-    const u64 began = sys::now();
-    if (read_filters() != __atomic_load_n(&filters_, __ATOMIC_RELAXED)) return;
-    Pagemap pagemap;
-    for (const Region *region : table_.regions()) {
-        if (!may_use_more(*region)) continue;
-        const bool on_disk = region->backing == Backing::store;
-        StoreSpec spec;
-        spec.root = on_disk ? user_store(request_) : shared_store(request_);
-        WantedList wanted;
-        if (!spec.root || !pagemap.open().ok() || sys::since(began) > kLongest) return;
-        if (!add_wanted(*region, pagemap, &wanted) || !wanted.at(0).page_count) continue;
-        StoreWriter writer(spec);
-        if (writer.open(false).ok()) (void)want_more(writer, wanted.at(0));
-    }
-}
-
-namespace {
-
-// Behind the program's own: what it still runs is used as well.
-[[gnu::destructor]] void note_at_exit() {
-    Engine::get().note_used();
-}
-
-}  // namespace
 
 }  // namespace pht

@@ -67,9 +67,9 @@ Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
             request.inward = value.cast<bool>();
         else
             known = false;
-        const auto take_number = [&](const SizeField &field) {
+        const auto take_number = [&request, &known, &name, number = value](const SizeField &field) {
             if (name != field.name) return;
-            request.*field.member = value.cast<u64>();
+            request.*field.member = number.cast<u64>();
             known = true;
         };
         for (const SizeField &field : kSizeFields) take_number(field);

@@ -72,7 +72,9 @@ struct Entry {
           size(view.size),
           disk(view.disk),
           built(view.built),
-          used(view.used) {}
+          used(view.used),
+          pages(view.pages),
+          present(view.present) {}
 
     py::dict dict() const {
         py::dict out;
@@ -85,6 +87,8 @@ struct Entry {
         out["disk"] = disk;
         out["built"] = built;
         out["used"] = used;
+        out["pages"] = pages;
+        out["present"] = present;
         out["durable"] = item.durable;
         out["image"] = item.image;
         out["state"] = kStateNames[static_cast<int>(state)];
@@ -97,6 +101,7 @@ struct Entry {
     IndexItem item;
     State state;
     u64 size, disk, built, used;
+    size_t pages, present;
 };
 
 struct Removed {

@@ -97,8 +97,8 @@ Outcome Table::plan_again(Region &region, const Array<PlainMapping> &around, boo
 }
 
 ErrorOr<void> Table::observe(Scope scope) {
-    if (scope == Scope::fresh) {
-        const auto seen = observe_fresh();
+    if (scope == Scope::fresh || scope == Scope::waiting) {
+        const auto seen = observe_few(scope);
         if (seen.ok()) return seen;  // else an older kernel
     }
     bool replaced = false;
@@ -107,12 +107,13 @@ ErrorOr<void> Table::observe(Scope scope) {
     return seen.ok() && replaced ? observe_once(scope, &replaced) : seen;
 }
 
-ErrorOr<void> Table::observe_fresh() {
+// What is swapped is looked at before it is touched, and stays as it was planned.
+ErrorOr<void> Table::observe_few(Scope scope) {
     MapsQuery query(true);
     Array<PlainMapping> around;
     mapping_count_ = 0;
     for (Region *region : regions_) {
-        if (!in_scope(*region, Scope::fresh) || region->any_huge()) continue;
+        if (!in_scope(*region, scope) || region->any_huge()) continue;
         const Object &object = region->object;
         around.clear();
         region->path.clear();

@@ -13,6 +13,9 @@ namespace {
 // at start and after imports. (65,530 by default.)
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
+// Private copies of 2 MiB that are made however little time there is: what a small interpreter has.
+constexpr u64 kLeastCopied = 2;
+
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
     const Descriptor fd(sys::open(file));
@@ -67,22 +70,6 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
         no_room_ = outcome;
     }
     return outcome;
-}
-
-// Whether the program has used a page that the store has no copy of.
-bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
-    bool used = false;
-    const auto absent = [](const HugePage &page) {
-        return page.state == HugePage::State::small && page.absent;
-    };
-    each_run(region.pages, absent, [&](size_t first, size_t count) {
-        Array<u16> present;
-        if (used || !present.resize(count) ||
-            !pagemap.count_present(region.address_of(first), count, present.data()).ok())
-            return;
-        for (const u16 pages : present) used = used || pages;
-    });
-    return used;
 }
 
 // Leaves out all but the `most` pages that the program has used most; returns how many stay. What
@@ -165,10 +152,9 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
     });
     if (outcome.ok() && ready == 0)
         outcome = absent ? Outcome{Status::absent, Call::none, 0} : small;
-    // What is there serves, and what is used of the rest is asked for.
+    // What is there serves, and the rest is asked for.
     const Entry *entry = sources.entry;
-    if (entry && request.building != Building::never && entry->may_grow() &&
-        (entry->is_growing() || (absent && uses_absent(region, sources.pagemap))))
+    if (entry && request.building != Building::never && entry->may_grow() && entry->is_growing())
         outcome.buildable = true;
     return outcome;
 }
@@ -186,7 +172,8 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     MemoryTurn turn;
     if (is_private(backing)) {
         const u64 own = private_bytes() + prepared_private_;
-        const u64 left = request.private_limit > own ? request.private_limit - own : 0;
+        u64 left = request.private_limit > own ? request.private_limit - own : 0;
+        left = min(left, max(request.copy_time / kCopyTime, kLeastCopied) * kHugeSize);
         if (left < bytes) bytes = leave_cold(region, left / kHugeSize, sources.pagemap) * kHugeSize;
         if (!bytes) return {Status::budget, Call::none, 0};
         const Outcome allowed = may_copy(backing, bytes, request, &turn);
@@ -274,7 +261,8 @@ void Table::prepare(const Request &request, Scope scope) {
     Mender mender(mending_time(), mends_patiently_);
     u64 map_limit = 0;
     const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
-    if (limited && scope == Scope::fresh && map_limit < kAmpleMaps) {
+    const bool few = scope == Scope::fresh || scope == Scope::waiting;
+    if (limited && few && map_limit < kAmpleMaps) {
         mapping_count_ = 0;
         (void)each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }

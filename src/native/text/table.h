@@ -9,6 +9,9 @@ namespace pht {
 
 class MemoryTurn;
 
+// Nanoseconds that a private copy of 2 MiB takes where its memory is fresh.
+inline constexpr u64 kCopyTime = 1'000'000;
+
 class Table {
 public:
     // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
@@ -33,6 +36,7 @@ public:
     // How much of the table an operation is about.
     enum class Scope : u8 {
         fresh,       // candidates no pass has decided about
+        waiting,     // those, and what a store will have more of
         candidates,  // all that are large enough
         all,         // the small ones too, for statistics
     };
@@ -81,20 +85,21 @@ private:
     static Outcome stage_pages(Region &region, Backing backing, const Request &request,
                                const Sources &sources);
     static size_t leave_cold(Region &region, size_t most, const Pagemap &pagemap);
-    static bool uses_absent(const Region &region, const Pagemap &pagemap);
     static void unstage(Region &region);
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
     static void finish(Region &region);
     ErrorOr<void> observe_once(Scope scope, bool *replaced);
-    ErrorOr<void> observe_fresh();
+    ErrorOr<void> observe_few(Scope scope);
     Outcome plan_again(Region &region, const Array<struct PlainMapping> &around,
                        bool *replaced) const;
 
     static bool in_scope(const Region &region, Scope scope) {
         if (scope == Scope::all) return true;
-        return region.candidate && (scope == Scope::candidates || region.fresh);
+        const bool waits = region.missing || region.promised;
+        return region.candidate &&
+               (scope == Scope::candidates || region.fresh || (scope == Scope::waiting && waits));
     }
 
     Array<Region *> regions_;

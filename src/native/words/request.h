@@ -17,6 +17,7 @@ struct Request {
     u64 store_limit = 0, shm_limit = 0;    // bytes that the stores may hold
     // Nanoseconds that building may keep this process waiting, altogether.
     u64 build_time = kAutomaticTime;
+    u64 copy_time = ~0ull;   // of it, what is left for private copies now
     Str include, exclude;    // patterns on paths, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL; the system's first
     bool inward = false;     // the plan of other tools, for benchmarks; see plan()

@@ -31,6 +31,8 @@ class Entry(NamedTuple):
     disk: int  # allocated
     built: float
     used: float  # to the day; when it was written of a note
+    pages: int  # 2 MiB pages of text that the original has
+    present: int  # of them, those that the copy has so far
     durable: bool
     image: bool  # found by what a container image keeps of a file
     state: str

@@ -50,6 +50,8 @@ states of an entry:
   expired  it was never known to be on disk, and the machine was started since
   damaged  it is not what was written, or somebody else could have written it
 
+  Pages are the 2 MiB of text that the copy has so far, of those that the original has: programs add
+  those that they use, pyhugetext warm adds all.
   Kept is "durable" for what survives a restart of the machine, "this boot" for what a program has
   built at its first start (pyhugetext warm makes it durable). "+image" is added where the entry is
   found in a container image as well; "image" alone is one that only container images find any more.
@@ -57,8 +59,8 @@ states of an entry:
 keys of --json:
   list, verify  {stores: [{path, kind, exists, limit, bytes, entries, notes}]}; kind is system, user
                 or shm, bytes are allocated ones; an entry is {name, original, copy, bias, bytes,
-                disk_bytes, age_seconds, unused_seconds, durable, image, state, reason}, with verify
-                also removed (true or false); a note is {name, original, reason, kernel,
+                disk_bytes, pages, present_pages, age_seconds, unused_seconds, durable, image,
+                state, reason}, with verify also removed (true or false); a note is {name, original, reason, kernel,
                 age_seconds, state}
   heal          {stores: [{path, kind, exists, entries: [{name, original, copy, pages, cached,
                 huge_before, huge_after, reason}]}]}; of the 2 MiB pages of a copy those in memory,
@@ -237,6 +239,8 @@ def _document(
                 "bias": entry.bias,
                 "bytes": entry.size,
                 "disk_bytes": entry.disk,
+                "pages": entry.pages,
+                "present_pages": entry.present,
                 "age_seconds": max(int(now - entry.built), 0),
                 "unused_seconds": max(int(now - entry.used), 0),
                 "durable": entry.durable,
@@ -292,7 +296,8 @@ def _print_store(store: Store, exists: bool, entries: list[Entry], notes: list[E
     now = time.time()
     rows = [
         (
-            text.size(entry.size),
+            text.size(entry.disk),
+            "all" if entry.present == entry.pages else f"{entry.present}/{entry.pages}",
             text.age(now - entry.built),
             text.age(now - entry.used),
             _kept(entry, image),
@@ -303,8 +308,8 @@ def _print_store(store: Store, exists: bool, entries: list[Entry], notes: list[E
         for entry in shown
     ]
     if rows:
-        header = ("size", "built", "used", "kept", "state", "original", "remark")
-        text.print_table(header, rows, "rrrllpp")
+        header = ("size", "pages", "built", "used", "kept", "state", "original", "remark")
+        text.print_table(header, rows, "rrrrllpp")
     if notes:
         print("no entry:")
         lines = [
