@@ -50,20 +50,20 @@ private:
 
 }  // namespace
 
-bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *out,
+bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *order,
                   size_t *urgent) {
-    out->clear();
-    Order order(layout, out);
-    if (!order.begin() || !order.add_all(kUseHead)) return false;
+    order->clear();
+    Order chunks(layout, order);
+    if (!chunks.begin() || !chunks.add_all(kUseHead)) return false;
     size_t tools = 0;
     for (const u8 use : layout.uses) tools += use == kUseTools;
-    if (tools <= kFewChunks && !order.add_all(kUseTools)) return false;
-    if (wanted.whole && !order.add_all(kUseText)) return false;
+    if (tools <= kFewChunks && !chunks.add_all(kUseTools)) return false;
+    if (wanted.whole && !chunks.add_all(kUseText)) return false;
     for (size_t i = 0; i < wanted.page_count; ++i)
-        if (!order.add_page(wanted.pages[i])) return false;
-    if (!order.fill_gaps()) return false;
-    *urgent = out->size();
-    return order.add_all(kUseTools) && order.add_all(kUseText);
+        if (!chunks.add_page(wanted.pages[i])) return false;
+    if (!chunks.fill_gaps()) return false;
+    *urgent = order->size();
+    return chunks.add_all(kUseTools) && chunks.add_all(kUseText);
 }
 
 bool find_texts(const Layout &layout, const u8 *bitmap, MappedArray<Range> *texts) {

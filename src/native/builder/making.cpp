@@ -83,6 +83,30 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
     return {};
 }
 
+// Begins with what its own record tells of an open copy. Looked at again is what the core knows a
+// copy by, and whether it is in the file at all; all of the text where it was not `seen` on disk.
+void Making::recall(int target, bool seen) {
+    pht::copy(present.data(), own.record().present, present.size());
+    for (const u32 chunk : order) {
+        const u8 use = layout.uses[chunk];
+        const auto hole = sys::seek(target, chunk * kHugeSize, SEEK_HOLE);
+        const u64 end = chunk * kHugeSize + layout.chunk_size(chunk);
+        const bool lacks = !seen || (hole.ok() && hole.value() < end);
+        if ((use & kUseHead) || ((use & kUseText) && lacks)) clear_bit(present.data(), chunk);
+    }
+}
+
+// A copy that is tied to a file anew counts only where it is on disk; by now the kernel has written
+// it back, or failed to.
+Trouble Making::prove(const char *object, int target, bool seen) {
+    const auto result = sys::sync_data(target);
+    proven = result.ok();
+    on_disk = proven && seen && own.record().durable();
+    if (result.ok() || (seen && tells_nothing(result.error()))) return {};
+    (void)remove_tree(writer.objects(), object);
+    return failed_call("fdatasync", result);
+}
+
 // Takes a copy that is there: that of its own record, or one that may be the same. One that nobody
 // trusts goes, and so does one that differs and is no other file's.
 Trouble Making::take(const char *object, bool *taken, bool is_own) {
@@ -110,17 +134,7 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
     const bool seen =
         known || (is_own && (writer.spec().shared_memory ||
                              check_written(writer.index(), added->key.data, target).ok()));
-    if (is_own && copied.size == layout.size) {
-        pht::copy(present.data(), record.present, present.size());
-        // Looked at again: what the core knows a copy by, and whether it is in the file at all.
-        for (const u32 chunk : order) {
-            const u8 use = layout.uses[chunk];
-            const auto hole = sys::seek(target, chunk * kHugeSize, SEEK_HOLE);
-            const u64 end = chunk * kHugeSize + layout.chunk_size(chunk);
-            const bool lacks = !seen || (hole.ok() && hole.value() < end);
-            if ((use & kUseHead) || ((use & kUseText) && lacks)) clear_bit(present.data(), chunk);
-        }
-    }
+    if (is_own && copied.size == layout.size) recall(target, seen);
     found(object);
     Trouble problem;
     bool differs = copied.size != layout.size;
@@ -137,21 +151,14 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         *taken = true;
         if (durable) return settle(object, target, copied);
         on_disk = !added->written && is_on_disk();
-        if (on_disk || writer.spec().shared_memory) return {};
         // What nothing was added to stays as known as it was.
         proven = known && !added->written;
-        if (proven) return {};
+        if (on_disk || proven || writer.spec().shared_memory) return {};
         // What is young counts while all of it is cached, and is not waited for. Of an entry that
         // is not all cached nobody could tell any more that the rest is on disk.
-        if (seen ? is_all_cached(target) : is_young(copied) && is_being_written(target)) return {};
-        // A copy that is tied to a file anew counts only where it is on disk; by now the kernel has
-        // written it back, or failed to.
-        const auto result = sys::sync_data(target);
-        proven = result.ok();
-        on_disk = proven && is_own && record.durable();
-        if (result.ok() || (seen && tells_nothing(result.error()))) return {};
-        (void)remove_tree(writer.objects(), object);
-        return failed_call("fdatasync", result);
+        const bool counts =
+            seen ? is_all_cached(target) : is_young(copied) && is_being_written(target);
+        return counts ? Trouble{} : prove(object, target, seen);
     }
     if (differs && !is_own && has_no_record(added->path.data))
         (void)remove_tree(writer.objects(), object);

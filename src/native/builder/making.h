@@ -57,6 +57,8 @@ struct Making {
     Trouble add_chunks(CopyFile &copy, int directory, bool *differs);
     Trouble write_chunk(CopyFile &copy, int directory, u32 chunk);
     Trouble take(const char *object, bool *taken, bool is_own);
+    void recall(int target, bool seen);
+    Trouble prove(const char *object, int target, bool seen);
     Trouble settle(const char *object, int target, const sys::FileIdentity &copied);
     bool is_on_disk() const;
     Trouble find_same(bool *taken);
