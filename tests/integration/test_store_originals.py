@@ -218,7 +218,7 @@ def test_library_that_changes_while_it_is_copied_gets_no_entry(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: any(copy.stat().st_size for copy in disk_store.base.glob("tmp/*/*")))
+    wait_for(lambda: any(copy.stat().st_blocks for copy in disk_store.base.glob("tmp/*/*")))
     change(library)
     os.kill(int(pid.read_text()), signal.SIGCONT)
     _, errors = child.communicate(timeout=60)
