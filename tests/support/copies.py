@@ -11,7 +11,7 @@ from pyhugetext import _native
 from pyhugetext.store import places, upkeep, warm
 
 HUGE = 2 << 20
-HEAD, TEXT, TOOLS = 1, 2, 4
+HEAD, TEXT, TOOLS, DEBUG = 1, 2, 4, 8
 
 
 class Refused(Exception):

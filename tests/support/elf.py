@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from support.common import TESTS, tool
-from support.copies import HEAD, TEXT, TOOLS, Layout, copy_into, lay_out
+from support.copies import DEBUG, HEAD, TEXT, TOOLS, Layout, copy_into, lay_out
 
 HUGE = 2 << 20
 PAGE = 4096
@@ -126,7 +126,7 @@ def check_uses(copied: Copy) -> None:
     with open(copied.path, "rb") as file:
         elf_file = ELFFile(file)
         header = elf_file.header
-        check(header.e_shoff, header.e_shnum * 64, TOOLS, "section headers")
+        check(header.e_shoff, header.e_shnum * 64, HEAD, "section headers")
         for section in elf_file.iter_sections():
             kind, flags = section.header.sh_type, section.header.sh_flags
             if kind in ("SHT_NOBITS", "SHT_NULL"):
@@ -137,7 +137,10 @@ def check_uses(copied: Copy) -> None:
                 or not flags & SH_FLAGS.SHF_ALLOC
                 or section.name in (".eh_frame", ".eh_frame_hdr")
             ):
-                check(section.header.sh_offset, section.header.sh_size, TOOLS, section.name)
+                names = section.name == ".shstrtab"
+                debug = DEBUG if section.name.startswith(".debug") else 0
+                use = HEAD if names else TOOLS | debug
+                check(section.header.sh_offset, section.header.sh_size, use, section.name)
 
 
 def loads(elf_file: ELFFile) -> list[Any]:

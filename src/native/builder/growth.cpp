@@ -56,14 +56,14 @@ bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *
     Order chunks(layout, order);
     if (!chunks.begin() || !chunks.add_all(kUseHead)) return false;
     size_t tools = 0;
-    for (const u8 use : layout.uses) tools += use == kUseTools;
+    for (const u8 use : layout.uses) tools += (use & kUseTools) && !(use & kUseText);
     if (tools <= kFewChunks && !chunks.add_all(kUseTools)) return false;
     if (wanted.whole && !chunks.add_all(kUseText)) return false;
     for (size_t i = 0; i < wanted.page_count; ++i)
         if (!chunks.add_page(wanted.pages[i])) return false;
     if (!chunks.fill_gaps()) return false;
     *urgent = order->size();
-    return chunks.add_all(kUseTools) && chunks.add_all(kUseText);
+    return chunks.add_all(kUseTools) && chunks.add_all(kUseText) && chunks.add_all(kUseDebug);
 }
 
 bool find_texts(const Layout &layout, const u8 *bitmap, MappedArray<Range> *texts) {

@@ -26,9 +26,10 @@ struct Patch {
 // nobody maps and no tool reads, is left out of it.
 enum Use : u8 {
     kNoUse = 0,
-    kUseHead = 1,   // the headers and the build-id, by which it is known
+    kUseHead = 1,   // the headers and the build-id, by which it is known; section headers
     kUseText = 2,   // it can be mapped huge
-    kUseTools = 4,  // symbols, strings, unwind tables, notes, section headers
+    kUseTools = 4,  // symbols, strings, unwind tables, notes
+    kUseDebug = 8,  // what debuggers take from the original
 };
 
 struct Layout {

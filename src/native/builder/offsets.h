@@ -58,10 +58,10 @@ struct Draft {
     // The size beyond which no copy is made.
     u64 limit() const { return 2 * file.size() + (64ul << 20); }
     // Puts bytes of the original that are not loaded at the end, aligned so. False: no memory.
-    bool append_piece(u64 origin, u64 length, u64 alignment) {
+    bool append_piece(u64 origin, u64 length, u64 alignment, Use use = kUseTools) {
         const u64 at = round_up(end, alignment);
         end = at + length;
-        return show(at, length, kUseTools) && out->pieces.push({at, origin, length});
+        return show(at, length, use) && out->pieces.push({at, origin, length});
     }
     bool show(u64 at, u64 length, Use use) { return shown.push({at, length, use}); }
     bool add_patch(u64 at, const void *bytes, size_t size) const {

@@ -6,6 +6,7 @@ namespace pht {
 namespace {
 
 constexpr u64 kMostSections = 65536;
+constexpr u64 kSmallSection = 64ul * 1024;  // what is no larger is no debug information to wait for
 
 // A section that is not loaded: its offset in the original and its index.
 struct Trailing {
@@ -57,10 +58,15 @@ bool is_for_tools(const ElfFile &file, const Elf64_Shdr &section, u64 names) {
     return !got.ok() || starts_with({name, length(kFrames)}, str(kFrames));
 }
 
+// Which section has the names of all; there is at least one.
+u64 find_names_index(const ElfFile &file, const Elf64_Shdr *sections) {
+    const u64 which = file.head().e_shstrndx;
+    return which == SHN_XINDEX ? sections[0].sh_link : which;
+}
+
 // Where the names of sections are in the original; 0 where that cannot be told.
 u64 find_names(const ElfFile &file, const Elf64_Shdr *sections, u64 count) {
-    u64 which = file.head().e_shstrndx;
-    if (which == SHN_XINDEX && count) which = sections[0].sh_link;
+    const u64 which = find_names_index(file, sections);
     const u64 at = which < count ? sections[which].sh_offset : 0;
     return at < file.size() ? at : 0;
 }
@@ -120,14 +126,18 @@ LaidOut describe_sections(Draft &draft, u64 *at) {
     const u64 limit = draft.end + file.size() + (64ul << 20);
     for (const Trailing &entry : trailing) {
         Elf64_Shdr &section = sections[entry.index];
-        if (!draft.append_piece(section.sh_offset, section.sh_size, power(section.sh_addralign)))
+        const bool large = section.sh_size > kSmallSection;
+        const bool names = entry.index == find_names_index(file, sections);
+        const Use other = section.sh_type == SHT_PROGBITS && large ? kUseDebug : kUseTools;
+        if (!draft.append_piece(section.sh_offset, section.sh_size, power(section.sh_addralign),
+                                names ? kUseHead : other))
             return fail(Error{ENOMEM});
         section.sh_offset = draft.end - section.sh_size;
         if (draft.end > limit) return refuse("has sections that overlap");
     }
     *at = round_up(draft.end, 8);
     draft.end = *at + length;
-    if (!draft.show(*at, length, kUseTools)) return fail(Error{ENOMEM});
+    if (!draft.show(*at, length, kUseHead)) return fail(Error{ENOMEM});
     return draft.out->patches.push({*at, from, length}) ? LaidOut{} : fail(Error{ENOMEM});
 }
 
