@@ -240,8 +240,10 @@ class Store:
 
     def fill(self, **settings: str) -> None:
         """Builds the interpreter's entry, and makes sure that the next start maps it."""
-        built = self.run("", **settings)
-        assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+        # The second adds what is not urgent: debug information.
+        for _ in range(2):
+            built = self.run("", **settings)
+            assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
         report = self.start(**settings)
         if report.interpreter["backing"] != self.backing:
             # The kernel may be out of 2 MiB pages for a moment; that is noted for a minute.
