@@ -172,9 +172,10 @@ PyObject *describe_settings(const Settings &settings) {
             whole && set_item(out, field.name, PyLong_FromUnsignedLongLong(request.*field.member));
     for (const SizeField &field : kTimeFields) {
         const u64 time = request.*field.member;
-        whole = whole && set_item(out, field.name,
-                                  time == kAutomaticTime ? Py_NewRef(Py_None)
-                                                         : PyLong_FromUnsignedLongLong(time));
+        const bool automatic = time == kAutomaticTime;
+        if (automatic) Py_INCREF(Py_None);
+        whole = whole &&
+                set_item(out, field.name, automatic ? Py_None : PyLong_FromUnsignedLongLong(time));
     }
     whole = whole && set_item(out, "include", texts_of(request.include)) &&
             set_item(out, "exclude", texts_of(request.exclude));
