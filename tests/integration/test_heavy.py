@@ -64,7 +64,9 @@ def test_torch_and_its_company_run_from_huge_pages(
         "PYHUGETEXT_PRIVATE_LIMIT": "unlimited",
         "PYHUGETEXT_BUILD_TIME": "unlimited",
     }
-    told = json.loads(python(WORK, env=env, timeout=300).stdout)
+    # The first start builds what is used, the next ones the rest.
+    for _ in range(3 if backing == "store" else 1):
+        told = json.loads(python(WORK, env=env, timeout=300).stdout)
     stats = told["stats"]
     assert told["same"], "another result on huge pages"
     assert told["left"] == 0
