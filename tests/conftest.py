@@ -232,6 +232,14 @@ def filled(cli: Cli, tmp_path: Path, compile_library: Callable[..., Path]) -> Fi
     return filled_with_two(cli, tmp_path, compile_library)
 
 
+@pytest.fixture(scope="session")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with more text than is built at once."""
+    from support.growing import make_far
+
+    return make_far(tmp_path_factory.mktemp("far"))
+
+
 @pytest.fixture
 def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """What makes ELF objects of every linker's, and copies of them."""

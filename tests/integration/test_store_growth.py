@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -12,44 +11,29 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.common import HUGE
-from support.copies import TEXT, lay_out
+from support.growing import USE_FAR, bits, chunks_of, make_far, record_of, texts, use, verify
 from support.libraries import USE_LIBRARY, make_library
 from support.record import Note, Record
 from support.store import REPORT, Store, require_huge_disk
 from support.users import namespace
 
 KILLS = int(os.environ.get("KILLS", "40"))
-FAR = 40  # functions, a mebibyte apart
-# Too much text for all of it to be built at once. What is between the functions never runs.
-SOURCE = "\n".join(
-    f'int g{n}(int x) {{ if (x == -1) __asm__ volatile(".skip 1048576, 0x90"); return x * 3 + {n}; }}'
-    for n in range(FAR)
-)
-# Calls the functions that are named, then remaps, tells what it has, and calls the rest.
-USE_FAR = """
-import ctypes, json, sys
-import pyhugetext
-library = ctypes.CDLL(sys.argv[1])
-def call(names):
-    for n in names.split(",") if names else []:
-        assert getattr(library, f"g{n}")(7) == 21 + int(n), n
-call(sys.argv[2])
-stats = pyhugetext.remap()
-(region,) = (r for r in stats.regions if r.path == sys.argv[1])
-print(json.dumps({**region._asdict(), "private": stats.private_bytes, "problems": stats.problems}))
-call(sys.argv[3] if len(sys.argv) > 3 else "")
-"""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     require_huge_disk(tmp_path)
-    return Store(tmp_path / "store", backing="auto")
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def auto(store: Store) -> Store:
+    """The same, where what the store has not may come from elsewhere."""
+    return replace(store, backing="auto")
 
 
 @pytest.fixture(scope="module")
@@ -57,73 +41,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_library(tmp_path_factory.mktemp("library"))
 
 
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_library(tmp_path_factory.mktemp("far"), more=SOURCE)
-
-
-def use(
-    store: Store, library: Path, before: str, after: str = "", **settings: str
-) -> dict[str, Any]:
-    result = store.run(USE_FAR, str(library), before, after, **settings)
-    assert (result.returncode, result.stderr) == (0, "")
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
-
-
-def record_of(store: Store, library: Path) -> tuple[Path, Record]:
-    (found,) = (
-        (path, record)
-        for path in store.records
-        for record in [Record.read(path)]
-        if record.origin == str(library)
-    )
-    return found
-
-
-def bits(bitmap: bytes) -> set[int]:
-    number = int.from_bytes(bitmap, "little")
-    return {bit for bit in range(8 * len(bitmap)) if number >> bit & 1}
-
-
-def chunks_of(library: Path, *functions: int) -> set[int]:
-    """The 2 MiB of the copy in which functions are."""
-    listing = subprocess.run(["nm", library], check=True, capture_output=True, text=True).stdout
-    addresses = {
-        line.split()[2]: int(line.split()[0], 16)
-        for line in listing.splitlines()
-        if len(line.split()) == 3
-    }
-    out = set()
-    for function in functions:
-        address = addresses[f"g{function}"]
-        out |= {
-            (offset + address - start) // HUGE
-            for start, length, offset in lay_out(library).ranges
-            if start <= address < start + length
-        }
-    assert out
-    return out
-
-
-def texts(library: Path) -> set[int]:
-    return {chunk for chunk, use in enumerate(lay_out(library).uses) if use & TEXT}
-
-
-def verify(store: Store) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "pyhugetext", "store", "verify"],
-        env=store.environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_where_there_is_no_time_each_start_adds_a_page(store: Store, library: Path) -> None:
+def test_where_there_is_no_time_each_start_adds_a_page(auto: Store, library: Path) -> None:
     """No copy of its own is made of what the store will have, and all is there in the end."""
     before = 0
     for _ in range(20):
-        report = store.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME="0")
-        there = sum(len(bits(Record.read(path).present)) for path in store.records)
+        report = auto.start(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME="0")
+        there = sum(len(bits(Record.read(path).present)) for path in auto.records)
         assert report.stats["private_bytes"] == 0
         assert there > before or not report.built
         if not report.built:
@@ -133,23 +56,23 @@ def test_where_there_is_no_time_each_start_adds_a_page(store: Store, library: Pa
         assert "a part at each start" in str(region["reason"]) or region["swapped_bytes"]
     assert not report.built
     assert region["status"] == report.interpreter["status"] == "huge"
-    assert len(store.records) == len(store.copies) == 2
-    verify(store)
+    assert len(auto.records) == len(auto.copies) == 2
+    verify(auto)
 
 
-def test_of_much_text_what_is_used_is_built(store: Store, far: Path) -> None:
-    told = use(store, far, "3,30")
+def test_of_much_text_what_is_used_is_built(auto: Store, far: Path) -> None:
+    told = use(auto, far, "3,30")
     used = chunks_of(far, 3, 30)
-    _, record = record_of(store, far)
+    _, record = record_of(auto, far)
     built = bits(record.present) & texts(far)
     assert used <= built
     assert len(built) < len(texts(far)) / 2
     assert told["backing"] == "store"
     assert told["status"] == "partial"
     assert told["private"] == 0
-    copy = store.base / record.path
+    copy = auto.base / record.path
     assert copy.stat().st_blocks * 512 < copy.stat().st_size / 2
-    verify(store)
+    verify(auto)
 
 
 def test_what_was_not_used_comes_in_later_starts(store: Store, far: Path) -> None:
@@ -161,7 +84,7 @@ def test_what_was_not_used_comes_in_later_starts(store: Store, far: Path) -> Non
         assert told["swapped_bytes"] >= before
         before = told["swapped_bytes"]
     _, record = record_of(store, far)
-    assert record.present == record.wanted
+    assert record.lacking == 0
     assert texts(far) <= bits(record.present)
     assert told["status"] == "huge"
     # And nothing is asked for again.
@@ -219,7 +142,7 @@ def test_page_that_cannot_be_added_leaves_the_entry_as_it_is(store: Store, far: 
     again = use(store, far, "3,20", PYHUGETEXT_STORE_LIMIT="1M")
     assert again["swapped_bytes"] == told["swapped_bytes"]
     _, record = record_of(store, far)
-    assert replace(record, rests_until=0, wanted=before.wanted) == before
+    assert replace(record, rests_until=0) == before
     assert time.time() < record.rests_until <= time.time() + 86400
     # For a day nothing is tried, whatever there is room for.
     use(store, far, "3,20")
@@ -275,11 +198,7 @@ def test_what_lies_in_a_page_that_no_record_tells_of_is_compared(store: Store, f
 def test_files_that_differ_where_nothing_was_built_yet_get_copies_of_their_own(
     store: Store, tmp_path: Path
 ) -> None:
-    other = SOURCE.replace("x * 3 + 20;", "x * 5 + 20;")
-    libraries = []
-    for name, source in (("a", SOURCE), ("b", other)):
-        (tmp_path / name).mkdir()
-        libraries.append(make_library(tmp_path / name, more=source))
+    libraries = [make_far(tmp_path / "a"), make_far(tmp_path / "b", g20="x * 5 + 20")]
     assert libraries[0].stat().st_size == libraries[1].stat().st_size
     for library in libraries:
         use(store, library, "3")
@@ -311,9 +230,9 @@ def test_entry_of_another_boot_keeps_what_is_the_same(store: Store, far: Path) -
     assert use(store, far, "3,30")["backing"] == "store"
 
 
-def test_small_private_budget_goes_to_what_is_used(store: Store, far: Path) -> None:
+def test_small_private_budget_goes_to_what_is_used(auto: Store, far: Path) -> None:
     told = use(
-        store, far, "3,30", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="16M",
+        auto, far, "3,30", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="16M",
         PYHUGETEXT_INCLUDE="*libvictim.so",
     )  # fmt: skip
     assert told["backing"] in ("memfd", "thp")

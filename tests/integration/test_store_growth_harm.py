@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.test_store_growth import SOURCE, USE_FAR, bits, chunks_of, record_of, use, verify
-from support.common import HUGE
+from support.common import HUGE, tool
+from support.growing import USE_FAR, bits, chunks_of, make_far, record_of, use, verify
 from support.libraries import USE_LIBRARY, make_library
+from support.limits import in_own_mounts
 from support.store import Store, require_huge_disk
 from support.users import namespace
 
@@ -19,17 +20,7 @@ from support.users import namespace
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     require_huge_disk(tmp_path)
-    return Store(tmp_path / "store", backing="auto")
-
-
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_library(tmp_path_factory.mktemp("far"), more=SOURCE)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_library(tmp_path_factory.mktemp("library"))
+    return Store(tmp_path / "store")
 
 
 def evict(copy: Path) -> None:
@@ -64,11 +55,18 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 """
 
 
-def test_end_of_a_program_that_all_is_there_of_makes_no_call(store: Store, library: Path) -> None:
+def test_end_of_a_program_makes_no_call(store: Store, tmp_path: Path) -> None:
     """It may have given itself a filter that kills for them."""
+    library = make_library(tmp_path)
     for _ in range(2):
         store.run(USE_LIBRARY, str(library), PYHUGETEXT_BUILD_TIME="10s")
     result = store.run(USE_LIBRARY + KILL_OPEN, str(library))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_end_of_a_program_with_a_part_of_an_entry_makes_no_call(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    result = store.run(USE_FAR + KILL_OPEN, str(far), "3", "20")
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -79,11 +77,7 @@ def test_nothing_is_noted_where_files_may_not_be_written(store: Store, far: Path
 
 
 def test_copy_that_differs_late_is_not_taken_again_and_again(store: Store, tmp_path: Path) -> None:
-    other = SOURCE.replace("x * 3 + 20;", "x * 5 + 20;")
-    libraries = []
-    for name, source in (("a", SOURCE), ("b", other)):
-        (tmp_path / name).mkdir()
-        libraries.append(make_library(tmp_path / name, more=source))
+    libraries = [make_far(tmp_path / "a"), make_far(tmp_path / "b", g20="x * 5 + 20")]
     assert libraries[0].stat().st_size == libraries[1].stat().st_size
     code = USE_FAR.replace("21 + int(n)", "(35 if library_is_b and n == '20' else 21) + int(n)")
     code = code.replace(
@@ -171,3 +165,123 @@ def test_page_that_the_kernel_does_not_collapse_costs_nobody_the_rest(far: Path)
         again = use(store, far, "3,10", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
         assert again["backing"] == "shm"
         assert again["swapped_bytes"] >= told["swapped_bytes"]
+
+
+FORKED = """
+import ctypes, os, sys
+import pyhugetext
+def use(path):
+    ctypes.CDLL(path)
+    pyhugetext.remap(include=path)
+use(sys.argv[1])
+child = os.fork()
+if child == 0:
+    use(sys.argv[2])
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_forked_worker_builds_what_its_parent_did_not_load(store: Store, tmp_path: Path) -> None:
+    """A server that forks before its workers import: what the parent took of its time is not
+    theirs."""
+    libraries = []
+    for name in ("parent", "worker"):
+        (tmp_path / name).mkdir()
+        libraries.append(make_library(tmp_path / name))
+    store.fill()
+    result = store.run(FORKED, *map(str, libraries), PYHUGETEXT_BUILD_TIME="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    for library in libraries:
+        assert record_of(store, library)
+
+
+def failing(call: str, error: str) -> tuple[str, ...]:
+    return (tool("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}",
+            "-e", f"inject={call}:error={error}")  # fmt: skip
+
+
+def test_what_only_this_process_could_not_do_is_tried_again(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    _, before = record_of(store, far)
+    result = store.run(USE_FAR, str(far), "3,20", prefix=failing("pwrite64", "ENOMEM"))
+    assert result.returncode == 0
+    _, record = record_of(store, far)
+    assert (record.present, record.rests_until) == (before.present, 0)
+    use(store, far, "3,20")
+    assert chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
+
+
+def test_what_could_be_compared_is_kept_where_the_disk_is_full(store: Store, far: Path) -> None:
+    """An entry that nobody saw on disk, and that has to be compared, serves all the same."""
+    use(store, far, "3,30")
+    path, record = record_of(store, far)
+    copy = store.base / record.path
+    evict(copy)
+    path.chmod(0o600)
+    hour = copy.stat().st_mtime - 3600
+    os.utime(copy, (hour, hour))
+    assert use(store, far, "3", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")[
+        "backing"
+    ] == "none"  # fmt: skip
+    result = store.run(USE_FAR, str(far), "3,20,30", prefix=failing("pwrite64", "ENOSPC"))
+    assert result.returncode == 0
+    _, record = record_of(store, far)
+    assert record.rests_until
+    told = use(store, far, "3,30", PYHUGETEXT_BUILD="never", PYHUGETEXT_PRIVATE_LIMIT="0")
+    assert told["backing"] == "store", told
+    verify(store)
+
+
+def test_object_larger_than_the_store_has_its_used_pages_in_it(store: Store, far: Path) -> None:
+    limit = {"PYHUGETEXT_STORE_LIMIT": "24M"}
+    use(store, far, "3,30", **limit)
+    told = use(store, far, "3,30", **limit)
+    assert told["backing"] == "store"
+    _, record = record_of(store, far)
+    assert chunks_of(far, 3, 30) <= bits(record.present)
+    assert sum(path.stat().st_blocks * 512 for path in store.copies) <= 24 << 20
+    use(store, far, "3,30", **limit)
+    before = store.fingerprint()
+    use(store, far, "3,30", **limit)
+    assert store.fingerprint() == before, "it was tried again"
+
+
+def test_start_that_adds_to_an_entry_waits_for_no_disk(store: Store, far: Path) -> None:
+    use(store, far, "3")
+    path, record = record_of(store, far)
+    path.chmod(0o400)
+    evict(store.base / record.path)
+    trace = store.root.parent / "calls"
+    prefix = (tool("strace"), "-f", "-qq", "-o", str(trace), "-e", "trace=fsync,fdatasync,pwrite64")
+    result = store.run(USE_FAR, str(far), "3,20", prefix=prefix)
+    assert (result.returncode, result.stderr) == (0, "")
+    told = trace.read_text()
+    assert "pwrite64" in told
+    assert "sync(" not in told
+
+
+def test_object_in_many_runs_keeps_away_from_the_limit_of_mappings(
+    store: Store, far: Path, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        use(store, far, "3")
+    path, record = record_of(store, far)
+    present = bytes(byte & 0x55 for byte in record.present)
+    path.write_bytes(replace(record, present=present, lacking=12).pack())
+    limit = tmp_path / "limit"
+    limit.write_text("65530")
+    few = """
+import ctypes, sys
+import pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+count = sum(1 for _ in open("/proc/self/maps"))
+open("/proc/sys/vm/max_map_count", "w").write(str(count + 90))
+stats = pyhugetext.remap()
+(region,) = (r for r in stats.regions if r.path == sys.argv[1])
+assert region.backing == "none", region
+assert "vm.max_map_count" in " ".join([region.reason, *region.fallbacks]), region
+"""
+    mounted = in_own_mounts(f"mount --bind {limit} /proc/sys/vm/max_map_count")
+    result = store.run(few, str(far), prefix=mounted, PYHUGETEXT_BUILD="never")
+    assert (result.returncode, result.stderr) == (0, "")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pyhugetext._stats.model import SUMMED
 from support.common import clean_environment
 
 # What a child runs after the code of its own: `stats` prints them, all else is executed first.
@@ -43,17 +44,7 @@ BY_NAME_IF_TOLD = """
             files.Files.__init__ = init
 """
 
-FIGURES = (
-    *(
-        "text_bytes",
-        "coverable_bytes",
-        "mapped_bytes",
-        "huge_bytes",
-        "small_bytes",
-        "private_bytes",
-    ),
-    *("backing", "active"),
-)
+FIGURES = (*SUMMED, "backing", "active")
 REGION_FIGURES = (
     *("path", "build_id", "start", "end", "text_bytes", "coverable_bytes", "mapped_bytes"),
     *("swapped_bytes", "huge_bytes", "small_bytes", "private_bytes", "backing", "status"),

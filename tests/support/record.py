@@ -11,13 +11,13 @@ from pathlib import Path
 from support.common import HUGE
 
 MAGIC, NOTE_MAGIC = b"PHTREC4\n", b"PHTNONE\n"
-_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQIIII")
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
 _RANGE = struct.Struct("<QQQ")
 BOOT_ID = slice(72, 88)
 CHECKSUM = slice(12, 16)
 
-assert _HEAD.size == 144
+assert _HEAD.size == 152
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Record:
     boot_id: bytes  # zero when the copy is known to be on disk
     made_in: bytes  # the boot in which it was made
     object_size: int
+    lacking: int  # how many 2 MiB of it are to be there and are not
     rests_until: int  # seconds since the epoch: nothing is added before
     build_id_at: int
     build_id_size: int
@@ -67,7 +68,6 @@ class Record:
     origin: str
     header: bytes  # the first bytes of the copy
     present: bytes  # which 2 MiB of the copy are there, a bit each
-    wanted: bytes  # which are to be there
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -80,30 +80,28 @@ class Record:
         assert total == len(data)
         assert crc == binascii.crc32(data[_COVERED:])
         identity = Identity(*rest[:8])
-        bias, boot_id, made_in, object_size, rests_until, build_id_at = rest[8:14]
-        build_id_size, header_size, range_count, path_size = rest[14:]
+        bias, boot_id, made_in, object_size, lacking, rests_until, build_id_at = rest[8:15]
+        build_id_size, header_size, range_count, path_size = rest[15:]
         at = _HEAD.size + range_count * _RANGE.size
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
         assert end == b""
         at += path_size
-        header, bitmaps = data[at : at + header_size], data[at + header_size :]
-        size = len(all_present(object_size))
-        assert len(bitmaps) == 2 * size
+        header, present = data[at : at + header_size], data[at + header_size :]
+        assert len(present) == len(all_present(object_size))
         return cls(
-            identity, bias, boot_id, made_in, object_size, rests_until, build_id_at, build_id_size,
-            ranges, os.fsdecode(path), os.fsdecode(origin), header, bitmaps[:size], bitmaps[size:],
+            identity, bias, boot_id, made_in, object_size, lacking, rests_until, build_id_at,
+            build_id_size, ranges, os.fsdecode(path), os.fsdecode(origin), header, present,
         )  # fmt: skip
 
     def pack(self) -> bytes:
         paths = os.fsencode(self.path) + b"\0" + os.fsencode(self.origin) + b"\0"
-        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header
-        tail += self.present + self.wanted
+        tail = b"".join(_RANGE.pack(*r) for r in self.ranges) + paths + self.header + self.present
         i = self.identity
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
             i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.object_size,
-            self.rests_until, self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
+            self.lacking, self.rests_until, self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
         )  # fmt: skip
         data = bytearray(head + tail)
         sign(data)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from pyhugetext._stats.kernel import Kernel
-from pyhugetext._stats.model import Region, Stats
+from pyhugetext._stats.model import SUMMED, Region, Stats
 from pyhugetext.cli.reporting import model
 from pyhugetext.cli.reporting.benchfile import Bench
 from pyhugetext.measure.measurement import Measurement, Quad
@@ -67,20 +67,12 @@ def stats(*regions: Region, **fields: Any) -> Stats:
         return sum(getattr(one, name) for one in regions)
 
     backings = sorted({one.backing for one in regions} - {"none"})
-    names = (
-        "text_bytes",
-        "coverable_bytes",
-        "mapped_bytes",
-        "huge_bytes",
-        "small_bytes",
-        "private_bytes",
-    )
     values: dict[str, Any] = {
         "active": any(one.huge_bytes for one in regions),
         "reason": None,
         "backing": "+".join(backings) or "none",
         "regions": regions,
-        **{name: total(name) for name in names},
+        **{name: total(name) for name in SUMMED},
         "elapsed_ns": 1_500_000,
         "kernel": KERNEL,
         "problems": (),

@@ -9,7 +9,8 @@ namespace {
 constexpr u64 kShare = 10, kLeastTime = 20'000'000, kMostTime = 250'000'000;
 constexpr u64 kNoLimitOfTime = ~0ull >> 2;  // as good as unlimited
 
-u64 spent, began;    // nanoseconds that this process has built; when it began to do so now
+u64 spent;           // nanoseconds that this process has built; asked from any thread
+u64 began;           // when it began to do so now: one thread at a time
 bool moved, urgent;  // whether it got anywhere; whether it added what is urgent
 
 u64 allowed_time(const Request &request) {
@@ -28,23 +29,28 @@ void begin_to_build(const Request &request, Deadline *deadline) {
 }
 
 void end_to_build(const Deadline &deadline) {
-    moved = deadline.moved;
+    __atomic_store_n(&moved, deadline.moved, __ATOMIC_RELAXED);
     urgent = deadline.urgent;
     spend_time(sys::since(began));
 }
 
 bool has_time(const Request &request) {
     constexpr u64 kChunk = 4'000'000;  // nanoseconds, on a slow machine
-    return !moved || time_left(request) >= kChunk;
+    return !__atomic_load_n(&moved, __ATOMIC_RELAXED) || time_left(request) >= kChunk;
 }
 
 u64 time_left(const Request &request) {
     const u64 allowed = allowed_time(request);
-    return allowed - min(spent, allowed);
+    return allowed - min(__atomic_load_n(&spent, __ATOMIC_RELAXED), allowed);
 }
 
 void spend_time(u64 nanoseconds) {
-    spent += nanoseconds;
+    __atomic_fetch_add(&spent, nanoseconds, __ATOMIC_RELAXED);
+}
+
+void forget_time() {
+    spent = began = 0;
+    moved = urgent = false;
 }
 
 }  // namespace pht

@@ -12,8 +12,8 @@ struct Deadline {
     bool moved = false, urgent = false;  // whether anything was added; something urgent
     bool with_rest = true;               // what is not urgent too
 
-    bool is_limited() const { return at != ~0ull; }
-    bool is_over() const { return moved && sys::now() >= at; }
+    bool is_past() const { return sys::now() >= at; }
+    bool is_over() const { return moved && is_past(); }
 };
 
 // When this process's next building has to end, from now on; and what came of it.
@@ -25,5 +25,9 @@ void end_to_build(const Deadline &deadline);
 bool has_time(const Request &request);
 u64 time_left(const Request &request);
 void spend_time(u64 nanoseconds);
+
+// In a forked child, whose processor time begins anew: a worker that loads what its parent did not
+// builds it as any other process does.
+void forget_time();
 
 }  // namespace pht

@@ -19,7 +19,6 @@ public:
         at_ += length(*name) + 1;
         return true;
     }
-    void rewind() { at_ = 0; }
 
 private:
     MappedArray<char> text_;

@@ -13,13 +13,7 @@ Trouble Making::make() {
     bool taken = false, made = false;
     if (is_own_good() && check_boot(*own.record().head, boot).ok()) {
         problem = take(ObjectName(own.record().path).object.data, &taken, true);
-        if (!problem.ok()) {
-            // It serves as it is; what cannot be added is not tried again at each start.
-            if (problem.kind == Trouble::Kind::full || problem.kind == Trouble::Kind::io)
-                (void)write_resting(writer, added->key.data, own);
-            added->serves = true;
-            return problem;
-        }
+        if (!problem.ok()) return problem;
         // Compared again it would be taken again, where there is no time to get to what differs.
         if (!taken) differing.add(ObjectName(own.record().path).object.data);
     }
@@ -41,7 +35,8 @@ Trouble Making::make() {
         has_no_record(own.record().path))
         drop_object(writer, own.record().path);
     if (!problem.ok() && made) drop_object(writer, added->path.data);
-    return problem;
+    added->serves = problem.ok() && !stopped.ok();
+    return problem.ok() ? stopped : problem;
 }
 
 // Removes the records of the file of this key from before it was changed in place: those of the
@@ -61,13 +56,9 @@ void Making::drop_superseded() {
 
 // Writes the records.
 Trouble Making::finish() {
-    MappedArray<u8> all;
-    if (!all.resize(present.size())) return no_memory();
-    added->whole = true;
-    for (const u32 chunk : order) {
-        set_bit(all.data(), chunk);
-        added->whole = added->whole && has_bit(present.data(), chunk);
-    }
+    u64 lacking = 0;
+    for (const u32 chunk : order) lacking += !has_bit(present.data(), chunk);
+    added->whole = lacking == 0;
     if (!find_texts(layout, fresh.data(), &added->texts)) return no_memory();
     RecordParts parts;
     parts.file = file;
@@ -80,7 +71,8 @@ Trouble Making::finish() {
     parts.origin = str(wanted.path);
     parts.header = header.data();
     parts.present = present.data();
-    parts.wanted = all.data();
+    parts.lacking = lacking;
+    if (!stopped.ok()) parts.rests_until = rest_until(writer.spec().limit_is_own);
     Trouble problem = write_record(writer, added->key, parts, boot);
     if (problem.ok() && writer.spec().for_everyone && durable && layout.build_id.size) {
         parts.file = {};

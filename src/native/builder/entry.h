@@ -2,7 +2,6 @@
 // with the writer's lock held.
 #pragma once
 
-#include "builder/copy.h"
 #include "builder/growth.h"
 #include "builder/room.h"
 

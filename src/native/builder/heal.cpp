@@ -61,13 +61,8 @@ ErrorOr<void> Healing::heal_page(u64 offset) {
     if (!is_cached(offset)) return {};
     ++healed_->cached;
     Scratch scratch(kHugeSize);
-    if (const auto reserved = scratch.reserve(); !reserved.ok()) return reserved;
-    const auto mapped = sys::mmap(scratch.address(), kHugeSize, PROT_READ | PROT_EXEC,
-                                  MAP_PRIVATE | MAP_FIXED, copy_, offset);
-    if (!mapped.ok()) {
-        scratch.hand_on();
-        return Error(mapped);
-    }
+    if (const auto mapped = scratch.map(copy_, offset, PROT_READ | PROT_EXEC); !mapped.ok())
+        return mapped;
     const auto advised = sys::madvise(scratch.address(), kHugeSize, MADV_HUGEPAGE);
     if (!advised.ok()) return advised;
     auto huge = look(scratch.address());

@@ -176,6 +176,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     copy(head.made_in, boot.id, sizeof boot.id);
     if (!parts.durable) copy(head.boot_id, boot.id, sizeof boot.id);
     head.object_size = layout.size;
+    head.lacking = parts.lacking;
     head.rests_until = parts.rests_until;
     head.build_id_at = layout.build_id_at;
     head.build_id_size = layout.build_id.size;
@@ -194,8 +195,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
                   add(parts.path.data, parts.path.size) && add(&nul, 1);
     if (with_origin) memory = memory && add(parts.origin.data, parts.origin.size) && add(&nul, 1);
     memory = memory && add(parts.header, layout.header_size);
-    memory = memory && add(parts.present, bitmap_size(layout.size)) &&
-             add(parts.wanted, bitmap_size(layout.size));
+    memory = memory && add(parts.present, bitmap_size(layout.size));
     if (!memory) return failed_call("mmap", Error{ENOMEM});
     if (out.size() > kRecordLimit || layout.ranges.size() > 64)
         return trouble(Trouble::Kind::refused, "has more parts than a record can tell of");
@@ -204,9 +204,13 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.synced);
 }
 
+u64 rest_until(bool brief) {
+    return sys::wall_seconds() + (brief ? kBrief : kDay);
+}
+
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief) {
     auto *head = reinterpret_cast<Record *>(stored.data());
-    head->rests_until = sys::wall_seconds() + (brief ? kBrief : kDay);
+    head->rests_until = rest_until(brief);
     seal_record(stored.data(), head->size);
     return writer.write_file(writer.index(), name, stored.data(), head->size,
                              stored.file().mode & 0777, false);

@@ -83,19 +83,20 @@ struct RecordParts {
     bool proven = false;   // the copy was seen to be written back
     const Layout *layout = nullptr;
     Str path, origin;
-    const u8 *header = nullptr;  // the first layout->header_size bytes of the copy
-    const u8 *present = nullptr, *wanted = nullptr;  // as in a record
-    u64 rests_until = 0;
+    const u8 *header = nullptr;   // the first layout->header_size bytes of the copy
+    const u8 *present = nullptr;  // as in a record, and so are these
+    u64 lacking = 0, rests_until = 0;
 };
 Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
                      Boot &boot);
 
-// Writes a record once more: as one whose copy is on disk; as one to which nothing is added for a
-// day, or for a minute (`brief`); and with other bits for what is wanted, which were changed in
-// place.
+// Until when nothing is added to an entry, where that failed: for a day, or for a minute (`brief`).
+u64 rest_until(bool brief);
+
+// Writes a record once more: as one whose copy is on disk; and, as it was changed in place, as one
+// that rests.
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
-Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored,
-                      bool brief = false);
+Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
 // a minute what may pass (`brief`). Not over a record that counts.

@@ -9,16 +9,27 @@ namespace {
 
 constexpr int kMostNumbers = 16;  // copies of different content under one name
 
-// Whether some of it is not on disk yet, as far as the kernel tells.
-bool is_being_written(int copy) {
+// Whether some of a copy is not on disk yet; unknown before Linux 6.5.
+enum class Clean : u8 { unknown, no, yes };
+Clean is_clean(int copy) {
     sys::CachedPages pages;
-    return !sys::count_cached(copy, &pages).ok() || pages.dirty || pages.written_back;
+    if (!sys::count_cached(copy, &pages).ok()) return Clean::unknown;
+    return pages.dirty || pages.written_back ? Clean::no : Clean::yes;
 }
 
 }  // namespace
 
 // What is wanted, and what there is.
 Trouble Making::begin() {
+    // Beyond that a write raises SIGXFSZ, which kills where the program does not ignore it.
+    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
+    if (layout.size > ceiling) {
+        Trouble problem = failed_call("RLIMIT_FSIZE", Error{EFBIG});
+        problem.text.size = 0;
+        problem.text.add("RLIMIT_FSIZE of ").add_decimal(ceiling);
+        problem.text.add(" bytes is too small for its copy");
+        return problem;
+    }
     if (!own.data() || !header.resize(layout.header_size) || !forget()) return no_memory();
     const auto filled = fill(layout, source, 0, header.size(), header.data());
     if (!filled.ok()) return failed_call("read", filled);
@@ -41,8 +52,7 @@ bool Making::is_own_good() {
 // Into the open copy, which is made writable for it.
 Trouble Making::write_chunk(CopyFile &copy, int directory, u32 chunk) {
     if (!copy.is_writable()) {
-        const char *stays = added->path.data;
-        const Trouble problem = make_room(writer, {bytes(true), bytes(false)}, keep, stays, boot);
+        const Trouble problem = make_room(writer, need(added->path.data), keep, boot);
         if (!problem.ok()) return problem;
         auto result = sys::change_mode(copy.target(), writer.spec().copy_mode() | kOwnerWrites);
         if (!result.ok()) return failed_call("fchmod", base(), result);
@@ -61,6 +71,7 @@ Trouble Making::write_chunk(CopyFile &copy, int directory, u32 chunk) {
 // then it is none of this file's.
 Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
     *differs = false;
+    bool compared = false;
     for (size_t i = 0; i < order.size(); ++i) {
         const u32 chunk = order[i];
         if (has_bit(present.data(), chunk)) continue;
@@ -69,6 +80,9 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
         if (i >= urgent && !deadline.with_rest) return {};
         const auto blank = copy.is_blank(chunk);
         if (!blank.ok()) return failed_call("lseek", base(), blank);
+        // See keep_known(): what is named now must not wait for what is written now.
+        if (known && compared && blank.value()) return {};
+        compared = compared || (!head && !blank.value());
         bool same = true;
         const Trouble problem =
             blank.value() ? write_chunk(copy, directory, chunk) : copy.compare(chunk, &same);
@@ -89,11 +103,32 @@ void Making::recall(int target, bool seen) {
     pht::copy(present.data(), own.record().present, present.size());
     for (const u32 chunk : order) {
         const u8 use = layout.uses[chunk];
-        const auto hole = sys::seek(target, chunk * kHugeSize, SEEK_HOLE);
-        const u64 end = chunk * kHugeSize + layout.chunk_size(chunk);
-        const bool lacks = !seen || (hole.ok() && hole.value() < end);
-        if ((use & kUseHead) || ((use & kUseText) && lacks)) clear_bit(present.data(), chunk);
+        const auto lacks = [&] {
+            const auto hole = sys::seek(target, chunk * kHugeSize, SEEK_HOLE);
+            return hole.ok() && hole.value() < chunk * kHugeSize + layout.chunk_size(chunk);
+        };
+        if ((use & kUseHead) || ((use & kUseText) && (!seen || lacks())))
+            clear_bit(present.data(), chunk);
     }
+}
+
+// An entry that is known to be on disk stays so, and nothing is waited for. What was written to it
+// now is named by a later start, which finds it in the file, on disk by then, and compares it.
+Trouble Making::keep_known(const char *object, int target) {
+    const RecordView &record = own.record();
+    bool more = false;
+    for (size_t i = 0; i < present.size(); ++i) more = more || (present[i] & ~record.present[i]);
+    const Clean clean = more && !added->written ? is_clean(target) : Clean::no;
+    if (clean == Clean::unknown) return prove(object, target, true);
+    proven = true;
+    on_disk = record.durable();
+    if (!more || (clean == Clean::yes && sys::await_written(target).ok())) return {};
+    (void)sys::start_writing(target, 0, 0);
+    for (size_t i = 0; i < present.size(); ++i) {
+        present[i] = static_cast<u8>(present[i] & record.present[i]);
+        fresh[i] = 0;
+    }
+    return {};
 }
 
 // A copy that is tied to a file anew counts only where it is on disk; by now the kernel has written
@@ -130,7 +165,7 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
     if (!forget()) return no_memory();
     const RecordView &record = own.record();
     // As the core would believe it; else all of its text is compared.
-    const bool known = is_own && (record.durable() || record.proven);
+    known = is_own && (record.durable() || record.proven);
     const bool seen =
         known || (is_own && (writer.spec().shared_memory ||
                              check_written(writer.index(), added->key.data, target).ok()));
@@ -147,17 +182,21 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
             fresh[i] = static_cast<u8>(fresh[i] & ~record.present[i]);
         if (copy.is_writable()) (void)sys::change_mode(target, writer.spec().copy_mode());
     }
+    // What is there serves, and what could be compared is not lost.
+    if (problem.lasts()) {
+        stopped = problem;
+        problem = {};
+    }
     if (problem.ok() && !differs) {
         *taken = true;
         if (durable) return settle(object, target, copied);
+        if (writer.spec().shared_memory) return {};
+        if (known) return keep_known(object, target);
         on_disk = !added->written && is_on_disk();
-        // What nothing was added to stays as known as it was.
-        proven = known && !added->written;
-        if (on_disk || proven || writer.spec().shared_memory) return {};
-        // What is young counts while all of it is cached, and is not waited for. Of an entry that
-        // is not all cached nobody could tell any more that the rest is on disk.
+        if (on_disk) return {};
+        // What is young counts while all of it is cached, and is not waited for.
         const bool counts =
-            seen ? is_all_cached(target) : is_young(copied) && is_being_written(target);
+            seen ? is_all_cached(target) : is_young(copied) && is_clean(target) != Clean::yes;
         return counts ? Trouble{} : prove(object, target, seen);
     }
     if (differs && !is_own && has_no_record(added->path.data))
@@ -230,7 +269,7 @@ Trouble Making::write_into(int directory) {
 
 Trouble Making::write_object() {
     if (!forget()) return no_memory();
-    Trouble problem = make_room(writer, {bytes(true), bytes(false)}, keep, "", boot);
+    Trouble problem = make_room(writer, need(""), keep, boot);
     if (!problem.ok()) return problem;
     Buffer<160> temporary;
     temporary.add_decimal(sys::process_id()).add("-").add(name.data);

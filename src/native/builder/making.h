@@ -1,6 +1,7 @@
 // An entry while it is made: the copy.
 #pragma once
 
+#include "builder/copy.h"
 #include "builder/entry.h"
 
 namespace pht {
@@ -23,6 +24,8 @@ struct Making {
     size_t urgent = 0;                         // of the order
     MappedArray<u32> order = {};               // the chunks that are wanted
     MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
+    Trouble stopped = {};  // why nothing more could be added to a copy that is there
+    bool known = false;    // of its own record: the copy is on disk
     bool proven = false;
     bool on_disk = false;        // the copy is, though nothing was done for it now
     Buffer<256> differing = {};  // the object of its own record, where that is none of this file's
@@ -43,12 +46,16 @@ struct Making {
         fresh.clear();
         return present.resize(bitmap_size(layout.size)) && fresh.resize(bitmap_size(layout.size));
     }
-    // Bytes of what is wanted; of that, of what is not there.
-    u64 bytes(bool lacking) const {
-        u64 sum = 0;
-        for (const u32 chunk : order)
-            if (!lacking || !has_bit(present.data(), chunk)) sum += layout.chunk_size(chunk);
-        return sum;
+    // Room for what is wanted now, of a copy at this path if it is there.
+    Need need(const char *stays) const {
+        // Somebody who prepares a store asks for all of it.
+        Need out = {0, 0, stays, !deadline.with_rest || writer.spec().evicts_used};
+        for (size_t i = 0; i < (deadline.with_rest ? order.size() : urgent); ++i) {
+            const u64 size = layout.chunk_size(order[i]);
+            out.whole += size;
+            if (!has_bit(present.data(), order[i])) out.more += size;
+        }
+        return out;
     }
 
     Trouble begin();
@@ -58,6 +65,7 @@ struct Making {
     Trouble write_chunk(CopyFile &copy, int directory, u32 chunk);
     Trouble take(const char *object, bool *taken, bool is_own);
     void recall(int target, bool seen);
+    Trouble keep_known(const char *object, int target);
     Trouble prove(const char *object, int target, bool seen);
     Trouble settle(const char *object, int target, const sys::FileIdentity &copied);
     bool is_on_disk() const;

@@ -19,11 +19,6 @@ constexpr u64 kPadding = 16 << 20;       // a copy is padded to 2 MiB here and t
 // which are started together on a new machine run from the one copy and not each from its own.
 unsigned patience = 25;
 
-// Who has no descriptor left has none for another store, and others have.
-bool lacks_descriptors(const Trouble &problem) {
-    return problem.error == EMFILE || problem.error == ENFILE;
-}
-
 enum class End : u8 { done, next_store, stopped };
 
 class Builder {
@@ -44,7 +39,6 @@ private:
     bool fits_here();
     void unfit(const char *reason);
     void build_one(size_t which);
-    bool is_forbidden(const Wanted &wanted);
     void limit_shared_memory();
     void explain(const Wanted &wanted, const Trouble &problem);
     bool judge_by(const Added &added);
@@ -173,25 +167,6 @@ bool Builder::collapse(const Wanted &wanted, const Added &added) {
     return false;
 }
 
-// Says why this file is not built now, if it is not.
-bool Builder::is_forbidden(const Wanted &wanted) {
-    const u64 size = wanted.file.size;
-    const auto forbid = [&](const char *reason, bool lasting) {
-        tell(wanted.path, reason);
-        if (lasting) note(wanted, reason, false);
-        return true;
-    };
-    const u64 ceiling = sys::resource_limit(RLIMIT_FSIZE, sys::kUnlimited);
-    if (ceiling != sys::kUnlimited && size + kPadding > ceiling) {
-        Buffer<96> text;
-        text.add("RLIMIT_FSIZE of ").add_decimal(ceiling).add(" bytes is too small for its copy");
-        return forbid(text.data, false);
-    }
-    if (has_too_many_biases(writer_, wanted.file, wanted.bias))
-        return forbid("it is loaded at ever other addresses; its entries are bounded", false);
-    return false;
-}
-
 // What is in shared memory cannot be reclaimed but by swapping.
 void Builder::limit_shared_memory() {
     MemoryRoom room;
@@ -211,8 +186,7 @@ void Builder::explain(const Wanted &wanted, const Trouble &problem) {
         return;
     }
     tell(wanted.path, problem.text.data);
-    // Of this process and this moment.
-    if (problem.error == EINTR || problem.error == ENOMEM || lacks_descriptors(problem)) return;
+    if (problem.is_of_this_process()) return;
     note(wanted, problem.text.data, problem.kind == Kind::full && writer_.spec().limit_is_own);
 }
 
@@ -222,7 +196,8 @@ constexpr const char *kNoRoom =
 
 void Builder::build_one(size_t which) {
     const Wanted wanted = wanted_.at(which);
-    if (is_forbidden(wanted)) return;
+    if (has_too_many_biases(writer_, wanted.file, wanted.bias))
+        return tell(wanted.path, "it is loaded at ever other addresses; its entries are bounded");
     // Until what is written counts as taken.
     MemoryTurn turn;
     if (writer_.spec().shared_memory) {
@@ -255,7 +230,7 @@ End Builder::build_now() {
     Trouble problem = writer_.open(true);
     if (!problem.ok()) {
         tell(problem);
-        return lacks_descriptors(problem) ? End::done : End::next_store;
+        return problem.lacks_descriptors() ? End::done : End::next_store;
     }
     bool waited;
     problem = lock(&waited);
@@ -267,7 +242,7 @@ End Builder::build_now() {
     }
     if (!problem.ok()) {
         tell(problem);
-        return lacks_descriptors(problem) ? End::done : End::next_store;
+        return problem.lacks_descriptors() ? End::done : End::next_store;
     }
     const Held held(writer_);
     if (writer_.spec().shared_memory) limit_shared_memory();
@@ -279,27 +254,30 @@ End Builder::build_now() {
     return wanted_.any(State::waiting) ? End::next_store : End::done;
 }
 
-// False where it was stopped.
+// False where it was stopped. Looking at one costs something, too: only the first is looked at
+// whatever the time.
 bool Builder::build_all(bool with_rest) {
     deadline_.with_rest = with_rest;
+    bool any = false;
     for (size_t i = 0; i < wanted_.size() && !unfit_; ++i) {
         if (wanted_.state(i) != (with_rest ? State::promised : State::waiting)) continue;
         const bool stops = host_.stops(host_.context);
         if (stops || !writer_.is_of_this_process()) return false;
-        if (!deadline_.is_over()) build_one(i);
+        if (any && deadline_.is_past()) break;
+        any = true;
+        build_one(i);
     }
-    if (deadline_.is_over()) wanted_.promise_rest();
+    if (deadline_.is_past()) wanted_.promise_rest();
     return true;
 }
 
 // Whether the home that a store is to be in is there. It is not ours to make: it may be meant not
 // to exist, or not be mounted yet.
 bool has_home(const char *root, const BuildHost &host) {
-    constexpr const char *kPlace = "/.cache/pyhugetext";
     const Str path = str(root);
-    if (!ends_with(path, str(kPlace))) return true;
+    if (!ends_with(path, str(kBelowHome))) return true;
     MappedArray<char> home;
-    const size_t size = path.size - length(kPlace);
+    const size_t size = path.size - length(kBelowHome);
     if (!home.append(path.data, size) || (size == 0 && !home.push('/')) || !home.push('\0'))
         return false;
     sys::FileIdentity file;

@@ -140,8 +140,7 @@ long long free_bytes(const sys::FileSystem &system) {
     return static_cast<long long>(system.available * unit) - static_cast<long long>(floor);
 }
 
-Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, const char *stays,
-                  Boot &boot) {
+Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, Boot &boot) {
     const u64 limit = writer.spec().limit, size = need.more;
     if (need.whole > limit)
         return full(need.whole >> 20, "its copy of ", " MiB is larger than the store may be");
@@ -152,11 +151,11 @@ Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep,
     Index index;
     result = index.read(writer, boot);
     if (!result.ok()) return failed_call("reading v1/index", result);
-    if (drop_orphan_copies(writer, index)) result = find_lack(writer, size, &lack);
+    if (drop_orphan_copies(writer, index, need.stays)) result = find_lack(writer, size, &lack);
     if (!result.ok()) return failed_call("statfs", result);
     if (lack <= 0) return {};
     MappedArray<Victim> victims;
-    result = find_victims(writer, index, keep, stays, &victims);
+    if (need.urgent) result = find_victims(writer, index, keep, need.stays, &victims);
     if (!result.ok()) return failed_call("mmap", result);
     size_t count = 0;
     while (count < victims.size() && lack > 0)
@@ -195,12 +194,12 @@ u64 drop_record(const StoreWriter &writer, const char *name, Boot &boot) {
     return drop_object(writer, path.data);
 }
 
-u64 drop_orphan_copies(const StoreWriter &writer, const Index &index) {
+u64 drop_orphan_copies(const StoreWriter &writer, const Index &index, const char *stays) {
     Names names;
     u64 freed = 0;
     if (!names.read(writer.objects()).ok()) return 0;
     for (const char *name; names.next(&name);) {
-        bool used = false;
+        bool used = equal(str(ObjectName(stays).object.data), str(name));
         for (const IndexItem &item : index.items()) {
             if (item.kind != IndexItem::Kind::record) continue;
             const ObjectName named(index.path(item));

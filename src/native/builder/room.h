@@ -33,12 +33,14 @@ long long free_bytes(const sys::FileSystem &system);
 // nothing is evicted then: programs that need more than there is room for must not build their
 // entries over each other's at every start. The lock must be held.
 //
-// `more` bytes are asked for, of a copy that will have `whole`; the copy at the path `stays` does.
+// `more` bytes are asked for, of a copy that will have `whole`, and is at the path `stays` if it is
+// there already. For what is not `urgent` nothing is evicted.
 struct Need {
     u64 more, whole;
+    const char *stays;
+    bool urgent;
 };
-Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, const char *stays,
-                  Boot &boot);
+Trouble make_room(const StoreWriter &writer, const Need &need, const Keep &keep, Boot &boot);
 
 // Whether this file, as it is, has entries for several load addresses already, each a whole copy.
 bool has_too_many_biases(const StoreWriter &writer, const sys::FileIdentity &file, u64 bias);
@@ -54,8 +56,9 @@ u64 drop_copy(const StoreWriter &writer, const Index &index, const char *path);
 // Removes a record, and its copy when no other record has it. Returns the bytes freed.
 u64 drop_record(const StoreWriter &writer, const char *name, Boot &boot);
 
-// Removes copies without a record, left by killed builders. Returns the bytes freed.
-u64 drop_orphan_copies(const StoreWriter &writer, const Index &index);
+// Removes copies without a record, left by killed builders, but the one at the path `stays`.
+// Returns the bytes freed.
+u64 drop_orphan_copies(const StoreWriter &writer, const Index &index, const char *stays);
 
 // Removes the directory of a copy, objects/<name>. Returns the bytes freed.
 u64 drop_object(const StoreWriter &writer, const char *path);

@@ -23,6 +23,14 @@ struct Trouble {
     Buffer<400> text;
 
     bool ok() const { return kind == Kind::none; }
+    // Who has no descriptor left has none for another store, and others have.
+    bool lacks_descriptors() const { return error == EMFILE || error == ENFILE; }
+    // And of this moment: others, and the next start, may succeed.
+    bool is_of_this_process() const {
+        return error == EINTR || error == ENOMEM || error == EFBIG || lacks_descriptors();
+    }
+    // Of the store's disk: it would be the same at the next start.
+    bool lasts() const { return (kind == Kind::full || kind == Kind::io) && !is_of_this_process(); }
 };
 inline constexpr const char *kTroubleNames[] = {
     "none", "refused", "changed", "full", "untrusted", "busy", "interrupted", "gone", "io"};

@@ -1,5 +1,6 @@
 #include "builder/upkeep.h"
 
+#include "builder/copy.h"
 #include "store/trust.h"
 
 namespace pht {
@@ -280,7 +281,7 @@ Trouble Pruning::prune() {
     drop_useless(index);
     read = index.read(writer, boot);
     if (!read.ok()) return failed_call("reading v1/index", read);
-    if (const u64 freed = drop_orphan_copies(writer, index))
+    if (const u64 freed = drop_orphan_copies(writer, index, ""))
         tell("v1/objects", "copies that no record tells of", freed);
     return evict();
 }

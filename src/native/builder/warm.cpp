@@ -57,14 +57,6 @@ bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const R
     return stored.is_record();
 }
 
-// Whether all of what can be mapped huge is there.
-bool has_all(const RecordView &record) {
-    for (u32 i = 0; i < record.head->range_count; ++i)
-        for (u64 at = 0; at < record.ranges[i].length; at += kHugeSize)
-            if (!record.has(record.ranges[i].offset + at)) return false;
-    return true;
-}
-
 Trouble add(StoreWriter &writer, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
     Deadline none;
     return add_entry(writer, wanted, !writer.spec().shared_memory, keep, none, boot, added);
@@ -99,7 +91,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
                                 "it is loaded at ever other addresses; its entries are bounded");
         return;
     }
-    if (!there || stored.record().is_growing() || !has_all(stored.record())) {
+    if (!there || stored.record().is_growing()) {
         status = Made::Status::built;
         made->problem = add(writer, wanted, keep, boot, &added);
     } else {
@@ -161,9 +153,12 @@ bool take_back(const StoreWriter &writer, const Added &added, bool brief) {
     if (!stored.is_record()) return false;
     const RecordView &record = stored.record();
     auto *const present = stored.data() + (record.present - stored.data());
+    auto *const head = reinterpret_cast<Record *>(stored.data());
     for (const Range &text : added.texts)
-        for (u64 at = 0; at < text.length; at += kHugeSize)
+        for (u64 at = 0; at < text.length; at += kHugeSize) {
+            head->lacking += record.has(text.offset + at);
             clear_bit(present, (text.offset + at) / kHugeSize);
+        }
     bool any = false;
     for (u32 i = 0; i < record.head->range_count; ++i)
         for (u64 at = 0; at < record.ranges[i].length; at += kHugeSize)

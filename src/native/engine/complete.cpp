@@ -42,6 +42,7 @@ void end_building() {
 // The thread that built is not in the child, and what it held is not the child's.
 void after_fork_in_child() {
     StoreWriter::forget_in_child();
+    forget_time();
     end_building();
 }
 

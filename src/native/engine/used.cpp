@@ -15,10 +15,11 @@ struct UsedPage {
     u16 used;  // small pages of it
 };
 
-// The pages of a region that the program has used and that are small, the most used first. False
-// where that cannot be told.
+// Adds the pages of a region that the program has used and that are small, the most used first.
+// False where that cannot be told.
 bool find_used(const Region &region, const Pagemap &pagemap, MappedArray<UsedPage> *out) {
     bool known = true;
+    const size_t begin = out->size();
     const auto small = [](const HugePage &page) { return page.state == HugePage::State::small; };
     each_run(region.pages, small, [&](size_t first, size_t count) {
         MappedArray<u16> counts;
@@ -27,33 +28,25 @@ bool find_used(const Region &region, const Pagemap &pagemap, MappedArray<UsedPag
         for (size_t i = 0; i < count && known; ++i)
             if (counts[i]) known = out->push({region.address_of(first + i), counts[i]});
     });
-    sort(out->data(), out->size(), [](const UsedPage &a, const UsedPage &b) {
+    sort(out->data() + begin, out->size() - begin, [](const UsedPage &a, const UsedPage &b) {
         return a.used != b.used ? a.used > b.used : a.address < b.address;
     });
     return known;
 }
 
-bool add_wanted(const Region &region, const Pagemap &pagemap, WantedList *wanted) {
-    MappedArray<UsedPage> used;
-    const bool whole = region.coverable_bytes <= kSmallText || !find_used(region, pagemap, &used);
-    // What has all it wants in shared memory is better on disk.
-    const bool disk_only =
-        region.backing == Backing::shm && region.outcome.ok() && !region.outcome.buildable;
-    bool memory = wanted->add(region.path_text(), region.object.load_bias % kHugeSize, region.file,
-                              whole, disk_only);
-    for (size_t i = 0; i < used.size() && !whole && memory; ++i)
-        memory = wanted->add_page(used[i].address - region.object.load_bias);
-    return memory;
-}
+// A region that waits, with its used pages.
+struct Waiting {
+    const Region *region;
+    size_t first, count, density;
+    bool known;
+};
 
 // How much of each page that is to be built is used, of 512.
-size_t density(const Region &region, const Pagemap &pagemap) {
-    MappedArray<UsedPage> used;
-    if (!find_used(region, pagemap, &used) || used.empty()) return 0;
+size_t density_of(const Region &region, const UsedPage *used, size_t count) {
     size_t sum = 0;
-    for (const UsedPage &page : used) sum += page.used;
-    const bool whole = region.coverable_bytes <= kSmallText;
-    return sum / (whole ? max<size_t>(region.pages.size(), 1) : used.size());
+    for (size_t i = 0; i < count; ++i) sum += used[i].used;
+    const size_t pages = region.coverable_bytes <= kSmallText ? region.pages.size() : count;
+    return pages ? sum / pages : 0;
 }
 
 }  // namespace
@@ -62,24 +55,38 @@ size_t density(const Region &region, const Pagemap &pagemap) {
 bool Engine::list_missing(WantedList *wanted) {
     const Locked locked;
     if (!locked.ok()) return false;
-    struct Item {
-        size_t which, density;
-    };
-    MappedArray<Item> items;
+    MappedArray<Waiting> waiting;
+    MappedArray<UsedPage> used;
     Pagemap pagemap;
     (void)pagemap.open();
-    const Array<Region *> &regions = table_.regions();
-    for (size_t i = 0; i < regions.size(); ++i)
-        if (regions[i]->missing && !items.push({i, density(*regions[i], pagemap)})) return false;
-    sort(items.data(), items.size(), [](const Item &a, const Item &b) {
-        return a.density != b.density ? a.density > b.density : a.which < b.which;
-    });
-    for (const Item &item : items) {
-        const Region &region = *regions[item.which];
-        if (region.path_text().size && region.file.inode && !add_wanted(region, pagemap, wanted))
-            break;
+    for (const Region *region : table_.regions()) {
+        if (!region->missing) continue;
+        const size_t first = used.size();
+        const bool known = find_used(*region, pagemap, &used);
+        const size_t count = used.size() - first;
+        if (!waiting.push(
+                {region, first, count, density_of(*region, used.data() + first, count), known}))
+            return false;
     }
-    return !items.empty();
+    sort(waiting.data(), waiting.size(), [](const Waiting &a, const Waiting &b) {
+        return a.density != b.density ? a.density > b.density
+                                      : a.region->object.low < b.region->object.low;
+    });
+    for (const Waiting &one : waiting) {
+        const Region &region = *one.region;
+        if (!region.path_text().size || !region.file.inode) continue;
+        const bool whole = region.coverable_bytes <= kSmallText || !one.known;
+        // What has all it wants in shared memory is better on disk.
+        const bool disk_only =
+            region.backing == Backing::shm && region.outcome.ok() && !region.outcome.buildable;
+        const u64 bias = region.object.load_bias;
+        bool memory =
+            wanted->add(region.path_text(), bias % kHugeSize, region.file, whole, disk_only);
+        for (size_t i = 0; i < one.count && !whole && memory; ++i)
+            memory = wanted->add_page(used[one.first + i].address - bias);
+        if (!memory) break;
+    }
+    return !waiting.empty();
 }
 
 void Engine::promise(const WantedList *wanted) {

@@ -28,13 +28,8 @@ ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u6
     Pagemap pagemap;
     if (const auto opened = pagemap.open(); !opened.ok()) return opened;
     Scratch scratch(length);
-    if (const auto reserved = scratch.reserve(); !reserved.ok()) return reserved;
-    const auto got = sys::mmap(scratch.address(), length, PROT_READ | PROT_EXEC,
-                               MAP_PRIVATE | MAP_FIXED, fd, offset);
-    if (!got.ok()) {
-        scratch.hand_on();
-        return Error(got);
-    }
+    if (const auto mapped = scratch.map(fd, offset, PROT_READ | PROT_EXEC); !mapped.ok())
+        return mapped;
     // What a filter on this process refuses says nothing about the file system.
     const auto advised = sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     if (!advised.ok()) return advised;

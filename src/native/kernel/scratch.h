@@ -23,6 +23,15 @@ public:
         address_ = got.value();
         return {};
     }
+    // The same, and maps a stretch of a file there.
+    ErrorOr<void> map(int fd, u64 offset, int protection) {
+        if (const auto reserved = reserve(); !reserved.ok()) return reserved;
+        const auto got =
+            sys::mmap(address_, length_, protection, MAP_PRIVATE | MAP_FIXED, fd, offset);
+        if (got.ok()) return {};
+        (void)hand_on();
+        return Error(got);
+    }
     u64 address() const { return address_; }
     // Takes over a mapping made elsewhere, at a 2 MiB boundary.
     void adopt(u64 address) { address_ = address; }

@@ -271,8 +271,8 @@ void Settings::read_size(Str name, Str value, u64 *out) {
 void Settings::read_time(Str name, Str value, u64 *out) {
     if (strip(value).size == 0 || parse_time(value, out)) return;
     complain(name, value,
-             " is not a time (a whole number with 'ms' or 's', 0, or 'unlimited'); the default, a "
-             "tenth of the processor time so far, 20ms to 250ms, is used");
+             " is not a time (a whole number with 'ms' or 's', 0, or 'unlimited'); the default is "
+             "used");
 }
 
 void Settings::split(Str value, MappedArray<char> *out) {
@@ -346,7 +346,7 @@ void Settings::add_default_stores(const char *const *environment) {
     } else if (is_absolute(cache) && cache.size < kLongest) {
         add(cache, "/pyhugetext");
     } else if (is_absolute(home) && home.size < kLongest) {
-        add(home, "/.cache/pyhugetext");
+        add(home, kBelowHome);
     }
     // Where it has a group's rights or capabilities, its user is its caller.
     Buffer<64> shared;

@@ -126,14 +126,13 @@ bool view_record(const u8 *data, size_t size, RecordView *out) {
     if (head->range_count > 64 || head->path_size < 2 || head->path_size > 1024) return false;
     const size_t variable = head->range_count * sizeof(Range) + head->path_size + head->header_size;
     if (head->object_size > kRecordLimit * 8 * kHugeSize ||
-        size != sizeof(Record) + variable + 2 * bitmap_size(head->object_size))
+        size != sizeof(Record) + variable + bitmap_size(head->object_size))
         return false;
     out->head = head;
     out->ranges = reinterpret_cast<const Range *>(data + sizeof(Record));
     out->path = reinterpret_cast<const char *>(out->ranges + head->range_count);
     out->header = reinterpret_cast<const u8 *>(out->path + head->path_size);
     out->present = out->header + head->header_size;
-    out->wanted = out->present + bitmap_size(head->object_size);
     return out->path[head->path_size - 1] == 0;
 }
 

@@ -19,15 +19,16 @@ struct Record {
     u8 boot_id[16];  // zero: the copy is on disk; else: valid during that boot only
     u8 made_in[16];  // the boot in which it was made
     u64 object_size;
+    u64 lacking;      // 2 MiB of the copy that are to be there, and are not yet
     u64 rests_until;  // wall clock, seconds: nothing is added before, since that failed
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
     u32 range_count, path_size;
     // Behind it: range_count x Range; path_size bytes: the path relative to v1, a NUL and, for
     // people, the original's path and another NUL; header_size bytes, the first of the copy;
-    // two bitmaps of bitmap_size(object_size) bytes, a bit for each 2 MiB of the copy, from the
-    // lowest one of the first byte on: those that are there, and those that are to be. What is not
-    // there is a hole, or what a killed builder left, and is never mapped.
+    // bitmap_size(object_size) bytes: which 2 MiB of the copy are there, a bit each, from the
+    // lowest one of the first byte on. What is not there is a hole, or what a killed builder left,
+    // and is never mapped.
 };
 inline constexpr size_t bitmap_size(u64 object_size) {
     return (round_up(object_size, kHugeSize) / kHugeSize + 7) / 8;
@@ -64,7 +65,7 @@ struct RecordView {
     const Range *ranges = nullptr;
     const char *path = nullptr;
     const u8 *header = nullptr;
-    const u8 *present = nullptr, *wanted = nullptr;
+    const u8 *present = nullptr;
     bool proven = false;  // its copy was seen to be written back; see written.h
 
     bool durable() const;  // the copy is known to be on disk
@@ -81,12 +82,7 @@ struct RecordView {
         const u64 now = head->rests_until ? sys::wall_seconds() : 0;
         return now >= head->rests_until || head->rests_until - now > kDay;
     }
-    // Whether something is wanted that is not there.
-    bool is_growing() const {
-        for (size_t i = 0; i < bitmap_size(head->object_size); ++i)
-            if (wanted[i] & ~present[i]) return true;
-        return false;
-    }
+    bool is_growing() const { return head->lacking > 0; }
 };
 
 // The parts of a record in memory, checked against its size and its checksum.

@@ -1,6 +1,6 @@
 // The shared text store as the core sees it: finding an entry for a mapped file, and believing it
-// or not. Writing entries is the Python side's business (pyhugetext.store); this is the path every
-// process takes, so it is a handful of system calls per library.
+// or not. Writing entries is the builder's business; this is the path every process takes, so it is
+// a handful of system calls per library.
 //
 // Layout below a store's root, all of it owned by the user (or root) and writable by nobody else:
 //   v1/index/<identity of the original>   a record, see Record

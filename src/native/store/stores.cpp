@@ -28,7 +28,6 @@ bool is_on_overlay(const char *directory) {
 // written, and is more than the root directory's. A home that is missing is not ours to make: it
 // may be meant not to exist, or not be mounted yet.
 bool can_be_made(const char *directory) {
-    constexpr const char *kBelowHome = "/.cache/pyhugetext";
     size_t size = length(directory);
     const size_t least =
         ends_with({directory, size}, str(kBelowHome)) ? size - length(kBelowHome) : 1;

@@ -8,9 +8,10 @@ namespace pht {
 
 namespace {
 
-// How far from vm.max_map_count a program is left alone, what one region may add, and from which
-// limit on a program cannot be near it where only the mappings around new objects are looked at:
-// at start and after imports. (65,530 by default.)
+// How far from vm.max_map_count a program is left alone, what one region may add besides a mapping
+// and what it leaves of the original for each run of pages, and from which limit on a program
+// cannot be near it where only the mappings around new objects are looked at: at start and after
+// imports. (65,530 by default.)
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
 // Private copies of 2 MiB that are made however little time there is: what a small interpreter has.
@@ -39,11 +40,21 @@ bool matches_any(Str patterns, Str path) {
     return any;
 }
 
+// Mappings that a region may add which is swapped in so many runs.
+u64 maps_for(size_t runs) {
+    return kMapsPerRegion + 2 * runs;
+}
+
 bool waits_for_store(const Region &region) {
     return region.tried[static_cast<int>(Backing::store)].status == Status::small_copy;
 }
 
 }  // namespace
+
+bool Table::has_maps_for(size_t runs) const {
+    return map_limit_ == sys::kUnlimited ||
+           mapping_count_ + maps_for(runs) + kMapMargin <= map_limit_;
+}
 
 Outcome Table::filter(const Region &region, const Request &request) const {
     for (const u64 address : keep_out_)
@@ -206,6 +217,10 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
         refusing_major_ = region.dev_major;
         refusing_minor_ = region.dev_minor;
     }
+    if (outcome.ok() && !has_maps_for(region.staged.size())) {
+        unstage(region);
+        outcome = {Status::map_count, Call::none, 0};
+    }
     if (outcome.ok() && is_private(backing))
         for (const HugePage &page : region.pages) prepared_private_ += page.ready * kHugeSize;
     return outcome;
@@ -259,10 +274,10 @@ void Table::choose(Region &region, const Request &request, const Sources &source
 void Table::prepare(const Request &request, Scope scope) {
     const Stores stores(request, pagemap_);
     Mender mender(mending_time(), mends_patiently_);
-    u64 map_limit = 0;
-    const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit);
+    const bool limited = read_number("/proc/sys/vm/max_map_count", &map_limit_);
+    if (!limited) map_limit_ = sys::kUnlimited;
     const bool few = scope == Scope::fresh || scope == Scope::waiting;
-    if (limited && few && map_limit < kAmpleMaps) {
+    if (limited && few && map_limit_ < kAmpleMaps) {
         mapping_count_ = 0;
         (void)each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }
@@ -283,8 +298,7 @@ void Table::prepare(const Request &request, Scope scope) {
             const auto opened = pagemap_.open();
             if (!opened.ok()) outcome = {Status::unreadable, Call::pagemap, opened.error()};
         }
-        if (outcome.ok() && limited && mapping_count_ + kMapsPerRegion + kMapMargin > map_limit)
-            outcome = {Status::map_count, Call::none, 0};
+        if (outcome.ok() && !has_maps_for(0)) outcome = {Status::map_count, Call::none, 0};
         if (!outcome.ok()) {
             if (!rest) region->outcome = outcome;
             continue;
@@ -296,7 +310,7 @@ void Table::prepare(const Request &request, Scope scope) {
         sources.mender = &mender;
         if (rest) {
             const Outcome built = build_region(*region, region->backing, request, sources);
-            if (built.ok()) mapping_count_ += kMapsPerRegion;
+            if (built.ok()) mapping_count_ += maps_for(region->staged.size());
             region->missing = is_stored(region->backing) && built.buildable;
             region->elapsed_ns += sys::since(began);
             continue;
@@ -304,7 +318,7 @@ void Table::prepare(const Request &request, Scope scope) {
         if (opened.ok()) region->file = original.file();
         choose(*region, request, sources);
         region->elapsed_ns = sys::since(began);
-        if (region->backing != Backing::none) mapping_count_ += kMapsPerRegion;
+        if (region->backing != Backing::none) mapping_count_ += maps_for(region->staged.size());
     }
     mended(mender.spent());
 }

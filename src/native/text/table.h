@@ -86,6 +86,7 @@ private:
                                const Sources &sources);
     static size_t leave_cold(Region &region, size_t most, const Pagemap &pagemap);
     static void unstage(Region &region);
+    bool has_maps_for(size_t runs) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
@@ -109,7 +110,7 @@ private:
     bool mends_patiently_ = false;
     u64 mended_ns_ = 0;  // at start and in imports
     Pagemap pagemap_;    // open from prepare() to commit(), and while restoring
-    u64 mapping_count_ = 0;
+    u64 mapping_count_ = 0, map_limit_ = sys::kUnlimited;  // of the process; vm.max_map_count
     u64 prepared_private_ = 0;
     u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why
     Outcome no_room_;

@@ -47,6 +47,9 @@ inline constexpr ListField kListFields[] = {
     {"shm_stores", &Request::shm_stores},
 };
 
+// Where the user's store is by default, below the home; which is not ours to make.
+inline constexpr const char *kBelowHome = "/.cache/pyhugetext";
+
 // Calls visit() for each text of a list, until it returns false.
 template <class Visit> void each_text(Str list, Visit visit) {
     for (size_t at = 0; at < list.size;) {

@@ -10,8 +10,9 @@ from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.smaps import DELETED
 from pyhugetext._words import table
 
-# What a Region and Stats have in common.
+# What a Region and Stats have in common: the columns of tables, and all that is summed.
 SIZES = ("text_bytes", "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes")
+SUMMED = (*SIZES, "small_bytes")
 
 
 class Region(NamedTuple):
@@ -77,7 +78,6 @@ def total(
         backing="+".join(backings) or "none",
         regions=tuple(regions),
         **sums_of(regions),
-        small_bytes=sum(r.small_bytes for r in regions),
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
         problems=tuple(problems),
@@ -99,8 +99,9 @@ def sizes_of(one: Region | Stats) -> tuple[int, ...]:
 
 
 def sums_of(several: Iterable[Region | Stats]) -> dict[str, int]:
-    """The sums of SIZES."""
-    return dict(zip(SIZES, map(sum, zip((0,) * len(SIZES), *map(sizes_of, several)))))
+    """The sums of SUMMED."""
+    found = list(several)
+    return {name: sum(getattr(one, name) for one in found) for name in SUMMED}
 
 
 def not_small(mapped: int, swapped: int, small: int) -> int:

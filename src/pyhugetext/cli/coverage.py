@@ -157,13 +157,7 @@ def total_of(found: Iterable[Seen]) -> dict[str, int]:
     """The sums over processes; text that they share counts for each."""
     stats = [seen.stats for seen in found]
     swapped = sum(map(swapped_bytes, stats))
-    small = sum(one.small_bytes for one in stats)
-    return {
-        "processes": len(stats),
-        **sums_of(stats),
-        "swapped_bytes": swapped,
-        "small_bytes": small,
-    }
+    return {"processes": len(stats), **sums_of(stats), "swapped_bytes": swapped}
 
 
 def total_line(found: Sequence[Seen]) -> str:

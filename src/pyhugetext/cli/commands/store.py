@@ -51,7 +51,7 @@ states of an entry:
   damaged  it is not what was written, or somebody else could have written it
 
   Pages are the 2 MiB of text that the copy has so far, of those that the original has: programs add
-  those that they use, pyhugetext warm adds all.
+  them as they start, those that they use first; pyhugetext warm adds all.
   Kept is "durable" for what survives a restart of the machine, "this boot" for what a program has
   built at its first start (pyhugetext warm makes it durable). "+image" is added where the entry is
   found in a container image as well; "image" alone is one that only container images find any more.
@@ -60,8 +60,8 @@ keys of --json:
   list, verify  {stores: [{path, kind, exists, limit, bytes, entries, notes}]}; kind is system, user
                 or shm, bytes are allocated ones; an entry is {name, original, copy, bias, bytes,
                 disk_bytes, pages, present_pages, age_seconds, unused_seconds, durable, image,
-                state, reason}, with verify also removed (true or false); a note is {name, original, reason, kernel,
-                age_seconds, state}
+                state, reason}, with verify also removed (true or false); a note is {name, original,
+                reason, kernel, age_seconds, state}
   heal          {stores: [{path, kind, exists, entries: [{name, original, copy, pages, cached,
                 huge_before, huge_after, reason}]}]}; of the 2 MiB pages of a copy those in memory,
                 and of these the huge ones
@@ -77,7 +77,8 @@ examples:
   sudo pyhugetext store clear --system
 
 exit status:
-  0 done; 1 something failed, verify found damage, or heal left something small; 2 wrong usage; 130 interrupted
+  0 done; 1 something failed, verify found damage, or heal left something small; 2 wrong usage;
+  130 interrupted
 """
 
 
@@ -269,6 +270,13 @@ def _allocated(entries: list[Entry]) -> int:
     return sum({entry.copy: entry.disk for entry in entries}.values())
 
 
+def _pages(entry: Entry) -> str:
+    """How much of the text the copy has."""
+    if entry.present < entry.pages:
+        return f"{entry.present}/{entry.pages}"
+    return "all" if entry.pages else ""
+
+
 def _kept(entry: Entry, image: set[str]) -> str:
     """How long an entry is kept, and whether images find its copy; `image` are the copies they do.
     An original that was changed here, if only its mode, may be in an image as it was."""
@@ -297,7 +305,7 @@ def _print_store(store: Store, exists: bool, entries: list[Entry], notes: list[E
     rows = [
         (
             text.size(entry.disk),
-            "all" if entry.present == entry.pages else f"{entry.present}/{entry.pages}",
+            _pages(entry),
             text.age(now - entry.built),
             text.age(now - entry.used),
             _kept(entry, image),
