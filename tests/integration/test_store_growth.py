@@ -21,7 +21,7 @@ from support.record import Note, Record
 from support.store import REPORT, Store, require_huge_disk
 from support.users import namespace
 
-KILLS = int(os.environ.get("KILLS", "40"))
+KILLS = int(os.environ.get("KILLS", "20"))
 
 
 @pytest.fixture
