@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,7 +200,37 @@ def test_forked_worker_builds_what_its_parent_did_not_load(store: Store, tmp_pat
 
 def failing(call: str, error: str) -> tuple[str, ...]:
     return (tool("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}",
-            "-e", f"inject={call}:error={error}")  # fmt: skip
+            "-e", f"inject={call}:{'signal=' if error.startswith('KILL') else 'error='}{error}")  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["renameat2", "unlinkat"])
+def test_builder_killed_while_it_replaces_a_copy_leaves_one(
+    store: Store, far: Path, call: str
+) -> None:
+    """One was killed within a chunk before: it is neither blank nor the file's."""
+    (number,) = chunks_of(far, 30)
+    for kill in range(1, 6):
+        use(store, far, "3")
+        _, record = record_of(store, far)
+        copy = store.base / record.path
+        assert number not in bits(record.present)
+        copy.chmod(0o600)
+        with copy.open("r+b") as file:
+            os.pwrite(file.fileno(), b"x", number * HUGE)
+        copy.chmod(0o400)
+        died = store.run(USE_FAR, str(far), "3,30", prefix=failing(call, f"KILL:when={kill}"))
+        use(store, far, "3,30")
+        assert chunks_of(far, 30) <= bits(record_of(store, far)[1].present)
+        assert len([path for path in store.copies if path.name == far.name]) == 1
+        verify(store)
+        if died.returncode == 0:
+            break
+        subprocess.run(
+            [sys.executable, "-m", "pyhugetext", "store", "clear"],
+            env=store.environment(), check=True, capture_output=True,
+        )  # fmt: skip
+    assert kill > 1
+    assert died.returncode == 0
 
 
 def test_what_only_this_process_could_not_do_is_tried_again(store: Store, far: Path) -> None:

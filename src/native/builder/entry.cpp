@@ -28,12 +28,10 @@ Trouble Making::make() {
     const KeyText key = record_key(after, wanted.bias);
     if (!result.ok() || !equal({key.data, key.size}, {added->key.data, added->key.size}))
         problem = trouble(Trouble::Kind::changed, "was changed while it was copied");
-    else
-        problem = finish();
-    // Until then what its record tells of served.
-    if (problem.ok() && differing.size && !equal(str(own.record().path), str(added->path.data)) &&
-        has_no_record(own.record().path))
-        drop_object(writer, own.record().path);
+    // Before its place is taken: who is killed in between leaves a copy that the next one finds.
+    if (problem.ok() && differing.size && !equal(str(own.record().path), str(added->path.data)))
+        drop_record(writer, added->key.data, boot);
+    if (problem.ok()) problem = finish();
     if (!problem.ok() && made) drop_object(writer, added->path.data);
     added->serves = problem.ok() && !stopped.ok();
     return problem.ok() ? stopped : problem;
