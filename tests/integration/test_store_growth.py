@@ -268,6 +268,31 @@ def test_what_one_process_left_in_shared_memory_does_not_keep_others_from_the_di
         assert not third.built
 
 
+def test_what_the_disk_has_leaves_shared_memory_when_nobody_maps_it(tmp_path: Path) -> None:
+    require_huge_disk(tmp_path)
+    with namespace() as space:
+        store = replace(space.store(tmp_path / "store"), backing="auto")
+        memory = space.sees(f"/dev/shm/pyhugetext-{os.geteuid()}") / "v1"
+        service = subprocess.Popen(
+            [*store.prefix, sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+            env=store.environment(PYHUGETEXT_STORE="/proc/nonexistent"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert service.stdin and service.stdout
+        with service, service.stdin, service.stdout:
+            service.stdout.readline()
+            replace(store, backing="store").fill()
+            os.utime(memory, (0, 0))
+            assert store.start().interpreter["backing"] == "store"
+            assert any(memory.glob("objects/*/*"))
+        assert service.returncode == 0
+        store.start()  # somebody has just looked
+        assert any(memory.glob("objects/*/*"))
+        os.utime(memory, (0, 0))
+        store.start()
+        assert not memory.parent.exists()
+
+
 def test_note_of_why_there_is_no_entry_is_no_record(store: Store, far: Path) -> None:
     """An object that is larger than the store may be has a note."""
     use(store, far, "3", PYHUGETEXT_STORE_LIMIT="1M")

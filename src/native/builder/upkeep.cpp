@@ -1,6 +1,7 @@
 #include "builder/upkeep.h"
 
 #include "builder/copy.h"
+#include "builder/served.h"
 #include "store/trust.h"
 
 namespace pht {
@@ -281,6 +282,7 @@ Trouble Pruning::prune() {
     drop_useless(index);
     read = index.read(writer, boot);
     if (!read.ok()) return failed_call("reading v1/index", read);
+    drop_served(writer, visit, context);
     if (const u64 freed = drop_orphan_copies(writer, index, ""))
         tell("v1/objects", "copies that no record tells of", freed);
     return evict();

@@ -36,8 +36,8 @@ Trouble each_entry(const StoreWriter &writer, void (*visit)(void *, const EntryV
 Trouble verify_entry(StoreWriter &writer, const char *name,
                      void (*visit)(void *, const EntryView &), void *context, bool *removed);
 
-// Removes what no process can use any more, leftovers, and the least recently used entries above
-// the limit; visit is told of each.
+// Removes what no process can use any more, what the store on disk has, too (see served.h),
+// leftovers, and the least recently used entries above the limit; visit is told of each.
 Trouble prune_store(StoreWriter &writer, void (*visit)(void *, const RemovedView &), void *context);
 
 // Removes the whole store. Processes that run from it go on: their copies stay until they end.

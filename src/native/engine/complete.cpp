@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "builder/build_time.h"
+#include "builder/served.h"
 #include "builder/writer.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
@@ -119,6 +120,12 @@ bool Engine::complete(const Patience &patience, bool wait) {
     if (wanting) pass_again(true);
     end_building();
     return goes_on;
+}
+
+void Engine::tidy(const Request &request) {
+    if (!watching() || !begin_building(false)) return;
+    tidy_memory(request);
+    end_building();
 }
 
 }  // namespace pht

@@ -73,6 +73,9 @@ public:
     // time: while another one does it, it is left to that, or with `wait` done after it; and to
     // this thread where it is further up in it. False where the host's patience ended.
     bool complete(const Patience &patience, bool wait);
+
+    // At the start: see tidy_memory() of builder/served.h.
+    void tidy(const Request &request);
     // The decisions that were not told yet, a line each, for PYHUGETEXT_DEBUG.
     void report(MappedArray<char> *out);
     // As probe_huge() of the core.

@@ -85,6 +85,10 @@ PHT_INLINE ErrorOr<void> ftruncate(int fd, u64 size) {
 PHT_INLINE ErrorOr<void> try_lock_file(int fd) {
     return {call(__NR_flock, fd, LOCK_EX | LOCK_NB)};
 }
+// The same, shared. It stays for as long as anything of the open file is mapped.
+PHT_INLINE ErrorOr<void> share_file(int fd) {
+    return {call(__NR_flock, fd, LOCK_SH | LOCK_NB)};
+}
 PHT_INLINE void unlock_file(int fd) {
     call(__NR_flock, fd, LOCK_UN);
 }

@@ -111,6 +111,7 @@ int start_once(const Settings &settings) {
         PythonHost host;
         const long missing = Engine::get().remap(settings.request(), Scope::fresh);
         if (missing > 0) Engine::get().complete(host.patience(), false);
+        Engine::get().tidy(settings.request());
         if (settings.debug) report_decisions();
     }
     return PyErr_Occurred() ? -1 : 0;

@@ -159,6 +159,9 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     if (!outcome.ok()) return outcome;
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (entry->copy_ < 0) return outcome.status == Status::no_entry ? damaged : outcome;
+    // What somebody maps of shared memory is not removed when the disk has it, too. It is removed
+    // just now where this fails, which harms nobody.
+    if (in_memory_) (void)sys::share_file(entry->copy_);
     if (!in_memory_ && !record.durable() && !record.proven) {
         entry->index_ = index_;
         entry->name_ = record_key(file, bias);

@@ -52,6 +52,7 @@ class Store(NamedTuple):
     # system: read by everyone, found in container images too; user; shm: on tmpfs, copies are
     # collapsed.
     kind: str = "user"
+    better: str = ""  # of one in shared memory: the root of the store on disk that is asked first
 
     @property
     def base(self) -> str:
@@ -70,9 +71,10 @@ class Store(NamedTuple):
         return os.path.join(self.base, "tmp")
 
     @property
-    def spec(self) -> tuple[bytes, int, bool, bool]:
+    def spec(self) -> tuple[bytes, int, bool, bool, bytes]:
         """As the binding takes it."""
-        return os.fsencode(self.root), self.limit, self.kind == "shm", self.kind == "system"
+        in_memory, for_everyone = self.kind == "shm", self.kind == "system"
+        return os.fsencode(self.root), self.limit, in_memory, for_everyone, os.fsencode(self.better)
 
 
 def system(settings: Settings) -> Store:
@@ -87,7 +89,7 @@ def user(settings: Settings) -> Store | None:
 
 def shared_memory(settings: Settings) -> Store:
     """The user's store in shared memory."""
-    return Store(settings.shm_store, settings.shm_limit, "shm")
+    return Store(settings.shm_store, settings.shm_limit, "shm", settings.store or "")
 
 
 def check(problem: Problem | None) -> None:

@@ -34,8 +34,9 @@ actions:
           its next start, helps)
   prune   removes what no process can use any more: entries whose original was changed or is gone,
           entries that were never known to be on disk and of another boot of the machine, copies
-          without a record, notes out of date, what killed builders left; then, above the size
-          limit, what was least recently used
+          without a record, notes out of date, what killed builders left, and of shared memory what
+          the store on disk has, too, and no process maps; then, above the size limit, what was
+          least recently used
   clear   removes everything
   path    the directories of the stores in use
 
