@@ -240,6 +240,16 @@ def test_small_private_budget_goes_to_what_is_used(auto: Store, far: Path) -> No
     assert "PYHUGETEXT_PRIVATE_LIMIT" in told["reason"]
 
 
+def test_private_copies_of_a_start_take_no_longer_than_it_may(auto: Store, far: Path) -> None:
+    """However many objects there are: only the first one's least is copied whatever the time."""
+    report = auto.start(
+        LD_PRELOAD=str(far), PYHUGETEXT_BUILD="never", PYHUGETEXT_BUILD_TIME="0"
+    )  # fmt: skip
+    assert 0 < report.stats["private_bytes"] <= 2 * HUGE
+    reasons = {report.interpreter["reason"], report.region(far.name)["reason"]}
+    assert any("PYHUGETEXT_BUILD_TIME" in (reason or "") for reason in reasons), reasons
+
+
 def test_warm_builds_all_of_the_text(store: Store, far: Path) -> None:
     use(store, far, "3")
     subprocess.run(

@@ -142,13 +142,11 @@ void Engine::pass(Table::Scope scope) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
         see(visit);
-        const u64 before = table_.private_bytes();
         request_.copy_time = in_passing_ ? time_left(request_) : ~0ull;
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) {
-            const u64 now = table_.private_bytes();
-            if (in_passing_ && now > before) spend_time((now - before) / kHugeSize * kCopyTime);
+            if (in_passing_) spend_time(table_.copying_time());
             return;
         }
         table_.abandon();

@@ -14,8 +14,10 @@ namespace {
 // imports. (65,530 by default.)
 constexpr u64 kMapMargin = 64, kMapsPerRegion = 9, kAmpleMaps = 16384;
 
-// Private copies of 2 MiB that are made however little time there is: what a small interpreter has.
-constexpr u64 kLeastCopied = 2;
+// Nanoseconds that a private copy of 2 MiB takes, as long as none was seen: on a machine that gets
+// its memory page by page from a host it is several times that. And how many are made however
+// little time there is: what a small interpreter has.
+constexpr u64 kCopyTime = 1'000'000, kLeastCopied = 2;
 
 // The first number in a small file of /proc or /sys; false where there is none.
 bool read_number(const char *file, u64 *value) {
@@ -83,9 +85,20 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
     return outcome;
 }
 
+// Bytes of private copies that the settings leave room and time for, and which of them it is that
+// leaves no more; `own` are there.
+u64 Table::most_copied(const Request &request, u64 own, Status *why) const {
+    const u64 each = copied_pages_ ? copied_ns_ / copied_pages_ : kCopyTime;
+    const u64 left = request.copy_time - min(request.copy_time, copying_ns_);
+    const u64 timely = max(left / max<u64>(each, 1), own ? 0 : kLeastCopied);
+    const u64 room = request.private_limit - min(request.private_limit, own);
+    *why = timely < room / kHugeSize ? Status::no_time : Status::budget;
+    return min(timely, room / kHugeSize) * kHugeSize;
+}
+
 // Leaves out all but the `most` pages that the program has used most; returns how many stay. What
 // was not used is not worth a copy of its own where there is no room for all.
-size_t Table::leave_cold(Region &region, size_t most, const Pagemap &pagemap) {
+size_t Table::leave_cold(Region &region, size_t most, Status why, const Pagemap &pagemap) {
     Array<u16> used;
     if (!used.resize(region.pages.size()) ||
         !pagemap.count_present(region.base, region.pages.size(), used.data()).ok())
@@ -96,7 +109,7 @@ size_t Table::leave_cold(Region &region, size_t most, const Pagemap &pagemap) {
     for (HugePage &page : region.pages) {
         if (page.state != HugePage::State::small) continue;
         page.absent = true;
-        page.outcome = {Status::budget, Call::none, 0};
+        page.outcome = {why, Call::none, 0};
     }
     size_t taken = 0;
     for (; taken < most; ++taken) {
@@ -183,10 +196,11 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     MemoryTurn turn;
     if (is_private(backing)) {
         const u64 own = private_bytes() + prepared_private_;
-        u64 left = request.private_limit > own ? request.private_limit - own : 0;
-        left = min(left, max(request.copy_time / kCopyTime, kLeastCopied) * kHugeSize);
-        if (left < bytes) bytes = leave_cold(region, left / kHugeSize, sources.pagemap) * kHugeSize;
-        if (!bytes) return {Status::budget, Call::none, 0};
+        Status why;
+        const u64 most = most_copied(request, own, &why) / kHugeSize;
+        if (most * kHugeSize < bytes)
+            bytes = leave_cold(region, most, why, sources.pagemap) * kHugeSize;
+        if (!bytes) return {why, Call::none, 0};
         const Outcome allowed = may_copy(backing, bytes, request, &turn);
         if (!allowed.ok()) return allowed;
     }
@@ -210,7 +224,14 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
                                             sources.original.file(), &entry,
                                             [&](const Entry &found) { return stage(&found); });
     } else {
+        const u64 began = sys::now();
         outcome = stage(nullptr);
+        if (is_private(backing) && outcome.ok()) {
+            const u64 taken = sys::since(began);
+            copying_ns_ += taken;
+            copied_ns_ += taken;
+            copied_pages_ += bytes / kHugeSize;
+        }
     }
     if (backing == Backing::file && outcome.call == Call::collapse && outcome.error == EINVAL) {
         refusal_ = outcome;
@@ -281,7 +302,7 @@ void Table::prepare(const Request &request, Scope scope) {
         mapping_count_ = 0;
         (void)each_mapping([&](const Mapping &) { return ++mapping_count_ > 0; });
     }
-    prepared_private_ = 0;
+    prepared_private_ = copying_ns_ = 0;
     too_large_ = sys::kUnlimited;
     for (Region *region : regions_) {
         if (!in_scope(*region, scope) || !region->candidate) continue;

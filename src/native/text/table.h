@@ -9,9 +9,6 @@ namespace pht {
 
 class MemoryTurn;
 
-// Nanoseconds that a private copy of 2 MiB takes where its memory is fresh.
-inline constexpr u64 kCopyTime = 1'000'000;
-
 class Table {
 public:
     // How observe() plans from now on (see plan()); what is swapped keeps its plan until restore().
@@ -71,6 +68,8 @@ public:
 
     const Array<Region *> &regions() const { return regions_; }
     u64 private_bytes() const;  // in private backings, as committed
+    // Nanoseconds that making private copies took in the last pass.
+    u64 copying_time() const { return copying_ns_; }
 
 private:
     Region *find(u64 low, u64 headers);
@@ -84,7 +83,8 @@ private:
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
     static Outcome stage_pages(Region &region, Backing backing, const Request &request,
                                const Sources &sources);
-    static size_t leave_cold(Region &region, size_t most, const Pagemap &pagemap);
+    u64 most_copied(const Request &request, u64 own, Status *why) const;
+    static size_t leave_cold(Region &region, size_t most, Status why, const Pagemap &pagemap);
     static void unstage(Region &region);
     bool has_maps_for(size_t runs) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
@@ -112,6 +112,7 @@ private:
     Pagemap pagemap_;    // open from prepare() to commit(), and while restoring
     u64 mapping_count_ = 0, map_limit_ = sys::kUnlimited;  // of the process; vm.max_map_count
     u64 prepared_private_ = 0;
+    u64 copying_ns_ = 0, copied_ns_ = 0, copied_pages_ = 0;  // in this pass; so far, for so many
     u64 too_large_ = sys::kUnlimited;  // the least copy there was no room for in this pass, and why
     Outcome no_room_;
     // The device whose files the kernel refused to collapse in place: asked once, not per library.

@@ -14,6 +14,7 @@ enum class Status : u8 {
     excluded,       // by a pattern
     not_included,   // by a pattern
     budget,         // the limit for private memory
+    no_time,        // a start, or an import, may not take as long as a private copy does
     memory_limit,   // a control group or a limit of the process leaves too little for a copy
     own_code,       // holds the code that does the swapping, or the dynamic linker
     modified,       // changed in memory: a breakpoint, a probe, a hook
@@ -53,6 +54,9 @@ inline constexpr StatusText kStatusTexts[] = {
     {"excluded", "excluded by a pattern"},
     {"not_included", "matches none of the include patterns"},
     {"budget", "budget: PYHUGETEXT_PRIVATE_LIMIT leaves no room for its private copy"},
+    {"no_time",
+     "time: a start or an import may not take as long as a private copy of it does "
+     "(PYHUGETEXT_BUILD_TIME); pyhugetext.remap() takes that time"},
     {"memory_limit",
      "memory limit: the control group, RLIMIT_AS or RLIMIT_DATA leaves too little "
      "for a copy of its own (pyhugetext doctor shows what); warm the store "
