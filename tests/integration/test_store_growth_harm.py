@@ -244,6 +244,23 @@ def test_what_only_this_process_could_not_do_is_tried_again(store: Store, far: P
     assert chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
 
 
+@pytest.mark.parametrize("told", ["error=EINVAL", "retval=0"], ids=["unknown", "never blank"])
+def test_entry_stays_usable_where_the_file_system_does_not_tell_of_holes(
+    store: Store, far: Path, told: str
+) -> None:
+    """Or has none: what is not there yet cannot be told from what somebody wrote."""
+    use(store, far, "3")
+    _, before = record_of(store, far)
+    prefix = (tool("strace"), "-f", "-qq", "-o", "/dev/null", "-e", "trace=lseek",
+              "-e", f"inject=lseek:{told}")  # fmt: skip
+    result = store.run(USE_FAR, str(far), "3,20", prefix=prefix)
+    assert (result.returncode, result.stderr) == (0, "")
+    _, record = record_of(store, far)
+    assert bits(before.present) <= bits(record.present)
+    assert use(store, far, "3", PYHUGETEXT_BUILD="never")["backing"] == "store"
+    verify(store)
+
+
 def test_what_could_be_compared_is_kept_where_the_disk_is_full(store: Store, far: Path) -> None:
     """An entry that nobody saw on disk, and that has to be compared, serves all the same."""
     use(store, far, "3,30")
