@@ -14,10 +14,11 @@ auto marker(u64 start, u8 *marks, u8 what) {
     };
 }
 
-// Calls visit(start, end) for the ranges whose pages have all of `all` (with `inverted` flipped)
-// and one of `any`.
+// Calls visit(start, end, categories) for the ranges whose pages have all of `all` (with `inverted`
+// flipped) and one of `any`, if any are given; the categories are those of `told` that they have.
 template <class Visit>
-ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
+ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, u64 told,
+                   Visit visit) {
     // Initialised for valgrind, which does not know what the call fills in.
     page_region ranges[kRanges] = {};
     while (start < end) {
@@ -30,15 +31,22 @@ ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, V
         arguments.category_inverted = inverted;
         arguments.category_mask = all;
         arguments.category_anyof_mask = any;
-        arguments.return_mask = any ? any : all;
+        arguments.return_mask = told;
         const auto got =
             sys::uninterrupted([&] { return sys::ioctl(fd, PAGEMAP_SCAN, &arguments); });
         if (!got.ok()) return Error(got);
-        for (size_t i = 0; i < got.value(); ++i) visit(ranges[i].start, ranges[i].end);
+        for (size_t i = 0; i < got.value(); ++i)
+            visit(ranges[i].start, ranges[i].end, ranges[i].categories);
         if (arguments.walk_end <= start) return Error{EIO};
         start = arguments.walk_end;
     }
     return {};
+}
+
+template <class Visit>
+ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, Visit visit) {
+    return scan(fd, start, end, inverted, all, any, any ? any : all,
+                [&](u64 from, u64 to, u64) { visit(from, to); });
 }
 
 // Entry bits of /proc/PID/pagemap.
@@ -136,8 +144,10 @@ ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
     const u64 end = start + count * kHugeSize;
     const auto small = marker(start, marks, kSmallEntries), one = marker(start, marks, kOneEntry);
-    const auto result = scan(fd, start, end, 0, PAGE_IS_PRESENT, 0, small);
-    return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, one);
+    // At once: going through the page table of much text takes the longest here.
+    return scan(
+        fd, start, end, 0, PAGE_IS_PRESENT, 0, PAGE_IS_PRESENT | PAGE_IS_HUGE,
+        [&](u64 from, u64 to, u64 is) { is &PAGE_IS_HUGE ? one(from, to) : small(from, to); });
 }
 
 bool Pagemap::all_huge(u64 start, u64 length) const {

@@ -43,6 +43,13 @@ struct Mender::Run {
 
     u64 at(size_t i) const { return address + i * kHugeSize; }
     u64 offset_of(size_t i) const { return offset + i * kHugeSize; }
+    // The pages of the region from `target` on.
+    bool find_used(u64 target) const {
+        if (!find_entries(pagemap.fd(), target, count, used).ok()) return false;
+        for (size_t i = 0; i < count; ++i)
+            used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
+        return true;
+    }
     ErrorOr<void> find() const { return find_entries(pagemap.fd(), address, count, marks); }
 };
 
@@ -148,6 +155,24 @@ Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) 
     return small_copy;
 }
 
+// Whether of what is cached of a copy, which is not all of it, nothing seems to be small: the pages
+// that this process uses, and a few others. They are in its page table then.
+bool Mender::seems_huge(const Run &run) {
+    size_t others = 0;
+    const size_t rest = run.count - 1, start = rest ? run.address / kHugeSize % rest : 0;
+    for (size_t k = 0; k < rest; ++k) {
+        const size_t i = 1 + (start + k) % rest;
+        if (!run.used[i] && ++others > kOthers) continue;
+        const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
+        if (!there.pages) continue;
+        if (there.pages < kHugeSize / kPageSize || !touch(run.at(i), kPageSize).ok()) return false;
+    }
+    if (!run.find().ok() || run.marks[0] != kOneEntry) return false;
+    for (size_t i = 1; i < run.count; ++i)
+        if (run.marks[i] == kSmallEntries) return false;
+    return true;
+}
+
 // Of all that is cached: what is small and in use is mended, what is small and not in use dropped,
 // to come back at its first use. What is huge and not in use is not this process's until then.
 Outcome Mender::mend_all(const Run &run) {
@@ -209,7 +234,15 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     const Run run = {region, copy,        pagemap,      offset, address,
                      count,  used.data(), marks.data(), stay,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
-    bool doubtful = doubtful_ || (there.known && there.pages < count * (kHugeSize / kPageSize));
+    bool doubtful = doubtful_, knows_used = false;
+    if (!doubtful && there.known && there.pages < count * (kHugeSize / kPageSize)) {
+        knows_used = run.find_used(target);
+        *huge = knows_used && seems_huge(run);
+        for (size_t i = 1; i < count && *huge; ++i)
+            if (!used[i] && marks[i]) forget(run.at(i), kHugeSize);
+        if (*huge) return done();
+        doubtful = true;
+    }
     // Others at each start: sooner or later all were looked at.
     size_t first = 0, others = 0;
     if (!doubtful && count > 1) {
@@ -226,10 +259,7 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     if (others) forget(run.at(first), others * kHugeSize);
     if (!doubtful || !may_mend()) return done();
     *huge = false;
-    if (!find_entries(pagemap.fd(), target, count, used.data()).ok())
-        return small ? drop_all(run) : done();
-    for (size_t i = 0; i < count; ++i)
-        used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
+    if (!knows_used && !run.find_used(target)) return small ? drop_all(run) : done();
     return mend_all(run);
 }
 
