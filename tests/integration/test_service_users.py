@@ -260,7 +260,9 @@ print(json.dumps([right(), before, told("large")]))
 
 
 @pytest.mark.parametrize("how", ["empty", "closed"])
-def test_without_smaps_nothing_is_swapped(python: Run, home: Path, tmp_path: Path, how: str) -> None:
+def test_without_smaps_nothing_is_swapped(
+    python: Run, home: Path, tmp_path: Path, how: str
+) -> None:
     closed = tmp_path / "closed"
     closed.touch(mode=0)
     file = "/dev/null" if how == "empty" else closed
