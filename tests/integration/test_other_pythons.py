@@ -50,7 +50,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(source: Path, target: Path, elsewhere: str) -> Path:
-    code = f"import sys; {elsewhere}\nfrom scikit_build_core.build import build_wheel, "
+    # Packaging has expressions that only the real one can read.
+    code = f"import sys, packaging.version; {elsewhere}\nfrom scikit_build_core.build import build_wheel, "
     code += "get_requires_for_build_wheel as requires\n"
     code += f"assert requires() == [], requires()\nprint(build_wheel({str(target)!r}))"
     result = subprocess.run(
