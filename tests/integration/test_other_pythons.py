@@ -57,8 +57,8 @@ def build(source: Path, target: Path, elsewhere: str) -> Path:
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=source,
-        # No compiler, no cmake; macOS would tell its version.
-        env=clean_environment(PYHUGETEXT="0", PATH="/nonexistent", MACOSX_DEPLOYMENT_TARGET="11.0"),
+        # No compiler, no cmake.
+        env=clean_environment(PYHUGETEXT="0", PATH="/nonexistent"),
         capture_output=True,
         text=True,
         check=False,
