@@ -83,8 +83,10 @@ def _unable(name: str) -> bool:
 
 
 def _without_native(problems: tuple[str, ...]) -> Stats:
-    reason = f"no native part: Linux on x86_64 or aarch64 has one ({_native_error})"
-    return total([], _SUBINTERPRETER if _in_subinterpreter else reason, 0, problems)
+    from pyhugetext import _words
+
+    reason = _SUBINTERPRETER if _in_subinterpreter else _words.no_native_part(_native_error)
+    return total([], reason, 0, problems)
 
 
 def _patterns(name: str, value: str | Iterable[str]) -> tuple[str, ...]:

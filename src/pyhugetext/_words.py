@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 
 _NARROWEST = 20  # a shortened column keeps at least this
@@ -31,6 +32,20 @@ def reason(error: BaseException) -> str:
     """What failed, without the name of the file: `No such file or directory`."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or str(error) or type(error).__name__
+
+
+def no_native_part(error: BaseException | None) -> str:
+    """Why this Python has none of the modules that do the work, as `error` or before it."""
+    implementation = sys.implementation.name
+    if implementation != "cpython":
+        name = {"pypy": "PyPy", "graalpy": "GraalPy"}.get(implementation, implementation)
+        return f"no native part: it is made for CPython, and this is {name}"
+    machine = os.uname().machine if hasattr(os, "uname") else "another machine"
+    bits = 64 if sys.maxsize > 1 << 32 else 32
+    expected = "no native part: Linux on x86_64 or aarch64 has one"
+    if not sys.platform.startswith("linux") or bits < 64 or machine not in ("x86_64", "aarch64"):
+        return f"{expected}, and this is {sys.platform} on {machine} ({bits} bits)"
+    return f"{expected} ({error})"
 
 
 def sentence(error: BaseException, coded: bool = False) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from support import harm
-from support.common import big_source, clean_environment
+from support.common import STRANGER, big_source, clean_environment
 from support.filters import needs_filters
 from support.plain import same_as_plain, told_causes
+from support.users import as_user, home_of
 
 HELPER = harm.__file__
 EVERY = ["ENOMEM", "EPERM", "ENOSYS", "EAGAIN", "EINTR"]
@@ -97,6 +98,7 @@ def names(stats: dict[str, Any], call: str, error: str) -> bool:
     [
         ("memfd", "this", EVERY, ["ENOMEM"]),
         ("memfd", "6.1", ["ENOMEM", "EINTR"], []),
+        ("memfd", "this, another user", ["ENOMEM", "EACCES"], []),
         ("thp", "this", ["ENOMEM", "EAGAIN"], ["EINTR"]),
         ("thp", "5.10", ["ENOMEM"], []),
         ("hugetlb", "this", ["ENOMEM", "EPERM"], []),
@@ -109,6 +111,20 @@ def test_a_call_that_fails_harms_nothing_and_is_named(
     compile_library, python, tmp_path, backing, kernel, site_errors, call_errors
 ):
     library = str(compile_library(big_source(160, padding=20000)))
+    kernel, _, changes = kernel.partition(", ")
+    if changes:
+        as_user(STRANGER)
+        with home_of(STRANGER) as home:
+            home.chmod(0o755)
+            library = shutil.copy(library, home)
+            check_calls(
+                python, tmp_path, library, backing, kernel, site_errors, call_errors, STRANGER
+            )
+    else:
+        check_calls(python, tmp_path, library, backing, kernel, site_errors, call_errors)
+
+
+def check_calls(python, tmp_path, library, backing, kernel, site_errors, call_errors, user=None):
     # Nothing is built while calls fail; what a store backing needs is built before.
     env = {
         "PYHUGETEXT": "0",
@@ -136,6 +152,7 @@ def test_a_call_that_fails_harms_nothing_and_is_named(
         "kernel": kernel,  # what it does not know, as far as the core asks
         "site_errors": site_errors,
         "call_errors": call_errors,
+        "user": user,
         "shards": 2,
     }
 
@@ -157,6 +174,7 @@ def test_a_call_that_fails_harms_nothing_and_is_named(
     for cases in results:
         normal = cases[0]
         assert what_is_wrong(normal, normal) == []
+        assert not user or normal["report"]["remapped"]["mapped_bytes"]
         for case in cases[1:]:
             for complaint in what_is_wrong(case, normal):
                 complaints.append(

@@ -340,6 +340,9 @@ def _turns(config: dict[str, Any]) -> None:
     from pyhugetext import _boot
 
     library = ctypes.CDLL(config["library"])
+    if config["user"]:
+        os.setgid(config["user"])
+        os.setuid(config["user"])
     text = [m for m in mappings() if m[5] == _boot.__file__ and "x" in m[2]]
     start, end = text[0][0], text[-1][1]
     old = [i for rule in KERNELS[config["kernel"]] for i in refuse_rule(rule)]

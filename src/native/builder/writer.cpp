@@ -139,8 +139,10 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         *out = told(outcome, there.text());
         return -1;
     }
-    if (!is_somebody()) {
-        *out = explain(spec.root);
+    if (!is_somebody() || !is_for_user(fd)) {
+        *out = is_somebody() ? trouble(Trouble::Kind::untrusted, str(there.text()),
+                                       " belongs to root, and is root's to fill")
+                             : explain(spec.root);
         sys::close(fd);
         return -1;
     }

@@ -136,8 +136,20 @@ Outcome Engine::look(Table::Scope scope, Visit *visit) {
     return done();
 }
 
+// Daemons start as root and change their user: the store in shared memory is the present one's.
+void Engine::follow_user() {
+    const char *const root = shared_store(request_);
+    if (!root || !starts_with(str(root), str(kSharedStore))) return;
+    Buffer<64> own;
+    own.add(kSharedStore).add_decimal(geteuid());
+    if (equal(str(root), {own.data, own.size})) return;
+    shared_store_ = own.add({"", 1});
+    request_.shm_stores = {shared_store_.data, shared_store_.size};
+}
+
 void Engine::pass(Table::Scope scope) {
     Visit visit;
+    follow_user();
     for (int i = 0; i < kTries; ++i) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;

@@ -108,6 +108,7 @@ private:
     Outcome look(Table::Scope scope, struct Visit *visit);
     Outcome look_at_all();  // small objects too, for people
     void pass(Table::Scope scope);
+    void follow_user();
     void put_back(Backing keep, bool only_small = false);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
@@ -117,7 +118,8 @@ private:
     void tell(Str reason);
     static bool add_line(const Region &region, MappedArray<char> *out);
     Request request_;
-    Array<char> texts_;  // of the request
+    Array<char> texts_;        // of the request
+    Buffer<64> shared_store_;  // of it, once the user is another one
     MappedArray<char> reasons_;
     Table table_;
     Outcome machine_, last_;

@@ -1,5 +1,7 @@
 #include "kernel/pagemap.h"
 
+#include "kernel/smaps.h"
+
 namespace pht {
 
 namespace {
@@ -52,32 +54,6 @@ ErrorOr<void> scan(int fd, u64 start, u64 end, u64 inverted, u64 all, u64 any, V
 // Entry bits of /proc/PID/pagemap.
 constexpr u64 kEntryFile = 1ull << 61, kEntrySwapped = 1ull << 62, kEntryPresent = 1ull << 63;
 
-// Bytes in 2 MiB pages of the mapping that starts at `start`.
-ErrorOr<u64> smaps_huge_bytes(u64 start) {
-    bool inside = false;
-    u64 bytes = 0;
-    const auto read = each_line("/proc/self/smaps", [&](Str line) {
-        static constexpr const char *kFields[] = {
-            "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Private_Hugetlb:",
-            "Shared_Hugetlb:"};
-        Mapping mapping;
-        if (parse_mapping(line, &mapping)) {
-            if (inside) return false;
-            inside = mapping.start == start;
-        }
-        u64 kib;
-        for (const char *field : kFields)
-            if (inside && read_field(line, field, &kib)) bytes += kib * 1024;
-        return true;
-    });
-    if (!read.ok()) return Error(read);
-    return success(bytes);
-}
-
-}  // namespace
-
-namespace {
-
 // Calls visit(address, entry) for each small page, with its entry of pagemap.
 template <class Visit> ErrorOr<void> each_page(int fd, u64 start, u64 end, Visit visit) {
     constexpr size_t kBatch = kHugeSize / kPageSize;
@@ -97,7 +73,23 @@ template <class Visit> ErrorOr<void> each_page(int fd, u64 start, u64 end, Visit
 
 }  // namespace
 
+// Closed to a process that is not dumpable; anything else it cannot be is told when it is read.
+ErrorOr<void> Pagemap::open() {
+    if (fd_ >= 0) return {};
+    const auto fd = sys::open("/proc/self/pagemap");
+    if (fd.ok()) {
+        fd_ = fd.value();
+        return {};
+    }
+    if (fd.error() != EACCES && fd.error() != EPERM) return Error(fd);
+    const auto smaps = sys::open("/proc/self/smaps");
+    if (!smaps.ok()) return Error(smaps);
+    sys::close(smaps.value());
+    return {};
+}
+
 ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
+    if (!tells_pages()) return Smaps::find_modified(start, count, marks);
     const u64 end = start + count * kHugeSize;
     const auto mark = marker(start, marks, 1);
     const auto found =
@@ -110,6 +102,7 @@ ErrorOr<void> Pagemap::find_modified(u64 start, size_t count, u8 *marks) const {
 }
 
 ErrorOr<void> Pagemap::count_present(u64 start, size_t count, u16 *counts) const {
+    if (!tells_pages()) return Smaps::count_present(start, count, counts);
     const u64 end = start + count * kHugeSize;
     for (size_t i = 0; i < count; ++i) counts[i] = 0;
     const auto add = [&](u64 from, u64 to) {
@@ -129,16 +122,13 @@ ErrorOr<void> Pagemap::count_present(u64 start, size_t count, u16 *counts) const
 }
 
 ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
+    if (!tells_pages()) return Smaps::find_huge(start, count, marks);
     const u64 end = start + count * kHugeSize;
     const auto found = scan(fd_, start, end, 0, PAGE_IS_HUGE, 0, [&](u64 from, u64 to) {
         for (u64 at = round_up(from, kHugeSize); at + kHugeSize <= to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     });
-    if (found.ok()) return found;
-    const auto bytes = smaps_huge_bytes(start);
-    if (!bytes.ok()) return Error(bytes);
-    for (size_t i = 0; i < count; ++i) marks[i] = bytes.value() > 0;
-    return {};
+    return found.ok() ? found : Smaps::find_huge(start, count, marks);
 }
 
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
@@ -150,10 +140,20 @@ ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
         [&](u64 from, u64 to, u64 is) { is &PAGE_IS_HUGE ? one(from, to) : small(from, to); });
 }
 
+ErrorOr<void> Pagemap::find_entries(u64 start, size_t count, u8 *marks) const {
+    return tells_pages() ? pht::find_entries(fd_, start, count, marks)
+                         : Smaps::find_entries(start, count, marks);
+}
+
+// No array: this runs without the engine's lock, too.
 bool Pagemap::all_huge(u64 start, u64 length) const {
     for (u64 at = start; at < start + length; at += kHugeSize) {
-        u8 mark = 0;
-        if (!find_huge(at, 1, &mark).ok() || !mark) return false;
+        if (!tells_pages()) return Smaps::all_huge(start, length);
+        u64 huge = 0;
+        const auto found = scan(fd_, at, at + kHugeSize, 0, PAGE_IS_HUGE, 0,
+                                [&](u64 from, u64 to) { huge += to - from; });
+        if (!found.ok()) return Smaps::all_huge(start, length);
+        if (huge < kHugeSize) return false;
     }
     return true;
 }

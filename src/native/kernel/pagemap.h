@@ -15,14 +15,9 @@ public:
     Pagemap() = default;
     ~Pagemap() { close(); }
 
-    // Opens it unless it is open.
-    ErrorOr<void> open() {
-        if (fd_ >= 0) return {};
-        const auto fd = sys::open("/proc/self/pagemap");
-        if (!fd.ok()) return Error(fd);
-        fd_ = fd.value();
-        return {};
-    }
+    // Opens it unless it is open. Where it is closed to this process, as to one that changed its
+    // user, all that follows is answered by smaps, as well as that tells; see smaps.h.
+    ErrorOr<void> open();
     void close() {
         if (fd_ >= 0) sys::close(fd_);
         fd_ = -1;
@@ -41,9 +36,12 @@ public:
     // answer for the whole mapping only: all pages or none are marked.
     ErrorOr<void> find_huge(u64 start, size_t count, u8 *marks) const;
 
+    // As the function of that name. Also ENOTTY where only smaps is there, and it cannot tell.
+    ErrorOr<void> find_entries(u64 start, size_t count, u8 *marks) const;
+
     bool all_huge(u64 start, u64 length) const;
 
-    int fd() const { return fd_; }
+    bool tells_pages() const { return fd_ >= 0; }
 
 private:
     int fd_ = -1;

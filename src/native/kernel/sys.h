@@ -153,6 +153,11 @@ PHT_INLINE ErrorOr<void> change_mode(int fd, u32 mode) {
 PHT_INLINE void name_memory(u64 address, u64 size, const char *name) {
     call(__NR_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, size, name);
 }
+// On which node of memory each of these pages of this process lies, or -errno where there is none;
+// see move_pages(2). Nothing is moved.
+PHT_INLINE ErrorOr<void> find_nodes(const u64 *pages, size_t count, int *nodes) {
+    return {call(__NR_move_pages, 0, count, pages, 0, nodes, 0)};
+}
 // 0: no seccomp filter is on this thread, 2: one is. See prctl(2), PR_GET_SECCOMP.
 PHT_INLINE ErrorOr<int> seccomp_mode() {
     return {call(__NR_prctl, PR_GET_SECCOMP, 0, 0, 0, 0)};

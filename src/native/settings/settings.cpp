@@ -350,7 +350,7 @@ void Settings::add_default_stores(const char *const *environment) {
     }
     // Where it has a group's rights or capabilities, its user is its caller.
     Buffer<64> shared;
-    shared.add("/dev/shm/pyhugetext-").add_decimal(geteuid()).add(kNul);
+    shared.add(kSharedStore).add_decimal(geteuid()).add(kNul);
     append(&shm_stores_, {shared.data, shared.size});
 }
 

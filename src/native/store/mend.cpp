@@ -45,12 +45,12 @@ struct Mender::Run {
     u64 offset_of(size_t i) const { return offset + i * kHugeSize; }
     // The pages of the region from `target` on.
     bool find_used(u64 target) const {
-        if (!find_entries(pagemap.fd(), target, count, used).ok()) return false;
+        if (!pagemap.find_entries(target, count, used).ok()) return false;
         for (size_t i = 0; i < count; ++i)
             used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
         return true;
     }
-    ErrorOr<void> find() const { return find_entries(pagemap.fd(), address, count, marks); }
+    ErrorOr<void> find() const { return pagemap.find_entries(address, count, marks); }
 };
 
 Cached Mender::cached(int copy, u64 offset, u64 length) {
@@ -101,7 +101,7 @@ bool Mender::make_room(const Pagemap &pagemap) {
     u8 mark = kNothing;
     return sys::madvise(scratch.address(), kHugeSize, MADV_HUGEPAGE).ok() &&
            sys::madvise(scratch.address(), kPageSize, MADV_POPULATE_WRITE).ok() &&
-           find_entries(pagemap.fd(), scratch.address(), 1, &mark).ok() && mark == kOneEntry;
+           pagemap.find_entries(scratch.address(), 1, &mark).ok() && mark == kOneEntry;
 }
 
 Outcome Mender::write_back(const Copy &copy, u64 offset, u64 length) {
@@ -149,7 +149,7 @@ Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) 
     const auto touched = touch(address, kHugeSize);
     if (!touched.ok()) return refused(Call::read, touched);
     u8 mark = kNothing;
-    if (!find_entries(pagemap.fd(), address, 1, &mark).ok() || mark == kOneEntry) return done();
+    if (!pagemap.find_entries(address, 1, &mark).ok() || mark == kOneEntry) return done();
     // With room, and nobody else's: then this file system does not give any.
     if (seen && !cramped_) return {Status::no_huge_page, Call::none, 0};
     return small_copy;

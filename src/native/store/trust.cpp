@@ -100,6 +100,12 @@ bool is_somebody() {
     return user() != kNobody;
 }
 
+bool is_for_user(int directory) {
+    sys::FileIdentity file;
+    if (!sys::identify(directory, &file).ok()) return false;
+    return file.owner == user() || (file.mode & S_ISVTX);
+}
+
 int open_root(const char *root, Outcome *outcome, bool above) {
     bool links;
     *outcome = check_way(root, above, &links);

@@ -26,6 +26,11 @@ bool trusted_directory(const sys::FileIdentity &file, bool above);
 // Whether this user may have a store at all; see user() in trust.cpp.
 bool is_somebody();
 
+// Whether what this user makes in a directory is there for the user: in one of the user's own, or
+// where everybody has some. A daemon that kept root's capabilities may write to root's, too, which
+// root could not trust any more.
+bool is_for_user(int directory);
+
 // Opens a store's root, an absolute path: every step of the way must be ours or root's, and
 // writable by nobody else. With `above` it is a directory in which the store, or what leads to it,
 // is to be made. The descriptor (O_PATH), or -1 with the outcome.

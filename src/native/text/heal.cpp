@@ -30,8 +30,7 @@ bool Table::find_small() {
         if (region->backing != Backing::store || !region->any_huge()) continue;
         Array<u8> marks;
         const size_t count = region->pages.size();
-        if (!marks.resize(count) ||
-            !find_entries(pagemap_.fd(), region->base, count, marks.data()).ok())
+        if (!marks.resize(count) || !pagemap_.find_entries(region->base, count, marks.data()).ok())
             continue;
         for (size_t i = 0; i < count; ++i) {
             if (marks[i] == kNothing) continue;

@@ -225,18 +225,18 @@ void restore_run(Region &region, const Sources &sources, MapsQuery &query, size_
     if (!outcome.ok()) return fail(outcome);
 
     // A breakpoint planted since must survive. File-backed copies tell by the page; anonymous ones
-    // have to be compared.
+    // have to be compared, and those of which only the mapping as a whole tells.
     const bool anonymous = region.backing == Backing::thp || region.backing == Backing::hugetlb;
-    if (anonymous) {
-        for (size_t i = 0; i < count; ++i) {
-            outcome = originals.same_content(sources.original.fd(), from + i * kHugeSize,
-                                             from + (i + 1) * kHugeSize);
-            modified[i] = outcome.status == Status::modified;
-            if (!outcome.ok() && !modified[i]) return fail(outcome);
-        }
-    } else {
+    if (!anonymous) {
         const auto looked = sources.pagemap.find_modified(from, count, modified.data());
         if (!looked.ok()) return fail({Status::unreadable, Call::pagemap, looked.error()});
+    }
+    for (size_t i = 0; i < count; ++i) {
+        if (!anonymous && (!modified[i] || sources.pagemap.tells_pages())) continue;
+        outcome = originals.same_content(sources.original.fd(), from + i * kHugeSize,
+                                         from + (i + 1) * kHugeSize);
+        modified[i] = outcome.status == Status::modified;
+        if (!outcome.ok() && !modified[i]) return fail(outcome);
     }
     for (size_t i = 0; sources.original.touched() && i < count; ++i) {
         const u64 start = from + i * kHugeSize;

@@ -49,6 +49,8 @@ inline constexpr ListField kListFields[] = {
 
 // Where the user's store is by default, below the home; which is not ours to make.
 inline constexpr const char *kBelowHome = "/.cache/pyhugetext";
+// And in shared memory, with the user's number behind.
+inline constexpr const char *kSharedStore = "/dev/shm/pyhugetext-";
 
 // Calls visit() for each text of a list, until it returns false.
 template <class Visit> void each_text(Str list, Visit visit) {

@@ -134,7 +134,7 @@ inline constexpr const char *kCallNames[] = {
     "",
     "open",
     "read",
-    "reading /proc/self/pagemap",
+    "reading /proc/self/pagemap and smaps",
     "mmap(PROT_NONE)",
     "mmap",
     "memfd_create",

@@ -117,8 +117,7 @@ def _run(arguments: list[str]) -> int:
         return FAILED
     except ImportError as error:
         ours = (error.name or "").partition(".")[0] == "pyhugetext"
-        what = "no native part: Linux on x86_64 or aarch64 has one "
-        text.say(f"{what}({error})" if ours else str(error), name)
+        text.say(_words.no_native_part(error) if ours else str(error), name)
         return FAILED
     except Exception as error:
         if os.environ.get("PYHUGETEXT_DEBUG") == "1":
