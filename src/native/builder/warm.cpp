@@ -101,8 +101,8 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     } else {
         added.path.add(stored.record().path);
         added.size = stored.record().head->object_size;
-        const bool lasting =
-            in_memory || (stored.record().durable() && has_image(writer, source, file, stored.record()));
+        const bool lasting = in_memory || (stored.record().durable() &&
+                                           has_image(writer, source, file, stored.record()));
         if (!lasting) {
             status = Made::Status::promoted;
             // With its record for images, too.

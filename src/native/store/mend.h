@@ -63,6 +63,7 @@ private:
     Outcome drop(int copy, u64 offset, u64 address, bool *seen);
     Outcome mend_all(const Run &run);
     static void leave_small(const Run &run);
+    static void drop_unmapped(const Run &run);
     static Outcome drop_all(const Run &run);
 
     bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }

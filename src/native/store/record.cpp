@@ -266,10 +266,9 @@ Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &bo
 // Its use is not noted: that would give the record another change time.
 Outcome find_image_record(int index, const ImageFile &image, Boot &boot, RecordRoom &room,
                           RecordView *record, bool *same) {
-    return read_record(index, image_key(image.file, image.id, image.path, image.bias), boot, room,
-                       record, false, [&](const sys::FileIdentity &file) {
-                           return check_image(*record, file, image, same);
-                       });
+    return read_record(
+        index, image_key(image.file, image.id, image.path, image.bias), boot, room, record, false,
+        [&](const sys::FileIdentity &file) { return check_image(*record, file, image, same); });
 }
 
 }  // namespace pht
