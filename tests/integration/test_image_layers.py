@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import need_tool, public_directory
+from support.cli import SHORT_WALKS, need_tool, public_directory
 from support.common import STRANGER
 from support.images import ANSWER, Container, Image, settle
 from support.libraries import make_library
@@ -133,9 +133,7 @@ def test_what_was_only_touched_is_compared(image: Image, layers: list[Path]) -> 
         assert is_served(container)
 
 
-def test_library_of_a_volume_is_compared(
-    image: Image, layers: list[Path], changed: Path
-) -> None:
+def test_library_of_a_volume_is_compared(image: Image, layers: list[Path], changed: Path) -> None:
     """Where it was before tells nothing of it, nor its change time."""
     volume = image.place / "volume"
     volume.mkdir()
@@ -181,6 +179,63 @@ def test_libraries_that_look_the_same_get_their_own_code() -> None:
             found = {n: container.look(f"app{n}/libvictim.so") for n in (3, 5)}
         assert {n: look.answer for n, look in found.items()} == ANSWER
         assert sorted(look.backing for look in found.values()) == ["none", "store"]
+
+
+def test_what_comes_to_other_addresses_is_refused_and_told_of() -> None:
+    """Built for one process, it would serve no other; what helps is said everywhere."""
+    with public_directory() as place:
+        image = Image(place)
+        library = image.root / LIBRARY
+        image.add(make_library(place), aligned=False)
+        with image.built() as container:
+            result = container.warm(LIBRARY)
+            if result.returncode == 0:  # one time in 512 it comes to a multiple of 2 MiB
+                result = container.warm(LIBRARY)
+            copies = image.layers[-1] / "cache/pyhugetext/v1/objects"
+            assert result.returncode == 1
+            assert f"{library} was not stored: each process has it at another" in result.stderr
+            assert "pyhugetext image" in result.stderr
+            told = image.objects(result)
+            assert told.pop(LIBRARY) == "refused"
+            assert "built" in told.values(), "what lies where it always lies"
+            assert not list(copies.glob("*/libvictim.so"))
+            look = container.look()
+            assert look.backing != "store"
+            result = container.warm(LIBRARY, PYHUGETEXT_BUILD="always")
+            assert (result.returncode, image.objects(result)[LIBRARY]) == (0, "built")
+            assert list(copies.glob("*/libvictim.so"))
+
+
+def test_on_overlayfs_what_helps_is_named() -> None:
+    code = """
+    import ctypes, json, sys, pyhugetext
+    ctypes.CDLL(sys.argv[1])
+    print(json.dumps({r.path: r.reason for r in pyhugetext.remap().regions}))
+    """
+    with contextlib.ExitStack() as stack:
+        image = Image(stack.enter_context(public_directory()))
+        image.add(make_library(image.place))
+        image.add(make_library(image.place), "unaligned.so", aligned=False)
+        container = stack.enter_context(image.built())
+        container.store.root = image.root / "store"
+        told = {}
+        # Once more, for one time in 512 it comes to a multiple of 2 MiB.
+        for name in LIBRARY, "unaligned.so", "unaligned.so":
+            if "another address" in told.get(name, ""):
+                continue
+            result = container.store.run(code, str(image.root / name))
+            told[name] = json.loads(result.stdout)[str(image.root / name)]
+        assert "RUN pyhugetext image" in told[LIBRARY]
+        assert "PYHUGETEXT_STORE" in told[LIBRARY]
+        assert "another address in each process" in told["unaligned.so"]
+        assert "pyhugetext image aligns" in told["unaligned.so"]
+        assert "PYHUGETEXT_STORE" not in told["unaligned.so"], "a volume does not help"
+        cli = container.cli(image.root / "store")
+        cli.words = SHORT_WALKS
+        result = cli("doctor", "--json", PYHUGETEXT_BACKING="auto", PYHUGETEXT="1")
+        advice = json.loads(result.stdout)["recommendations"]
+        assert [one["command"] for one in advice].count("RUN pyhugetext image") == 1
+        assert not any("warm" in one["command"] for one in advice)
 
 
 SQUASHED = """

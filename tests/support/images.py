@@ -13,7 +13,6 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -68,7 +67,10 @@ print(json.dumps(told))
 def align(library: Path, alignment: int = HUGE) -> None:
     """Has the dynamic linker put a library at 2 MiB boundaries wherever it lies."""
     content = bytearray(library.read_bytes())
-    at, size, count = struct.unpack_from("<Q", content, 32)[0], *struct.unpack_from("<HH", content, 54)
+    at, size, count = (
+        struct.unpack_from("<Q", content, 32)[0],
+        *struct.unpack_from("<HH", content, 54),
+    )
     for header in range(at, at + size * count, size):
         if struct.unpack_from("<I", content, header)[0] == 1:
             struct.pack_into("<Q", content, header + 48, alignment)
@@ -99,6 +101,23 @@ class Container:
     def seen(self, path: str) -> Path:
         """Where this process finds a path of the container's."""
         return self.space.sees(self.root / path)
+
+    def cli(self, store: Path = Path("/nonexistent/store")) -> Cli:
+        cli = Cli(store)
+        cli.prefix = self.space.prefix
+        return cli
+
+    def warm(self, *paths: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Fills the system's store with what a program that loads these uses."""
+        self.seen("app/sample.py").write_text(
+            "import ctypes\n"
+            + "".join(f"ctypes.CDLL({str(self.root / path)!r})\n" for path in paths)
+        )
+        environ = {"PYTHONPATH": str(self.root / "app"), **env}
+        result = self.cli()("warm", "--system", "--json", "sample", **environ)
+        if "never gives" in result.stderr:
+            pytest.skip("overlayfs over the temporary directory has no huge pages for files")
+        return result
 
     def look(self, path: str = "app/libvictim.so", prefix: tuple[str, ...] = ()) -> Look:
         result = self.store.run(
@@ -152,25 +171,25 @@ class Image:
 
     def warm(self, *paths: str) -> dict[str, str]:
         """Fills the system's store, in the upper layer. What becomes of each object, by path."""
+        with self.built() as container:
+            result = container.warm(*paths)
+        assert result.returncode == 0, result.stderr
+        return self.objects(result)
+
+    def objects(self, result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+        objects = json.loads(result.stdout)["objects"]
+        return {os.path.relpath(one["path"], self.root): one["status"] for one in objects}
+
+    @contextlib.contextmanager
+    def built(self) -> Iterator[Container]:
+        """A container whose changes are the upper layer."""
         upper, work = self.layers[-1], self.place / "work"
         work.mkdir()
         lower = ":".join(str(layer) for layer in reversed(self.layers[:-1]))
-        (self.layers[0] / "app" / "sample.py").write_text(
-            "import ctypes\n"
-            + "".join(f"ctypes.CDLL({str(self.root / path)!r})\n" for path in paths)
-        )
         setup = OVERLAY.format(lower=lower, upper=upper, work=work, root=self.root)
         with namespace(setup) as space:
-            cli = Cli(self.place / "none")
-            cli.prefix = space.prefix
-            environ = {"PYTHONPATH": str(self.root / "app")}
-            result = cli("warm", "--system", "--json", "sample", **environ)
-        if "never gives" in result.stderr:
-            pytest.skip("overlayfs over the temporary directory has no huge pages for files")
-        assert result.returncode == 0, result.stderr
+            yield Container(space, self.root)
         shutil.rmtree(work)
-        objects = json.loads(result.stdout)["objects"]
-        return {os.path.relpath(one["path"], self.root): one["status"] for one in objects}
 
     @property
     def records(self) -> list[Path]:
@@ -200,9 +219,7 @@ class Image:
         top.mkdir(exist_ok=True)
         lower = ":".join(str(layer) for layer in reversed(layers))
         shell = CONTAINER.format(top=top)
-        shell += OVERLAY.format(
-            lower=lower, upper=top / "upper", work=top / "work", root=self.root
-        )
+        shell += OVERLAY.format(lower=lower, upper=top / "upper", work=top / "work", root=self.root)
         with namespace(shell + setup.format(root=self.root, place=self.place)) as space:
             yield Container(space, self.root)
 
