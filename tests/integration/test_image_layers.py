@@ -189,8 +189,8 @@ def test_what_comes_to_other_addresses_is_refused_and_told_of() -> None:
         image.add(make_library(place), aligned=False)
         with image.built() as container:
             result = container.warm(LIBRARY)
-            if result.returncode == 0:  # one time in 512 it comes to a multiple of 2 MiB
-                result = container.warm(LIBRARY)
+            if result.returncode == 0:
+                pytest.skip("it came to a multiple of 2 MiB, as it does one time in 512")
             copies = image.layers[-1] / "cache/pyhugetext/v1/objects"
             assert result.returncode == 1
             assert f"{library} was not stored: each process has it at another" in result.stderr
