@@ -160,7 +160,8 @@ def test_overlayfs_is_left_alone_unless_told_otherwise(mount: Mount, tmp_path: P
     for _ in range(2):
         report = store.start()
         assert report.interpreter["backing"] == "memfd"
-        assert "pyhugetext warm" in report.reasons
+        assert "pyhugetext image" in report.reasons
+        assert "PYHUGETEXT_STORE" in report.reasons
         assert "PYHUGETEXT_BUILD=always" in report.reasons
         # Containers start often: what builds is not even imported to find that out.
         assert not report.built

@@ -29,13 +29,16 @@ assert getattr(library, "all")(7) == 3 * 7 * factor + 69, "another library's cod
 """
 
 
-def make_library(directory: Path, factor: int = 3, build_id: int = 0x1234, more: str = "") -> Path:
+def make_library(
+    directory: Path, factor: int = 3, build_id: int | None = 0x1234, more: str = ""
+) -> Path:
     """Compiles the library; `factor` changes what it computes and nothing else. `more` is C source
     to put behind."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang) on the path")
-    flags = ("-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id=0x{build_id:08x}")
+    known = "none" if build_id is None else f"0x{build_id:08x}"
+    flags = ("-O1", "-shared", "-fPIC", "-pthread", f"-Wl,--build-id={known}")
     source = SOURCE.format(factor=factor) + more
     return compiled(directory / "libvictim.so", source, compiler, *flags)
 

@@ -1,6 +1,7 @@
 #include "builder/entry.h"
 
 #include "builder/making.h"
+#include "builder/original.h"
 #include "store/trust.h"
 #include "store/written.h"
 
@@ -72,16 +73,23 @@ Trouble Making::finish() {
     parts.lacking = lacking;
     if (!stopped.ok()) parts.rests_until = rest_until(writer.spec().limit_is_own);
     Trouble problem = write_record(writer, added->key, parts, boot);
-    if (problem.ok() && writer.spec().for_everyone && durable && layout.build_id.size) {
-        parts.file = {};
-        parts.file.size = file.size;
-        parts.file.mtime = file.mtime;
-        parts.file.dev_major = file.dev_major;
-        parts.file.dev_minor = file.dev_minor;
-        problem = write_record(writer, image_key(file, layout.build_id, wanted.bias), parts, boot);
-    }
+    if (problem.ok() && writer.spec().for_everyone && durable) problem = write_image_record(&parts);
     if (problem.ok()) drop_superseded();
     return problem;
+}
+
+// The one by which a container image finds the entry, for the same copy.
+Trouble Making::write_image_record(RecordParts *parts) {
+    MappedArray<char> path;
+    if (!find_real_path(source, &path)) return {};
+    parts->origin = str(path.data());
+    parts->file = {};
+    parts->file.size = file.size;
+    parts->file.mtime = file.mtime;
+    parts->file.dev_major = file.dev_major;
+    parts->file.dev_minor = file.dev_minor;
+    const KeyText key = image_key(file, layout.build_id, parts->origin, wanted.bias);
+    return write_record(writer, key, *parts, boot);
 }
 
 Trouble add_entry(const StoreWriter &writer, const Wanted &wanted, bool durable, const Keep &keep,

@@ -34,7 +34,7 @@ sys::FileIdentity identity_of(const Record &head) {
 
 constexpr const char *kImage = "image-";
 
-// Whether a record tells of the file that its name stands for. The build-id in an image's name is
+// Whether a record tells of the file that its name stands for. The content in an image's name is
 // the copy's, and not in the record.
 bool is_named(const Record &head, Str name) {
     const sys::FileIdentity file = identity_of(head);
@@ -42,12 +42,11 @@ bool is_named(const Record &head, Str name) {
         const KeyText key = record_key(file, head.bias);
         return equal(name, {key.data, key.size});
     }
-    const KeyText key = image_key(file, BuildId{}, head.bias);  // image-SIZE-MTIME--BIAS
-    size_t dashes = 0, front = 0;
-    while (front < key.size && dashes < 3) dashes += key.data[front++] == '-';
-    const Str head_part = {key.data, front}, tail = {key.data + front, key.size - front};
-    return head.inode == 0 && starts_with(name, head_part) && ends_with(name, tail) &&
-           name.size > front + tail.size;
+    const KeyText front = image_key_front(file);
+    Buffer<32> tail;
+    tail.add("-").add_hex(head.bias);
+    return head.inode == 0 && starts_with(name, {front.data, front.size}) &&
+           ends_with(name, {tail.data, tail.size}) && name.size > front.size + tail.size;
 }
 
 }  // namespace

@@ -74,6 +74,7 @@ struct Making {
     Trouble write_object();
     Trouble write_into(int directory);
     Trouble finish();
+    Trouble write_image_record(RecordParts *parts);
     void drop_superseded();
 };
 

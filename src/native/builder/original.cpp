@@ -33,17 +33,23 @@ Trouble outlast_tick(const sys::FileIdentity &file) {
     return {};
 }
 
-// Whether others may read an open file, and pass all that leads to it.
-bool everyone_can_read(int file) {
+bool find_real_path(int file, MappedArray<char> *path) {
     Buffer<40> link;
     link.add("/proc/self/fd/").add_decimal(static_cast<u64>(file));
+    if (!path->resize(kPathLimit)) return false;
+    const auto size = sys::read_link(link.data, path->data(), kPathLimit - 1);
+    if (!size.ok() || (*path)[0] != '/') return false;
+    (*path)[size.value()] = 0;
+    return true;
+}
+
+// Whether others may read an open file, and pass all that leads to it.
+bool everyone_can_read(int file) {
     MappedArray<char> path;
-    if (!path.resize(kPathLimit)) return false;
-    const auto size = sys::read_link(link.data, path.data(), kPathLimit - 1);
-    if (!size.ok() || path[0] != '/') return false;
     sys::FileIdentity step;
-    if (!sys::identify(file, &step).ok() || !(step.mode & S_IROTH)) return false;
-    for (size_t at = size.value(); at > 0; --at) {
+    if (!find_real_path(file, &path) || !sys::identify(file, &step).ok() || !(step.mode & S_IROTH))
+        return false;
+    for (size_t at = length(path.data()); at > 0; --at) {
         if (path[at - 1] != '/') continue;
         path[at > 1 ? at - 1 : 1] = 0;
         if (!sys::identify_path(path.data(), &step).ok() || !(step.mode & S_IXOTH)) return false;

@@ -28,12 +28,9 @@ State state_of_original(const char *name, const IndexItem &item, const char *ori
     }
     bool same;
     if (item.image) {
-        // The build-id in the name is the copy's; a change of it changes the time as well.
-        const KeyText key = image_key(file, BuildId{}, item.bias);
-        size_t front = 0;
-        for (int dashes = 0; front < key.size && dashes < 3; ++front)
-            dashes += key.data[front] == '-';
-        same = starts_with(str(name), {key.data, front});
+        // What the name has of the content is the copy's; a change of it changes the time as well.
+        const KeyText front = image_key_front(file);
+        same = starts_with(str(name), {front.data, front.size});
     } else {
         const KeyText key = record_key(file, item.bias);
         same = equal({key.data, key.size}, str(name));

@@ -1,5 +1,6 @@
 #include "builder/warm.h"
 
+#include "builder/original.h"
 #include "kernel/scratch.h"
 #include "store/copy_window.h"
 #include "store/trust.h"
@@ -38,12 +39,15 @@ u64 settle(const StoreWriter &writer, const Added &added) {
     return huge;
 }
 
-// Whether an entry of the system's store can be found from a container image as well.
-bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const RecordView &record) {
+// Whether an entry of the system's store can be found from a container image as well. The file is
+// open as `source`.
+bool has_image(const StoreWriter &writer, int source, const sys::FileIdentity &file,
+               const RecordView &record) {
     const Record &head = *record.head;
-    if (!writer.spec().for_everyone || !head.build_id_size) return true;
     BuildId id;
-    if (head.build_id_size > sizeof id.bytes) return true;
+    MappedArray<char> path;
+    if (!writer.spec().for_everyone || head.build_id_size > sizeof id.bytes) return true;
+    if (!find_real_path(source, &path)) return true;
     sys::FileIdentity copied;
     Trouble problem;
     const auto fd = open_copy_at(writer, record.path, &copied, &problem);
@@ -51,10 +55,10 @@ bool has_image(const StoreWriter &writer, const sys::FileIdentity &file, const R
     const Descriptor copy(fd);
     CopyWindow window(copy);
     id.size = static_cast<u8>(head.build_id_size);
-    if (!window.read(head.build_id_at, id.bytes, id.size).ok()) return false;
+    if (id.size && !window.read(head.build_id_at, id.bytes, id.size).ok()) return false;
     StoredFile stored;
-    stored.read(writer.index(), image_key(file, id, head.bias).data);
-    return stored.is_record();
+    stored.read(writer.index(), image_key(file, id, str(path.data()), head.bias).data);
+    return stored.is_record() && equal(str(stored.record().path), str(record.path));
 }
 
 Trouble add(StoreWriter &writer, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
@@ -97,8 +101,8 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     } else {
         added.path.add(stored.record().path);
         added.size = stored.record().head->object_size;
-        const bool lasting =
-            in_memory || (stored.record().durable() && has_image(writer, file, stored.record()));
+        const bool lasting = in_memory || (stored.record().durable() &&
+                                           has_image(writer, source, file, stored.record()));
         if (!lasting) {
             status = Made::Status::promoted;
             // With its record for images, too.

@@ -53,12 +53,14 @@ bool is_mapped_file(int fd, u32 dev_major, u32 dev_minor, u64 inode) {
     if (!mapped.ok()) return false;
     const u64 address = mapped.value();
     bool same = false;
-    (void)each_mapping([&](const Mapping &mapping) {
+    const auto look = [&](const Mapping &mapping) {
         if (mapping.end <= address) return true;
         same = mapping.start <= address && mapping.inode == inode &&
                mapping.dev_major == dev_major && mapping.dev_minor == dev_minor;
         return false;
-    });
+    };
+    MapsQuery query(false);
+    if (!query.each(address, address + kPageSize, look).ok()) (void)each_mapping(look);
     sys::munmap(address, kPageSize);
     return same;
 }

@@ -67,6 +67,7 @@ Cached Mender::cached(int copy, u64 offset, u64 length) {
         may_ask_ = Answer::no;
         return out;
     }
+    if (!pages.cached && is_stacked(copy)) return out;
     return {true, pages.cached, pages.dirty + pages.written_back, pages.evicted};
 }
 
@@ -176,14 +177,21 @@ bool Mender::seems_huge(const Run &run) {
 // Of all that is cached: what is small and in use is mended, what is small and not in use dropped,
 // to come back at its first use. What is huge and not in use is not this process's until then.
 Outcome Mender::mend_all(const Run &run) {
-    for (size_t i = 1; i < run.count; ++i) {
+    bool clean = false;
+    if (!cached(run.copy.fd, run.offset, run.count * kHugeSize).known) {
+        // Where one was small, so are most likely others, which cannot be looked at.
+        const Outcome outcome = write_back(run.copy, run.offset, run.count * kHugeSize);
+        if (outcome.buildable) return outcome;
+        clean = outcome.ok();
+        if (clean) drop_unmapped(run);
+    }
+    for (size_t i = 0; i < run.count; ++i) {
         const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
         // What nobody read yet comes at its first use, as ever.
-        const bool looked = there.known ? there.pages > 0 : run.used[i];
+        const bool looked = i == 0 || (there.known ? there.pages > 0 : run.used[i]);
         if (looked && !touch(run.at(i), kPageSize).ok()) return done();
     }
     if (!run.find().ok()) return done();
-    bool clean = false;
     for (size_t i = 0; i < run.count; ++i) {
         const bool used = i == 0 || run.used[i];
         if (run.marks[i] == kOneEntry && !used) forget(run.at(i), kHugeSize);
@@ -207,6 +215,12 @@ Outcome Mender::mend_all(const Run &run) {
     return done();
 }
 
+// All of it that no other process has mapped.
+void Mender::drop_unmapped(const Run &run) {
+    forget(run.address, run.count * kHugeSize);
+    (void)sys::drop_cached(run.copy.fd, run.offset, run.count * kHugeSize);
+}
+
 // Nothing of it can be dropped now. A small page that came into use later would stay small with
 // this process, and for all others: all of those are left to the original.
 void Mender::leave_small(const Run &run) {
@@ -219,9 +233,7 @@ void Mender::leave_small(const Run &run) {
 // As a kernel without PAGEMAP_SCAN is asked, which tells of a mapping as a whole: what is small is
 // dropped, and comes back at its first use.
 Outcome Mender::drop_all(const Run &run) {
-    const u64 length = run.count * kHugeSize;
-    forget(run.address, length);
-    (void)sys::drop_cached(run.copy.fd, run.offset, length);
+    drop_unmapped(run);
     const auto touched = touch(run.address, kPageSize);
     return touched.ok() ? done() : refused(Call::read, touched);
 }

@@ -65,6 +65,7 @@ private:
     bool seems_huge(const Run &run);
     Outcome mend_all(const Run &run);
     static void leave_small(const Run &run);
+    static void drop_unmapped(const Run &run);
     static Outcome drop_all(const Run &run);
 
     bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }

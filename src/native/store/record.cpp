@@ -50,12 +50,12 @@ void note_use(int fd, const sys::FileIdentity &record) {
     if (!is_recent(record)) sys::touch(fd);
 }
 
-// Reads one record; `is_of` says whether it tells of the original that was asked for.
-template <class IsOf>
+// Reads one record; check(its file) says whether it tells of the original that was asked for.
+template <class Check>
 Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room, RecordView *record,
-                    IsOf is_of) {
-    Outcome outcome;
+                    bool notes_use, Check check) {
     sys::FileIdentity file;
+    Outcome outcome;
     const Descriptor fd(open_file(index, key.data, &file, &outcome));
     if (!fd.ok()) return outcome;
     if (file.size > kRecordLimit) return damaged;
@@ -67,11 +67,51 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room,
     if (is_note(buffer, file.size))
         return note_holds(buffer, file) ? Outcome{Status::unbuildable, Call::none, 0}
                                         : bad_entry(Status::no_entry);
-    if (!view_record(buffer, file.size, record) || !is_of(*record->head)) return damaged;
+    if (!view_record(buffer, file.size, record)) return damaged;
     record->proven = !(file.mode & kOwnerWrites);
-    outcome = check_boot(*record->head, boot);
-    if (outcome.ok()) note_use(fd, file);
+    outcome = check(file);
+    if (outcome.ok()) outcome = check_boot(*record->head, boot);
+    if (outcome.ok() && notes_use) note_use(fd, file);
     return outcome;
+}
+
+// Whether the first of two times is the earlier one; seconds as two's complement.
+bool is_earlier(u64 seconds, u32 nanoseconds, u64 than, u32 and_nanoseconds) {
+    const auto a = static_cast<long long>(seconds), b = static_cast<long long>(than);
+    return a < b || (a == b && nanoseconds < and_nanoseconds);
+}
+
+// Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
+// changes or replaces a file gives it a change time, which no user can set. File systems without
+// one show the time of modification in its place; and with a clock that was set back, what was
+// changed a moment ago looks old.
+bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
+    const auto tells = [](const sys::FileIdentity &one) {
+        return one.ctime != one.mtime || one.ctime_ns != one.mtime_ns;
+    };
+    return file.dev_major == record.dev_major && file.dev_minor == record.dev_minor &&
+           (tells(file) || tells(record)) &&
+           is_earlier(file.ctime, file.ctime_ns, record.ctime, record.ctime_ns) &&
+           !is_earlier(sys::wall_seconds(), 0, record.ctime, 0);
+}
+
+// Where it cannot be known that it is the same, on the very device that the entry was made on, it
+// is not: there a file is known by what the kernel knows. An overlay file system has no device of
+// its own.
+Outcome check_image(const RecordView &record, const sys::FileIdentity &record_file,
+                    const ImageFile &image, bool *same) {
+    const Record &head = *record.head;
+    const sys::FileIdentity &file = image.file;
+    if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
+        head.bias != image.bias || head.build_id_size != image.id.size)
+        return damaged;
+    *same = is_older(file, record_file) && equal(record.origin(), image.path);
+    if (*same || head.dev_major != file.dev_major || head.dev_minor != file.dev_minor)
+        return done();
+    sys::FileSystem system;
+    const bool overlay =
+        sys::file_system_of(image.fd, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
+    return overlay ? done() : bad_entry(Status::no_entry);
 }
 
 }  // namespace
@@ -179,12 +219,20 @@ KeyText record_key(const sys::FileIdentity &file, u64 bias) {
     return key;
 }
 
-KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias) {
+KeyText image_key_front(const sys::FileIdentity &file) {
     KeyText key;
     key.add("image-").add_hex(file.size).add("-").add_hex(file.mtime).add("-");
+    return key;
+}
+
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, Str path, u64 bias) {
+    KeyText key = image_key_front(file);
     for (int i = 0; i < id.size; ++i) {
         key.add_hex(id.bytes[i] >> 4).add_hex(id.bytes[i] & 15);
     }
+    const Str name = basename(path);
+    if (!id.size)
+        key.add("name").add_hex(crc32(reinterpret_cast<const u8 *>(name.data), name.size));
     key.add("-").add_hex(bias);
     return key;
 }
@@ -194,21 +242,6 @@ bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias) {
            head.inode == file.inode && head.file_size == file.size && head.mtime == file.mtime &&
            head.mtime_ns == file.mtime_ns && head.ctime == file.ctime &&
            head.ctime_ns == file.ctime_ns && head.bias == bias;
-}
-
-bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
-                        Boot &boot) {
-    if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
-        head.bias != bias || head.build_id_size == 0)
-        return false;
-    if (head.dev_major == file.dev_major && head.dev_minor == file.dev_minor) {
-        sys::FileSystem system;
-        const bool overlay =
-            sys::file_system_of(original, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
-        if (!overlay || !boot.read().ok() || compare(head.made_in, boot.id, sizeof boot.id) == 0)
-            return false;
-    }
-    return true;
 }
 
 const Range *RecordView::find(u64 address, u64 length) const {
@@ -224,15 +257,18 @@ const Range *RecordView::find(u64 address, u64 length) const {
 
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
                     RecordRoom &room, RecordView *record) {
-    return read_record(index, record_key(file, bias), boot, room, record,
-                       [&](const Record &head) { return is_record_of(head, file, bias); });
+    return read_record(index, record_key(file, bias), boot, room, record, true,
+                       [&](const sys::FileIdentity &) {
+                           return is_record_of(*record->head, file, bias) ? done() : damaged;
+                       });
 }
 
-Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
-                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record) {
+// Its use is not noted: that would give the record another change time.
+Outcome find_image_record(int index, const ImageFile &image, Boot &boot, RecordRoom &room,
+                          RecordView *record, bool *same) {
     return read_record(
-        index, image_key(file, id, bias), boot, room, record,
-        [&](const Record &head) { return is_image_record_of(head, original, file, bias, boot); });
+        index, image_key(image.file, image.id, image.path, image.bias), boot, room, record, false,
+        [&](const sys::FileIdentity &file) { return check_image(*record, file, image, same); });
 }
 
 }  // namespace pht

@@ -112,17 +112,22 @@ Outcome check_boot(const Record &head, Boot &boot);
 // The name of the record of a file: what the kernel knows it by, and where it is loaded.
 using KeyText = Buffer<192>;
 KeyText record_key(const sys::FileIdentity &file, u64 bias);
-// How a file of a container image is known: inode, device and change time are new wherever the
-// image is unpacked, its content, size and modification time (in seconds, as in a tar) are not.
-KeyText image_key(const sys::FileIdentity &file, const BuildId &id, u64 bias);
-
-// Whether a record tells of the original that a key was asked for. Of an image's it cannot be known
-// by what the kernel knows it by, on another device than the one the entry was made on: there it is
-// a candidate, whose bytes are compared. On the same one, what the kernel knows counts. (An overlay
-// file system has no device that would outlast a boot.)
+// Whether a record tells of the original that a key was asked for.
 bool is_record_of(const Record &head, const sys::FileIdentity &file, u64 bias);
-bool is_image_record_of(const Record &head, int original, const sys::FileIdentity &file, u64 bias,
-                        Boot &boot);
+
+// A file of a container image: inode, device and change time are new wherever the image is
+// unpacked, its content, size and modification time (in seconds, as in a tar) are not.
+struct ImageFile {
+    int fd;  // it is open
+    const sys::FileIdentity &file;
+    const BuildId &id;
+    Str path;  // as the kernel names it
+    u64 bias;
+};
+// The name of its record: with its build-id or, where it has none, what its basename comes to.
+KeyText image_key(const sys::FileIdentity &file, const BuildId &id, Str path, u64 bias);
+// What that begins with, whatever the content.
+KeyText image_key_front(const sys::FileIdentity &file);
 
 // CRC-32 as in gzip.
 u32 crc32(const u8 *data, size_t size);
@@ -132,8 +137,9 @@ u32 crc32(const u8 *data, size_t size);
 // when a note stands in its place. That it was used is noted, for eviction.
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
                     RecordRoom &room, RecordView *record);
-// The same by what a container image keeps of a file, which is open as `original`.
-Outcome find_image_record(int index, int original, const sys::FileIdentity &file, const BuildId &id,
-                          u64 bias, Boot &boot, RecordRoom &room, RecordView *record);
+// The same by what a container image keeps of a file. *same: it is the very file that the record
+// was made from, and was not changed since. Else it may be, and its bytes have to be compared.
+Outcome find_image_record(int index, const ImageFile &image, Boot &boot, RecordRoom &room,
+                          RecordView *record, bool *same);
 
 }  // namespace pht

@@ -24,7 +24,7 @@ Outcome check_copy(const Region &region, const RecordView &record, CopyWindow *c
     return copy->expect(record.head->build_id_at, id.bytes, id.size);
 }
 
-// A file that only its size, time and build-id are known of is the entry's where all of its bytes
+// A file of which only size, time and build-id are known is the entry's where all of its bytes
 // that are to be mapped are the copy's: all but the headers, the copy's own, which the record has.
 // `offset` is that of the target in the copy.
 Outcome compare_content(const Region &region, int original, const RecordView &record,
@@ -151,10 +151,11 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     const BuildId &id = region.object.build_id;
     RecordView &record = entry->record_;
     Outcome outcome = find_record(index_, file, bias, shared.boot, entry->room_, &record);
-    if (outcome.status == Status::no_entry && system_ && id.size) {
-        outcome =
-            find_image_record(index_, original, file, id, bias, shared.boot, entry->room_, &record);
-        entry->original_ = original;
+    if (outcome.status == Status::no_entry && system_) {
+        const ImageFile image = {original, file, id, region.path_text(), bias};
+        bool same = false;
+        outcome = find_image_record(index_, image, shared.boot, entry->room_, &record, &same);
+        if (!same) entry->original_ = original;
     }
     if (!outcome.ok()) return outcome;
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);

@@ -14,12 +14,6 @@ constexpr u64 kFirstMinutes = 600;  // seconds
 // What the file system may have of its own in a file's blocks.
 constexpr u64 kBlocksBeside = 64ul * 1024;
 
-// Whether a file has its pages elsewhere: those of an overlay file system are the lower one's.
-bool is_stacked(int fd) {
-    sys::FileSystem system;
-    return !sys::file_system_of(fd, &system).ok() || system.type == OVERLAYFS_SUPER_MAGIC;
-}
-
 // The cached pages of what was written. Reading ahead caches holes as well, as many pages of which
 // may hide that others were dropped.
 bool count_written(int copy, const sys::FileIdentity &file, sys::CachedPages *out) {
@@ -46,6 +40,11 @@ bool has_all(const sys::CachedPages &pages, const sys::FileIdentity &file) {
 }
 
 }  // namespace
+
+bool is_stacked(int fd) {
+    sys::FileSystem system;
+    return !sys::file_system_of(fd, &system).ok() || system.type == OVERLAYFS_SUPER_MAGIC;
+}
 
 bool is_all_cached(int copy) {
     sys::FileIdentity file;

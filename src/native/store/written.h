@@ -19,6 +19,10 @@ inline constexpr u32 kOwnerWrites = S_IWUSR;
 inline constexpr u32 kLost = S_IXUSR;
 void mark_lost(int copy, const sys::FileIdentity &file);
 
+// Whether a file has its pages elsewhere, so that the kernel does not tell of them: those of an
+// overlay file system are the lower one's.
+bool is_stacked(int fd);
+
 // Whether a copy was written so lately that it may be used unseen.
 bool is_young(const sys::FileIdentity &copy);
 

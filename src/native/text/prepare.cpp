@@ -254,9 +254,10 @@ void Table::choose(Region &region, const Request &request, const Sources &source
     const bool lasting = request.building == Building::always || region.comes_again();
     const auto attempt = [&](Backing backing) {
         region.outcome = build_region(region, backing, request, sources);
-        if (region.outcome.buildable && !lasting) {
+        if ((region.outcome.buildable || region.outcome.status == Status::overlay) && !lasting) {
             region.outcome.buildable = false;
-            if (says_little(region.outcome)) region.outcome.status = Status::elsewhere;
+            if (says_little(region.outcome) || region.outcome.status == Status::overlay)
+                region.outcome.status = Status::elsewhere;
         }
         region.tried[static_cast<int>(backing)] = region.outcome;
         if (region.outcome.ok()) region.backing = backing;

@@ -84,13 +84,14 @@ inline constexpr StatusText kStatusTexts[] = {
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
     {"elsewhere",
-     "it lies at another address in each process, so a copy in a store would serve no other; a "
-     "python that is no position-independent executable, or files linked with "
-     "-z max-page-size=2097152, would be shared"},
+     "it lies at another address in each process, so a copy in a store would serve no other; what "
+     "pyhugetext image aligns, a python that is no position-independent executable, and files "
+     "linked with -z max-page-size=2097152 are shared"},
     {"unbuildable", "an entry could not be made; pyhugetext store list tells why"},
     {"overlay",
-     "on overlayfs it would be built at every start of a container; warm it in the "
-     "image (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},
+     "on overlayfs it would be built at every start of a container: prepare the image (RUN "
+     "pyhugetext image), put the store on a volume (PYHUGETEXT_STORE) or set "
+     "PYHUGETEXT_BUILD=always"},
     {"cramped",
      "not built under a limit (RLIMIT_AS or RLIMIT_DATA) that leaves less than 16 "
      "MiB; warm it (pyhugetext warm) or set PYHUGETEXT_BUILD=always"},

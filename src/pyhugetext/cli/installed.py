@@ -106,6 +106,18 @@ def bias_of(head: Head, low: int) -> int:
     return (low - head.loads[0].start) % HUGE
 
 
+def comes_again(path: str, bias: int) -> bool:
+    """Whether the next process is likely to have an object at this load bias modulo 2 MiB, as the core
+    judges: a program whose addresses are its own, and what lies on a multiple of 2 MiB. Of what cannot
+    be read nothing is known."""
+    try:
+        with open(path, "rb", opener=_no_wait) as file:
+            head = read_head(file.fileno())
+    except OSError:
+        return True
+    return head is None or head.fixed or bias == bias_of(head, head.loads[0].offset)
+
+
 def _comes_aligned(head: Head, fd: int) -> bool:
     """Whether the dynamic linker puts this object at a multiple of 2 MiB.
 

@@ -10,6 +10,7 @@ from pyhugetext.doctor.check import LIMIT, PROBLEM, Check
 from pyhugetext.doctor.rungs import Ladder
 from pyhugetext.doctor.start import Start
 from pyhugetext.doctor.storage import Storage
+from pyhugetext.process import linker
 from pyhugetext.store import places
 
 
@@ -43,6 +44,7 @@ def collect(
         out.append(Advice(f"{text}make them ahead", "pyhugetext warm --all-installed"))
     elif user.remembered and user.remembered != checks["large_folios"].facts["verdict"]:
         out += _about_verdict(checks, user)
+    out += _about_addresses(started, out)
     out += _about_small(started)
     out += _about_limits(checks, works, backing)
     out += _about_gain(checks, works)
@@ -89,8 +91,7 @@ def _about_store(
         text = "this file system gives huge pages to files it reads back: fill the store ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
     if user.file_system == "overlayfs" and settings.building == "auto":
-        text = "on overlayfs nothing is built at a start: warm the store in the image"
-        return [Advice(text, "RUN pyhugetext warm --system --all-installed")]
+        return [_about_container()]
     if settings.building == "never":
         text = "PYHUGETEXT_BUILD=never leaves the store as it is: fill it ahead"
         return [Advice(text, "pyhugetext warm --all-installed")]
@@ -101,6 +102,39 @@ def _about_store(
         text = "limits of this process keep it from building entries: fill the store without them"
         return [Advice(text, "pyhugetext warm --all-installed")]
     return []
+
+
+def _about_container() -> Advice:
+    why = linker.why_not_honoured()
+    if why:
+        text = f"no image can be prepared here: {why}; a store on a volume serves the interpreter alone"
+        return Advice(text, "export PYHUGETEXT_STORE=/directory/on/a/volume")
+    text = (
+        "on overlayfs nothing is built at a start, and libraries have other addresses in each process: "
+        "prepare the image, in its Dockerfile; a store on a volume serves only what is aligned"
+    )
+    return Advice(text, _IMAGE)
+
+
+def _about_addresses(started: Start, given: list[Advice]) -> list[Advice]:
+    """What no store can serve, since each process has it elsewhere."""
+    stats = started.stats or {}
+    waits = sentences.SENTENCES["elsewhere"]
+    told = [
+        text
+        for region in stats.get("regions", ())
+        for text in (region["reason"] or "", *region["fallbacks"])
+    ]
+    if not any(waits in text for text in told) or any(one.command == _IMAGE for one in given):
+        return []
+    text = "some objects have another address in each process, so that no store can serve them"
+    why = linker.why_not_honoured()
+    if why:
+        return [Advice(f"{text}; nothing helps here, for {why}")]
+    return [Advice(f"{text}: have them aligned", _IMAGE.partition(" ")[2])]
+
+
+_IMAGE = "RUN pyhugetext image"
 
 
 def _about_small(started: Start) -> list[Advice]:

@@ -30,13 +30,16 @@ what is prepared:
                  it prints is shown when the import fails.
   --all-installed
                  All shared objects of all distributions installed for this interpreter, found by
-                 walking site-packages and not by importing. Entries are built for the load address
-                 that the dynamic linker uses on x86 with kernels 6.1 and later, a multiple of
-                 2 MiB. Where it uses another one each time the object is refused with that reason.
+                 walking site-packages and not by importing.
   -- COMMAND     The command is run with its own input and output, as any other, and to its end.
                  Every Python process below it that has pyhugetext and keeps the PYHUGETEXT_
                  variables counts. It runs on small pages meanwhile. Ctrl-C ends the command; what
                  it used until then is prepared.
+
+Entries are built for the load address that the dynamic linker uses on x86 with kernels 6.1 and later,
+a multiple of 2 MiB. Where it uses another one each time, as on overlayfs, the object is refused with
+that reason and the exit status is 1: what is built then would not be used. In a Dockerfile use
+pyhugetext image, which has such objects aligned. PYHUGETEXT_BUILD=always builds them all the same.
 
 Objects with less coverable text than PYHUGETEXT_MIN_TEXT (default 256K), and those that
 PYHUGETEXT_EXCLUDE names, are left out, as a program leaves them out.
@@ -67,9 +70,7 @@ examples:
   pyhugetext warm                              the interpreter alone
   pyhugetext warm numpy pandas torch           what these import
   sudo pyhugetext warm --system --all-installed
-                                               for every user, as in a Dockerfile:
-                                               RUN pip install -r requirements.txt pyhugetext \\
-                                                && pyhugetext warm --system --all-installed
+                                               for every user of this machine
   pyhugetext warm -- python -m pytest -x tests/smoke
                                                what the program really loads
   pyhugetext warm --json numpy | python -m json.tool
@@ -101,7 +102,7 @@ class _Run:
         self.options = options
         self.progress = Progress()
         self.wanted: dict[Wanted, None] = {}
-        self.unpredictable: list[str] = []  # loaded at another address each time
+        self.elsewhere: list[Wanted] = []  # loaded at another address each time
         self.present: dict[Wanted, None] = {}  # in the system's store already
         self.made: list[Made] = []
         self.stores: list[tuple[Store, str]] = []
@@ -217,7 +218,7 @@ def _find_installed(call: _Run) -> None:
         if excluded or not included:
             continue
         if item.bias is None:
-            call.unpredictable.append(item.path)
+            call.elsewhere.append(Wanted(item.path, 0))
         else:
             call.wanted[Wanted(item.path, item.bias)] = None
     call.progress.stop()
@@ -226,7 +227,7 @@ def _find_installed(call: _Run) -> None:
 def _prepare(call: _Run, store: Store) -> None:
     from pyhugetext.store import warm
 
-    objects = list(call.wanted)
+    objects = [wanted for wanted in call.wanted if _comes_again(call, wanted)]
     for wanted in call.present:
         if wanted in call.wanted:
             continue
@@ -234,9 +235,9 @@ def _prepare(call: _Run, store: Store) -> None:
             objects.append(wanted)
         else:
             call.made.append(warm.Made(*wanted, stores.settings().system_store, warm.PRESENT))
-    for path in call.unpredictable:
+    for wanted in call.elsewhere:
         reason = "the dynamic linker puts it at another address each time on this file system"
-        call.made.append(warm.Made(path, 0, store.root, warm.REFUSED, reason))
+        call.made.append(warm.Made(*wanted, store.root, warm.REFUSED, reason))
     sizes = [_file_size(wanted.path) for wanted in objects]
     warmer = warm.Warmer(store)
     call.progress.begin("", sum(sizes))
@@ -245,10 +246,38 @@ def _prepare(call: _Run, store: Store) -> None:
         call.made.append(warmer.prepare(wanted.path, wanted.bias))
         call.progress.advance(size)
     call.progress.stop()
+    _tell_elsewhere(call)
     failed = [made for made in call.made if made.failed]
     if failed:
         rest = f" ({text.count(len(failed), 'object')} of {len(call.made)})" if failed[1:] else ""
         call.fail(f"store {store.root}: {failed[0].path} was not stored{rest}: {failed[0].reason}")
+
+
+def _comes_again(call: _Run, wanted: Wanted) -> bool:
+    """Whether an object is worth an entry; else it is put among those that are not."""
+    from pyhugetext.cli import installed
+
+    if stores.settings().building == "always" or installed.comes_again(*wanted):
+        return True
+    call.elsewhere.append(wanted)
+    return False
+
+
+def _tell_elsewhere(call: _Run) -> None:
+    from pyhugetext.process import linker
+
+    paths = list(dict.fromkeys(wanted.path for wanted in call.elsewhere))
+    if not paths:
+        return
+    rest = f" and {len(paths) - 1} more" if paths[1:] else ""
+    help_ = linker.why_not_honoured()
+    help_ = (
+        f"nothing helps here, for {help_}" if help_ else "pyhugetext image has such files aligned"
+    )
+    call.fail(
+        f"{paths[0]}{rest} was not stored: each process has it at another address, and what was built "
+        f"for one would not be used; {help_}"
+    )
 
 
 def _file_size(path: str) -> int:
