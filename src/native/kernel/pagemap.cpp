@@ -140,12 +140,13 @@ ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {
     return !result.ok() ? result : scan(fd, start, end, 0, PAGE_IS_HUGE, 0, one);
 }
 
-bool Pagemap::all_huge(u64 start, u64 length) const {
-    for (u64 at = start; at < start + length; at += kHugeSize) {
-        u8 mark = 0;
-        if (!find_huge(at, 1, &mark).ok() || !mark) return false;
-    }
-    return true;
+u64 Pagemap::huge_bytes(u64 start, u64 length) const {
+    u64 sum = 0;
+    const auto found = scan(fd_, start, start + length, 0, PAGE_IS_HUGE, 0,
+                            [&](u64 from, u64 to) { sum += to - from; });
+    if (found.ok()) return sum;
+    const auto bytes = smaps_huge_bytes(start);
+    return bytes.ok() ? min(bytes.value(), length) : 0;
 }
 
 }  // namespace pht

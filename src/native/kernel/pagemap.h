@@ -41,7 +41,9 @@ public:
     // answer for the whole mapping only: all pages or none are marked.
     ErrorOr<void> find_huge(u64 start, size_t count, u8 *marks) const;
 
-    bool all_huge(u64 start, u64 length) const;
+    // How much of a range the kernel maps so. Before 6.7 it must be a whole mapping, else 0.
+    u64 huge_bytes(u64 start, u64 length) const;
+    bool all_huge(u64 start, u64 length) const { return huge_bytes(start, length) >= length; }
 
     int fd() const { return fd_; }
 

@@ -59,10 +59,25 @@ Outcome stage(Scratch *scratch, u64 target, u64 length, Staged *staged) {
     return done();
 }
 
+// Collapses memory of a file in which hardly anything is present yet. Linux 6.1 answers EINVAL
+// where no page table is there, though it collapsed: what counts is how it is mapped once it is
+// touched.
+ErrorOr<void> collapse_empty(const Pagemap &pagemap, u64 address, u64 length) {
+    auto result = collapse(address, length);
+    if (result.error() != EINVAL || !knows_collapse()) return result;
+    if (!touch_each(address, length).ok()) return result;
+    if (pagemap.all_huge(address, length)) return {};
+    result = collapse(address, length);
+    if (result.ok()) return {};
+    // A part is better than nothing; each page is looked at in the end.
+    return pagemap.huge_bytes(address, length) ? ErrorOr<void>{} : result;
+}
+
 // A sealed memory file, mapped readable and executable from the start: never writable and
 // executable, no mprotect to executable. It is collapsed while it is all but empty, so that each
 // byte is written once, into the huge page.
-Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged) {
+Outcome build_memfd(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                    Staged *staged) {
     const Descriptor fd(create_memfd(memory_name(region).data));
     if (!fd.ok()) return refused(Call::memfd_create, fd);
     // The limit counts for memory files too.
@@ -87,7 +102,7 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged
         if (!outcome.ok()) return outcome;
     }
     (void)sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
-    result = collapse(scratch.address(), length);
+    result = collapse_empty(pagemap, scratch.address(), length);
     if (!result.ok()) return refused(Call::collapse, result);
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return write_all(fd, start, end - start, start - target);
@@ -257,7 +272,7 @@ Outcome build(Backing backing, const Region &region, const Sources &sources, u64
         case Backing::shm:
             return build_store(region, backing, sources, target, length, staged);
         case Backing::memfd:
-            return build_memfd(region, target, length, staged);
+            return build_memfd(region, sources.pagemap, target, length, staged);
         case Backing::thp:
             return build_anonymous(region, sources.pagemap, target, length, false, staged);
         case Backing::hugetlb:
