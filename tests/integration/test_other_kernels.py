@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from support.common import HUGE
 from support.older import as_on
 from support.store import Store, require_huge_disk
 from support.users import namespace
 
-LOADS = "import ctypes, sys, pyhugetext; ctypes.CDLL(sys.argv[1]); pyhugetext.remap()\n"
+LOADS = """
+import ctypes, sys, pyhugetext
+for path in sys.argv[1:]:
+    ctypes.CDLL(path)
+pyhugetext.remap()
+"""
 REFUSAL = "does not collapse shared memory"
 
 
@@ -68,3 +78,26 @@ def test_without_collapse_warm_leaves_nothing_and_says_so(tmp_path: Path) -> Non
 def test_store_on_disk_needs_no_call_of_newer_kernels(tmp_path: Path) -> None:
     require_huge_disk(tmp_path)
     Store(tmp_path / "store", as_on("5.10", tmp_path)).recovers()
+
+
+def test_file_is_collapsed_where_it_must_be_touched_and_ends_inside_a_page(
+    tmp_path: Path, compile_library: Callable[..., Path]
+) -> None:
+    """READ_ONLY_THP_FOR_FS of Linux 6.1; here a file on tmpfs, which this kernel collapses."""
+    aligned = "-Wl,-z,max-page-size=2097152"
+    with namespace() as space:
+        names = []
+        for name, mebibytes in (("libone.so", 5), ("libtwo.so", 7)):
+            skip = f'__asm__(".text; .skip {mebibytes << 20}, 0x90");'
+            library = compile_library(skip, aligned, name=name)
+            assert library.stat().st_size % HUGE
+            shutil.copy(library, space.sees(f"/dev/shm/{name}"))
+            names.append(f"/dev/shm/{name}")
+        store = Store(Path("/nonexistent/store"), space.prefix, "file", other=None)
+        older = as_on("6.1", tmp_path)
+        report = store.start(LOADS, *names, prefix=older)
+        for name in names:
+            region = report.region(os.path.basename(name))
+            if (region["reason"] or "").startswith("the layout"):
+                pytest.skip("the dynamic linker does not align this library")
+            assert (region["backing"], region["status"]) == ("file", "huge"), region

@@ -13,7 +13,8 @@ from support.once import compiled
 
 # What they answer to madvise(2) and to PAGEMAP_SCAN:
 #   5.10  knows neither MADV_COLLAPSE nor MADV_POPULATE_READ
-#   6.1   collapses, and answers EINVAL where no page of the range was in the page table before
+#   6.1   collapses, and answers EINVAL all the same where no page of 2 MiB was in the page table
+#         before, or the file ends inside the range
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,6 +25,7 @@ SOURCE = r"""
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -46,6 +48,30 @@ static int any_present(pid_t pid, uint64_t start, uint64_t length) {
     return any;
 }
 
+static int untouched(pid_t pid, uint64_t start, uint64_t length) {
+    int any = 0;
+    for (uint64_t at = start; at < start + length; at += 2 << 20)
+        any = any || !any_present(pid, at, 2 << 20);
+    return any;
+}
+
+static int ends_inside(pid_t pid, uint64_t start, uint64_t length) {
+    char name[600], line[600], path[500];
+    snprintf(name, sizeof name, "/proc/%d/maps", pid);
+    FILE *maps = fopen(name, "r");
+    int ends = 0;
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long from, to, offset;
+        if (sscanf(line, "%lx-%lx %*s %lx %*s %*s %499s", &from, &to, &offset, path) != 4) continue;
+        if (start < from || start >= to || path[0] != '/') continue;
+        struct stat file;
+        snprintf(name, sizeof name, "/proc/%d/root%s", pid, path);
+        ends = !stat(name, &file) && offset + (start - from) + length > file.st_size;
+    }
+    if (maps) fclose(maps);
+    return ends;
+}
+
 static void answer(pid_t pid, long error, int instead) {
     for (int i = 0; i < MOST; ++i)
         if (!changed[i].pid) {
@@ -62,7 +88,8 @@ static void enter(pid_t pid, int old, const struct ptrace_syscall_info *call) {
     if (call->entry.nr != SYS_madvise) return;
     if (old && (with[2] == COLLAPSE || with[2] == POPULATE_READ || with[2] == POPULATE_WRITE))
         answer(pid, EINVAL, 1);
-    if (!old && with[2] == COLLAPSE && with[1] && !any_present(pid, with[0], with[1]))
+    if (!old && with[2] == COLLAPSE && with[1] &&
+        (untouched(pid, with[0], with[1]) || ends_inside(pid, with[0], with[1])))
         answer(pid, EINVAL, 0);
 }
 
