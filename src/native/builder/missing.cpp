@@ -5,6 +5,7 @@
 #include "builder/verdict.h"
 #include "builder/warm.h"
 #include "kernel/filters.h"
+#include "kernel/scratch.h"
 #include "limits/memory.h"
 
 namespace pht {
@@ -37,7 +38,8 @@ private:
     Trouble lock(bool *waited);
     void note(const Wanted &wanted, const char *reason, bool brief);
     bool fits_here();
-    void unfit(const char *reason);
+    void unfit(const char *reason, bool brief = false);
+    bool memory_fits();
     void build_one(size_t which);
     void limit_shared_memory();
     void explain(const Wanted &wanted, const Trouble &problem);
@@ -85,16 +87,39 @@ Trouble Builder::lock(bool *waited) {
     return problem;
 }
 
-void Builder::unfit(const char *reason) {
+void Builder::unfit(const char *reason, bool brief) {
     unfit_ = true;
     tell("", reason);
     for (size_t i = 0; i < wanted_.size(); ++i)
-        if (wanted_.state(i) == State::waiting) note(wanted_.at(i), reason, false);
+        if (wanted_.state(i) == State::waiting) note(wanted_.at(i), reason, brief);
 }
 
 constexpr const char *kNeverHuge = "this file system gives no huge pages to new files";
 constexpr const char *kHugeWhenRead =
     "this file system gives no huge pages to new files; pyhugetext warm can fill it";
+
+// Whether the kernel may have refused this process what it grants to others: then its answer is not
+// the machine's. A seccomp filter answers with whatever errno it likes.
+bool is_restricted() {
+    return has_huge_pages_disabled() || read_filters() != 0;
+}
+
+constexpr const char *kNotCollapsed = "the kernel does not collapse shared memory";
+
+// Where the kernel has no MADV_COLLAPSE no copy is made to find that out with.
+bool Builder::memory_fits() {
+    verdict_ = remembered_verdict(writer_);
+    if (verdict_ == Verdict::unknown && !knows_collapse()) {
+        const Trouble problem = judge(writer_, &verdict_);
+        if (!problem.ok()) {
+            tell(problem);
+            return false;
+        }
+    }
+    if (verdict_ != Verdict::never) return true;
+    unfit(failed_call(kNotCollapsed, Error{EINVAL}).text.data, is_restricted());
+    return false;
+}
 
 // Whether what is built into this store would run from huge pages, as far as is known.
 bool Builder::fits_here() {
@@ -103,7 +128,7 @@ bool Builder::fits_here() {
         unfit("this file system is mounted noexec");
         return false;
     }
-    if (writer_.spec().shared_memory) return true;
+    if (writer_.spec().shared_memory) return memory_fits();
     verdict_ = remembered_verdict(writer_);
     if (verdict_ == Verdict::unknown && has_huge_pages_disabled()) {
         // The verdict is for every process, and this one cannot tell.
@@ -147,23 +172,20 @@ bool Builder::judge_by(const Added &added) {
     return false;
 }
 
-// Whether the kernel may have refused this process what it grants to others: then its answer is not
-// the machine's. A seccomp filter answers with whatever errno it likes.
-bool is_restricted() {
-    return has_huge_pages_disabled() || read_filters() != 0;
-}
-
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.
 bool Builder::collapse(const Wanted &wanted, const Added &added) {
     if (!writer_.spec().shared_memory) return true;
     const auto result = collapse_copy(writer_, added);
     if (result.ok()) return true;
-    const Trouble problem = failed_call("the kernel does not collapse shared memory", result);
+    const Trouble problem = failed_call(kNotCollapsed, result);
     const bool passes = result.error() == EAGAIN || result.error() == EBUSY ||
                         result.error() == ENOMEM || result.error() == EINTR || is_restricted();
     tell(wanted.path, problem.text.data);
     if (!take_back(writer_, added, passes)) drop_record(writer_, added.key.data, boot_);
     note(wanted, problem.text.data, passes);
+    // Nor any other one, mostly: then nobody writes one for nothing again.
+    if (!passes && judge(writer_, &verdict_).ok() && verdict_ == Verdict::never)
+        unfit(problem.text.data);
     return false;
 }
 

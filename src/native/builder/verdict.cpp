@@ -1,6 +1,7 @@
 #include "builder/verdict.h"
 
 #include "builder/copy.h"
+#include "kernel/filters.h"
 #include "kernel/scratch.h"
 #include "store/record.h"
 #include "store/trust.h"
@@ -91,6 +92,20 @@ Trouble try_file(int fd, Verdict *verdict) {
     return problem;
 }
 
+Trouble try_memory(int fd, Verdict *verdict) {
+    const u8 one = 1;
+    auto result = sys::ftruncate(fd, kHugeSize);
+    if (!result.ok()) return failed_call("ftruncate", result);
+    const auto put = sys::pwrite(fd, reinterpret_cast<u64>(&one), 1, 0).nonzero(EIO);
+    if (!put.ok()) return failed_call("write", put);
+    u64 bytes = 0;
+    result = probe_huge(fd, 0, kHugeSize, true, &bytes);
+    *verdict = bytes ? Verdict::written : Verdict::never;
+    // Another error than this one tells of the moment.
+    const bool told = bytes || result.error() == EINVAL;
+    return told ? Trouble{} : failed_call("collapsing shared memory", result);
+}
+
 Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     *verdict = remembered_verdict(writer);
     if (*verdict != Verdict::unknown) return {};
@@ -102,7 +117,10 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     if (!fd.ok()) return failed_call("open", str("v1/tmp"), fd);
     const Descriptor file(fd);
     (void)sys::unlink_at(writer.tmp(), name.data);
-    const Trouble problem = try_file(file, verdict);
+    const bool in_memory = writer.spec().shared_memory;
+    const Trouble problem = in_memory ? try_memory(file, verdict) : try_file(file, verdict);
+    // A seccomp filter answers with whatever errno it likes.
+    if (problem.ok() && in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
     return problem.ok() ? remember(writer, *verdict) : problem;
 }
 

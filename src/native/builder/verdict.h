@@ -1,5 +1,6 @@
 // What a store's file system does with a file written in steps of 2 MiB: tried, then remembered for
-// this kernel and file system.
+// this kernel and file system. Of shared memory: whether the kernel collapses it; what is
+// remembered there ends with the boot.
 #pragma once
 
 #include "builder/writer.h"
@@ -8,7 +9,7 @@ namespace pht {
 
 enum class Verdict : u8 {
     unknown,
-    written,  // huge right after writing
+    written,  // huge right after writing; in shared memory once it is collapsed
     evicted,  // only after write-back and eviction
     never,
 };
@@ -28,6 +29,9 @@ Verdict judge_copy(int copy, u64 offset);
 
 // Writes 4 MiB to an empty file as a copy is written, and says what became of it.
 Trouble try_file(int fd, Verdict *verdict);
+
+// The same with 2 MiB in shared memory.
+Trouble try_memory(int fd, Verdict *verdict);
 
 // Whether huge pages are disabled for this process (prctl(PR_SET_THP_DISABLE)): then what it sees
 // says nothing about the machine.

@@ -1,6 +1,7 @@
 #include "builder/warm.h"
 
 #include "builder/original.h"
+#include "builder/verdict.h"
 #include "kernel/scratch.h"
 #include "store/copy_window.h"
 #include "store/trust.h"
@@ -11,9 +12,9 @@ namespace pht {
 namespace {
 
 // Gets what was just written of a copy onto 2 MiB pages; the bytes of it that are, as the kernel
-// shows.
-u64 settle(const StoreWriter &writer, const Added &added) {
-    if (writer.spec().shared_memory) (void)collapse_copy(writer, added);
+// shows. *refused: how the kernel answered in shared memory.
+u64 settle(const StoreWriter &writer, const Added &added, ErrorOr<void> *refused) {
+    if (writer.spec().shared_memory) *refused = collapse_copy(writer, added);
     sys::FileIdentity file;
     Trouble problem;
     const auto fd = open_copy_at(writer, added.path.data, &file, &problem);
@@ -118,8 +119,13 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     made->written = added.written;
     if (added.texts.empty()) return;
     made->looked = true;
-    made->huge = settle(writer, added);
+    ErrorOr<void> refused;
+    made->huge = settle(writer, added, &refused);
     made->small = !made->huge;
+    if (!in_memory || made->huge || refused.error() != EINVAL || has_huge_pages_disabled()) return;
+    // Of no use to anybody, and paid for in memory.
+    if (!take_back(writer, added, false)) drop_record(writer, key.data, boot);
+    made->problem = failed_call("the kernel does not collapse shared memory", refused);
 }
 
 }  // namespace

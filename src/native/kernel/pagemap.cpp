@@ -146,16 +146,12 @@ ErrorOr<void> Pagemap::find_entries(u64 start, size_t count, u8 *marks) const {
 }
 
 // No array: this runs without the engine's lock, too.
-bool Pagemap::all_huge(u64 start, u64 length) const {
-    for (u64 at = start; at < start + length; at += kHugeSize) {
-        if (!tells_pages()) return Smaps::all_huge(start, length);
-        u64 huge = 0;
-        const auto found = scan(fd_, at, at + kHugeSize, 0, PAGE_IS_HUGE, 0,
-                                [&](u64 from, u64 to) { huge += to - from; });
-        if (!found.ok()) return Smaps::all_huge(start, length);
-        if (huge < kHugeSize) return false;
-    }
-    return true;
+u64 Pagemap::huge_bytes(u64 start, u64 length) const {
+    u64 sum = 0;
+    const auto found = tells_pages() ? scan(fd_, start, start + length, 0, PAGE_IS_HUGE, 0,
+                                            [&](u64 from, u64 to) { sum += to - from; })
+                                     : ErrorOr<void>(Error{ENOTTY});
+    return found.ok() ? sum : Smaps::huge_bytes(start, length);
 }
 
 }  // namespace pht

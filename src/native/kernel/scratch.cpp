@@ -12,6 +12,30 @@ ErrorOr<u64> reserve_scratch(u64 length) {
     return success(aligned);
 }
 
+ErrorOr<void> touch(u64 address, u64 length) {
+    const auto populated = sys::madvise(address, length, MADV_POPULATE_READ);
+    if (populated.error() != EINVAL) return populated;
+    // Not read by an instruction: past a file's end that would be a SIGBUS.
+    u8 byte;
+    for (u64 at = 0; at < length; at += kPageSize) {
+        const auto got = sys::copy_memory(reinterpret_cast<u64>(&byte), address + at, 1);
+        if (!got.ok()) return Error(got);
+    }
+    return {};
+}
+
+ErrorOr<void> touch_each(u64 address, u64 length) {
+    for (u64 at = 0; at < length; at += kHugeSize) {
+        const auto touched = touch(address + at, kPageSize);
+        if (!touched.ok()) return touched;
+    }
+    return {};
+}
+
+bool knows_collapse() {
+    return sys::madvise(0, 0, MADV_COLLAPSE).error() != EINVAL;
+}
+
 ErrorOr<void> collapse(u64 address, u64 length) {
     constexpr int kTries = 4;
     ErrorOr<void> result;
@@ -35,15 +59,9 @@ ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u6
     if (!advised.ok()) return advised;
     ErrorOr<void> collapsed;
     if (collapse_first) collapsed = collapse(scratch.address(), length);
-    const auto touched = sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
+    const auto touched = touch(scratch.address(), length);
     if (!touched.ok()) return touched;
-    // No array: this runs without the engine's lock, too.
-    for (u64 at = 0; at < length; at += kHugeSize) {
-        u8 huge = 0;
-        const auto found = pagemap.find_huge(scratch.address() + at, 1, &huge);
-        if (!found.ok()) return found;
-        *bytes += huge ? kHugeSize : 0;
-    }
+    *bytes = pagemap.huge_bytes(scratch.address(), length);
     // A part is better than nothing; of nothing the reason counts.
     return *bytes ? ErrorOr<void>{} : collapsed;
 }

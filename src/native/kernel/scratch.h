@@ -47,6 +47,16 @@ private:
     u64 address_ = 0, length_;
 };
 
+// Maps what is there of [address, address + length), which is readable, into the page table: all of
+// it, also before Linux 5.14, which has no call for that.
+ErrorOr<void> touch(u64 address, u64 length);
+
+// The same with the first page of each 2 MiB: all, where those are huge.
+ErrorOr<void> touch_each(u64 address, u64 length);
+
+// Whether the kernel, and any filter, has MADV_COLLAPSE at all (Linux 6.1); asked about nothing.
+bool knows_collapse();
+
 // MADV_COLLAPSE; tried again where a page was busy, or off the LRU for a moment (EAGAIN).
 ErrorOr<void> collapse(u64 address, u64 length);
 

@@ -110,12 +110,17 @@ ErrorOr<void> Smaps::find_entries(u64 start, size_t count, u8 *marks) {
     return read;
 }
 
-bool Smaps::all_huge(u64 start, u64 length) {
-    bool all = true;
-    const auto read = each_usage(start, start + length, [&](const Usage &usage) {
-        all = all && usage.huge >= usage.end - usage.start;
+u64 Smaps::huge_bytes(u64 start, u64 length) {
+    const u64 end = start + length;
+    u64 sum = 0;
+    const auto read = each_usage(start, end, [&](const Usage &usage) {
+        const u64 from = max(usage.start, start), to = min(usage.end, end);
+        if (usage.start >= start && usage.end <= end)
+            sum += usage.huge;
+        else if (usage.huge >= usage.end - usage.start)
+            sum += to - from;
     });
-    return read.ok() && all;
+    return read.ok() ? sum : 0;
 }
 
 }  // namespace pht

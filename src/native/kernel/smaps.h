@@ -68,7 +68,8 @@ struct Smaps {
     static ErrorOr<void> find_huge(u64 start, size_t count, u8 *marks);
     // ENOTTY where a mapping has pages of both sizes, or it cannot be asked which are present.
     static ErrorOr<void> find_entries(u64 start, size_t count, u8 *marks);
-    static bool all_huge(u64 start, u64 length);
+    // As Pagemap::huge_bytes().
+    static u64 huge_bytes(u64 start, u64 length);
 };
 
 }  // namespace pht

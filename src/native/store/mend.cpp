@@ -19,10 +19,6 @@ constexpr size_t kOthers = 4;
 
 constexpr u64 kTick = 500'000;  // nanoseconds between two looks at what is being written
 
-ErrorOr<void> touch(u64 address, u64 length) {
-    return sys::madvise(address, length, MADV_POPULATE_READ);
-}
-
 void forget(u64 address, u64 length) {
     (void)sys::madvise(address, length, MADV_DONTNEED);
 }

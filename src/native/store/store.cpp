@@ -115,7 +115,7 @@ Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at
     const u64 address = *at;
     // A fault after eviction reads 2 MiB back only under this advice.
     (void)sys::madvise(address, length, MADV_HUGEPAGE);
-    const auto touched = sys::madvise(address, kPageSize, MADV_POPULATE_READ);
+    const auto touched = touch(address, kPageSize);
     if (touched.ok()) return done();
     sys::munmap(address, length);
     return refused(Call::read, touched);

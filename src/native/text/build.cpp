@@ -59,10 +59,25 @@ Outcome stage(Scratch *scratch, u64 target, u64 length, Staged *staged) {
     return done();
 }
 
+// Collapses memory of a file in which hardly anything is present yet. Linux 6.1 answers EINVAL
+// where no page table is there, though it collapsed: what counts is how it is mapped once it is
+// touched.
+ErrorOr<void> collapse_empty(const Pagemap &pagemap, u64 address, u64 length) {
+    auto result = collapse(address, length);
+    if (result.error() != EINVAL || !knows_collapse()) return result;
+    if (!touch_each(address, length).ok()) return result;
+    if (pagemap.all_huge(address, length)) return {};
+    result = collapse(address, length);
+    if (result.ok()) return {};
+    // A part is better than nothing; each page is looked at in the end.
+    return pagemap.huge_bytes(address, length) ? ErrorOr<void>{} : result;
+}
+
 // A sealed memory file, mapped readable and executable from the start: never writable and
 // executable, no mprotect to executable. It is collapsed while it is all but empty, so that each
 // byte is written once, into the huge page.
-Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged) {
+Outcome build_memfd(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
+                    Staged *staged) {
     const Descriptor fd(create_memfd(memory_name(region).data));
     if (!fd.ok()) return refused(Call::memfd_create, fd);
     // The limit counts for memory files too.
@@ -87,7 +102,7 @@ Outcome build_memfd(const Region &region, u64 target, u64 length, Staged *staged
         if (!outcome.ok()) return outcome;
     }
     (void)sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
-    result = collapse(scratch.address(), length);
+    result = collapse_empty(pagemap, scratch.address(), length);
     if (!result.ok()) return refused(Call::collapse, result);
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
         return write_all(fd, start, end - start, start - target);
@@ -146,8 +161,30 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
     return outcome;
 }
 
+// Collapses what is small of a mapped file but its first 2 MiB, and touches it all. Untouched,
+// Linux 6.1 answers EINVAL though it collapses; and it does where the file ends inside the last 2
+// MiB, which must not keep it from the others. What came of it the page table tells.
+Outcome collapse_rest(const Pagemap &pagemap, u64 address, u64 length, u64 file_length) {
+    constexpr Outcome small = {Status::no_huge_page, Call::none, 0};
+    (void)touch_each(address, length);
+    if (pagemap.all_huge(address, length)) return small;
+    const u64 end = address + min(length, round_down(file_length, kHugeSize));
+    u64 at = address + kHugeSize;
+    ErrorOr<void> result;
+    if (at < end) result = collapse(at, end - at);
+    // Where one page cannot be collapsed now the kernel does not go on to those behind it.
+    for (; at < end && !result.ok(); at += kHugeSize) (void)collapse(at, kHugeSize);
+    if (end < address + length) {
+        const auto last = collapse(end, address + length - end);
+        if (result.ok()) result = last;
+    }
+    (void)touch_each(address, length);
+    return result.ok() ? small : Outcome{Status::no_huge_page, Call::collapse, result.error()};
+}
+
 // The original file itself, huge in the page cache: where the kernel can collapse it (7.x on file
-// systems with large folios) and address and offset are congruent. No copy at all.
+// systems with large folios; with READ_ONLY_THP_FOR_FS what nobody has open for writing) and
+// address and offset are congruent. No copy at all.
 Outcome build_file(const Region &region, const Sources &sources, u64 target, u64 length,
                    Staged *staged) {
     const Pagemap &pagemap = sources.pagemap;
@@ -176,19 +213,20 @@ Outcome build_file(const Region &region, const Sources &sources, u64 target, u64
     (void)sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     // Another process may have collapsed it already: one touch tells, and spares this one a
     // collapse, which waits for every CPU.
-    (void)sys::madvise(scratch.address(), kPageSize, MADV_POPULATE_READ);
-    bool huge = pagemap.all_huge(scratch.address(), kHugeSize);
-    if (huge) {
-        (void)sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
-        huge = pagemap.all_huge(scratch.address(), length);
-    }
-    if (!huge) {
-        auto result = collapse(scratch.address(), length);
+    (void)touch(scratch.address(), kPageSize);
+    const u64 size = sources.original.file().size;
+    if (!pagemap.all_huge(scratch.address(), kHugeSize)) {
+        // Where the kernel cannot do it at all it says so of the first 2 MiB, and nothing of the
+        // file is read for it.
+        const auto result = collapse(scratch.address(), kHugeSize);
+        if (!result.ok() && offset + kHugeSize > size)
+            return {Status::no_huge_page, Call::collapse, result.error()};
         if (!result.ok()) return refused(Call::collapse, result);
-        result = sys::madvise(scratch.address(), length, MADV_POPULATE_READ);
-        if (!result.ok()) return refused(Call::read, result);
     }
-    return stage(&scratch, target, length, staged);
+    const Outcome small = collapse_rest(pagemap, scratch.address(), length, size - offset);
+    const Outcome result = stage(&scratch, target, length, staged);
+    staged->small = small;
+    return result;
 }
 
 // The shared store, on disk or in shared memory. On disk nothing is touched: the pages come at
@@ -257,7 +295,7 @@ Outcome build(Backing backing, const Region &region, const Sources &sources, u64
         case Backing::shm:
             return build_store(region, backing, sources, target, length, staged);
         case Backing::memfd:
-            return build_memfd(region, target, length, staged);
+            return build_memfd(region, sources.pagemap, target, length, staged);
         case Backing::thp:
             return build_anonymous(region, sources.pagemap, target, length, false, staged);
         case Backing::hugetlb:

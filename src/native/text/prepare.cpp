@@ -183,6 +183,21 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
     return outcome;
 }
 
+// What came of collapsing a file in place. Where it was done once, a refusal is of one file alone:
+// it is being written, or has not been written back.
+void Table::learn(const Region &region, const Outcome &outcome) {
+    const bool able = region.dev_major == able_major_ && region.dev_minor == able_minor_;
+    if (outcome.ok()) {
+        able_major_ = region.dev_major;
+        able_minor_ = region.dev_minor;
+    } else if (!able && outcome.status == Status::refused && outcome.call == Call::collapse &&
+               outcome.error == EINVAL) {
+        refusal_ = outcome;
+        refusing_major_ = region.dev_major;
+        refusing_minor_ = region.dev_minor;
+    }
+}
+
 // Builds all planned pages of a region with one backing and keeps those that are huge. On any
 // failure nothing of it is left.
 Outcome Table::build_region(Region &region, Backing backing, const Request &request,
@@ -233,11 +248,7 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
             copied_pages_ += bytes / kHugeSize;
         }
     }
-    if (backing == Backing::file && outcome.call == Call::collapse && outcome.error == EINVAL) {
-        refusal_ = outcome;
-        refusing_major_ = region.dev_major;
-        refusing_minor_ = region.dev_minor;
-    }
+    if (backing == Backing::file) learn(region, outcome);
     if (outcome.ok() && !has_maps_for(region.staged.size())) {
         unstage(region);
         outcome = {Status::map_count, Call::none, 0};

@@ -89,6 +89,7 @@ private:
     bool has_maps_for(size_t runs) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
+    void learn(const Region &region, const Outcome &outcome);
     void choose(Region &region, const Request &request, const Sources &sources);
     static void finish(Region &region);
     ErrorOr<void> observe_once(Scope scope, bool *replaced);
@@ -118,6 +119,7 @@ private:
     // The device whose files the kernel refused to collapse in place: asked once, not per library.
     u32 refusing_major_ = 0, refusing_minor_ = 0;
     Outcome refusal_;
+    u32 able_major_ = 0, able_minor_ = 0;  // one where it did collapse one
 };
 
 // Settings of the machine the core depends on: 0, or why it has to stay away.

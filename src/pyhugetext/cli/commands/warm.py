@@ -164,9 +164,22 @@ def _choose(call: _Run) -> Store:
         raise Failure(f"{why}; nothing was built" if disk else why)
     if why:
         text.say(f"{why}; the store in shared memory is filled instead", "warm")
-    shm = places.shared_memory(found)
+    return _choose_memory(call, places.shared_memory(found))
+
+
+def _choose_memory(call: _Run, shm: Store) -> Store:
+    """The store in shared memory. Failure where the kernel does not collapse what is there."""
+    from pyhugetext.store import places
+
     stores.make(shm)
-    call.stores.append((shm, places.WRITTEN))
+    with stores.told(shm):
+        verdict = places.judge(shm)
+    if verdict == places.NEVER:
+        raise Failure(
+            f"store {shm.root}: the kernel does not collapse shared memory (MADV_COLLAPSE, Linux 6.1), "
+            "so a copy there would be of no use; nothing was built"
+        )
+    call.stores.append((shm, verdict))
     return shm
 
 
