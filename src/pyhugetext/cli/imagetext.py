@@ -115,5 +115,5 @@ def show(told: dict[str, Any]) -> None:
     elif checking:
         line += f"; {text.size(total['private_bytes'])} private in the process that imported"
     else:
-        line += f"; {text.count(total['removed'], 'entry', 'entries')} removed"
+        line += f"; entries of {text.count(total['removed'], 'object')} removed"
     print(line)

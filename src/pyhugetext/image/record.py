@@ -35,9 +35,12 @@ class Records:
 
     def __init__(self, roots: list[str]) -> None:
         self._of: dict[str, Distribution] = {}
+        self._roots: list[str] = []  # those that hold distributions
         for root in roots:
             for path in _records(root):
                 self._read(root, path)
+                if root not in self._roots:
+                    self._roots.append(root)
 
     def _read(self, root: str, path: str) -> None:
         try:
@@ -65,7 +68,9 @@ class Records:
         before. A sentence where it does not; empty where it does, or needs not."""
         found = self.of(path)
         if found is None:
-            return "no RECORD lists it"
+            # What is the system's, or the interpreter's own, is in none anyway.
+            expected = any(path.startswith(f"{root}/") for root in self._roots)
+            return "no RECORD lists it" if expected else ""
         root = os.path.dirname(os.path.dirname(found.record))
         try:
             return _follow(found.record, root, path, before, after)

@@ -109,21 +109,21 @@ def prune(store: Store) -> Iterator[Removed]:
 
 
 def forget(store: Store, originals: Collection[str]) -> int:
-    """Removes the entries of some files, and what prune() removes. Returns how many entries those
-    were. Trouble."""
+    """Removes the entries of some files, and what prune() removes. Returns of how many files there
+    were entries. Trouble."""
     entries, _ = contents(store)
-    names = [entry.name for entry in entries if entry.original in originals]
+    found = [entry for entry in entries if entry.original in originals]
     index = os.open(store.records, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        for name in names:
+        for entry in found:
             try:
-                os.unlink(name, dir_fd=index)
+                os.unlink(entry.name, dir_fd=index)
             except FileNotFoundError:
                 continue
     finally:
         os.close(index)
     list(prune(store))  # copies that no record tells of
-    return len(names)
+    return len({entry.original for entry in found})
 
 
 def clear(store: Store) -> int:
