@@ -30,12 +30,11 @@ def main() -> None:
         except BaseException as error:
             channel.tell(failed=module, error=f"{type(error).__name__}: {error}")
     told: dict[str, Any] = {"files": _files(), "stats": None}
-    try:
+    channel.tell(importing="")
+    if request["remap"]:
         import pyhugetext
 
         told["stats"] = pyhugetext.remap().as_dict()
-    except BaseException as error:
-        told["error"] = f"{type(error).__name__}: {error}"
     channel.tell(**told)
     # Nothing that was imported may have a say in how it ends.
     os._exit(0)

@@ -47,7 +47,7 @@ def find(settings: Settings) -> Found:
 def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Imported:
     """Imports the modules, and adds the program and the libraries that are loaded then."""
     label("importing what is installed")
-    imported = trial.import_all(found.modules, {**_kept(), "PYHUGETEXT": "0"})
+    imported = trial.import_all(found.modules, {**_kept(), "PYHUGETEXT": "0"}, False)
     program = os.path.realpath("/proc/self/exe")
     for path in (program, *imported.files):
         path = os.path.realpath(path)
@@ -61,7 +61,7 @@ def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Impo
 
 def prepared(found: Found) -> Imported:
     """Imports the modules in a process that uses what is prepared, and builds nothing."""
-    return trial.import_all(found.modules, {**_kept(), "PYHUGETEXT_BUILD": "never"})
+    return trial.import_all(found.modules, {**_kept(), "PYHUGETEXT_BUILD": "never"}, True)
 
 
 def _kept() -> dict[str, str]:

@@ -66,15 +66,18 @@ def _check_address(low: int | None) -> None:
         raise Left("it was loaded at no multiple of 2 MiB all the same")
 
 
-def import_all(modules: list[str], environ: dict[str, str]) -> Imported:
-    """Imports modules in a process of their own, without the one at which such a process ended.
-    Unanswered where even that does not come to its end."""
+def import_all(modules: list[str], environ: dict[str, str], remap: bool) -> Imported:
+    """Imports modules in a process of their own, without the one at which such a process ended, and
+    calls remap() then if told so. Unanswered where even that does not come to its end."""
     failures: dict[str, str] = {}
     for _ in range(_MOST_CRASHES):
         left = [module for module in modules if module not in failures]
         last = ""
         child = runner.Child(
-            "pyhugetext.children.environment", {"modules": left}, environ, apart=True
+            "pyhugetext.children.environment",
+            {"modules": left, "remap": remap},
+            environ,
+            apart=True,
         )
         with child:
             try:
