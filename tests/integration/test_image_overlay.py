@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.image import alignments, object_of
+from support.cli import AS_STRANGER, assert_one_sentence
+from support.common import STRANGER
+from support.image import alignments, environment, object_of
 from support.overlay import Container, Containers, containers
 
 # Of numpy, which the tests' environment has for matplotlib, the object that has a build-id.
@@ -64,3 +68,27 @@ def test_without_preparation_check_says_so(some: Containers) -> None:
     assert "nothing here is prepared" in result.stderr
     assert path in result.stdout
     assert "it is not aligned" in result.stdout
+
+
+def test_every_user_of_a_container_runs_from_what_root_prepared(some: Containers) -> None:
+    path = numpy_object()
+    env = {"PYHUGETEXT_INCLUDE": NUMPY}
+    some.make("build").cli().json("image", **env)
+    told = some.make("first", "build").cli(*AS_STRANGER).json("image", "--check", HOME="", **env)
+    one = object_of(told, Path(path))
+    assert (one["backing"], one["private_bytes"]) == ("store", 0)
+    assert told["store"]["kind"] == "system"
+
+
+def test_entries_of_a_user_who_is_not_root_are_said_to_be_the_containers_own(
+    some: Containers,
+) -> None:
+    with environment() as made:
+        library = made.add("mine")
+        subprocess.run(["chown", "-R", f"{STRANGER}:{STRANGER}", str(made.place)], check=True)
+        made.cli.prefix = (*some.make("build").prefix, *AS_STRANGER)
+        result = made.image("--json")
+        assert result.returncode == 1
+        assert_one_sentence(result, "are found in this container only")
+        one = object_of(json.loads(result.stdout), library)
+        assert (one["alignment"], one["entry"], one["used"]) == ("aligned", "built", True)

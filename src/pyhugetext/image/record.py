@@ -44,7 +44,8 @@ class Records:
 
     def _read(self, root: str, path: str) -> None:
         try:
-            rows = list(_rows(_content(path)))
+            with open(path, "rb") as opened:
+                rows = list(_rows(_content(opened.fileno())))
         except (OSError, Left, csv.Error, UnicodeDecodeError):
             return
         tops = {name.partition("/")[0] for name, _ in rows if name.endswith("/__init__.py")}
@@ -112,10 +113,10 @@ def _records(root: str) -> Iterator[str]:
                 yield path
 
 
-def _content(path: str) -> str:
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > _LARGEST:
-            raise Left("it is too large")
+def _content(fd: int) -> str:
+    if os.fstat(fd).st_size > _LARGEST:
+        raise Left("it is too large")
+    with open(fd, "rb", closefd=False) as file:
         return file.read(_LARGEST).decode()
 
 
@@ -130,7 +131,7 @@ def _follow(record: str, root: str, path: str, before: Digest, after: Digest) ->
     with rewriting.directory_of(record) as (directory, name):
         source = os.open(name, _READ, dir_fd=directory)
         try:
-            lines = _content(record).splitlines(keepends=True)
+            lines = _content(source).splitlines(keepends=True)
             for number, line in enumerate(lines):
                 if not _is_of(line, root, path):
                     continue

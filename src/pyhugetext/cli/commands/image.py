@@ -38,8 +38,9 @@ what is done to a file:
   belongs to another user, lies where nothing can be written, or does not load by itself.
 
 where the entries go:
-  root's to /var/cache/pyhugetext, which every user's processes read; another user's to that user's
-  store ($PYHUGETEXT_STORE, $XDG_CACHE_HOME/pyhugetext or ~/.cache/pyhugetext).
+  root's to /var/cache/pyhugetext, which every user's processes read, and where containers look by
+  content; another user's to that user's store ($PYHUGETEXT_STORE, $XDG_CACHE_HOME/pyhugetext or
+  ~/.cache/pyhugetext), which serves where it was made: in an image, be root.
 
 columns:
   alignment  aligned (now), already, fixed (its address is its own: nothing to do), left (as it is)
@@ -61,7 +62,7 @@ keys of --json:
 
 examples:
   RUN pip install -r requirements.txt pyhugetext && pyhugetext image
-                                               in a Dockerfile, as root or another user
+                                               in a Dockerfile, before USER
   docker run IMAGE pyhugetext image --check    whether it works on this machine, and why not
   pyhugetext image --undo                      as it was before
   pyhugetext image --json | python -m json.tool
@@ -71,6 +72,8 @@ exit status:
   nothing could be, or with --check something prepared is not used, and a sentence on stderr says
   what; 2 wrong usage; 130 interrupted (what was done is kept)
 """
+
+_OVERLAYFS = 0x794C7630  # linux/magic.h
 
 # What containers get, by the kernel they run on (docs/containers.md).
 _KERNELS = (
@@ -137,15 +140,20 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if call.problems else OK
 
 
-def _store(call: _Run) -> Store:
-    """The store of the image, made where something is to be put there. Failure where there can be
-    none."""
+def _store(call: _Run) -> Store | None:
+    """The store of the image, made where something is to be put there; to look at it may be any.
+    Failure where there can be none."""
     from pyhugetext.store import places
 
     found = stores.settings()
-    store = places.system(found) if os.geteuid() == 0 else places.user(found)
-    if store is None:
-        raise Failure("neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store")
+    store = places.system(found)
+    if os.geteuid() != 0 and not (call.mode == "check" and stores.exists(store)):
+        own = places.user(found)
+        if own is None and call.mode == "check":
+            return None
+        if own is None:
+            raise Failure("neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store")
+        store = own
     if call.mode == "prepare":
         stores.make(store)
         with stores.told(store):
@@ -201,13 +209,16 @@ def _prepare(call: _Run) -> None:
         one.entry, one.entry_reason, one.entry_failed = made.status, made.reason or "", made.failed
         one.size, one.written = made.size, made.written
     _tell_failures(call)
+    _tell_place(call)
     call.progress.begin("importing it all once more")
     imported = environment.prepared(found)
     for one in call.objects:
         preparing.judge(one, imported.stats)
     call.failures = imported.failures
     call.progress.stop()
-    if call.verdict == "never":
+    if imported.stats is None:
+        call.fail("whether it is used is not known: no process came to the end of the imports")
+    elif call.verdict == "never":
         text.say(
             f"on this kernel the file system of {call.store.root} gives files no huge pages: what was "
             "prepared serves where one does",
@@ -230,6 +241,19 @@ def _tell_failures(call: _Run) -> None:
     if not any(one.prepared for one in call.objects) and not reasons:
         why = f": {call.objects[0].reason}" if call.objects else ", for there are no large objects"
         call.fail(f"nothing was prepared{why}")
+
+
+def _tell_place(call: _Run) -> None:
+    """Containers look by content, which is the same in all, only into the system's store."""
+    from pyhugetext import _native
+
+    assert call.store is not None
+    root = call.store.root
+    if call.store.kind != "system" and _native.filesystem(os.fsencode(root)) == _OVERLAYFS:
+        call.fail(
+            f"the entries in {root} are found in this container only; those that root makes in the "
+            "system's store are found in every container of the image"
+        )
 
 
 def _tell_unused(call: _Run) -> None:
