@@ -66,7 +66,9 @@ def prepared(found: Found) -> Imported:
 
 def _kept() -> dict[str, str]:
     kept = ("STORE", "BACKING", "MIN_TEXT", "INCLUDE", "EXCLUDE", "PRIVATE_LIMIT")
-    return trial.environment(*(f"PYHUGETEXT_{name}" for name in kept))
+    environ = trial.environment(*(f"PYHUGETEXT_{name}" for name in kept))
+    # Bytecode that an installer did not make is not this command's to put into a layer.
+    return {**environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _is_wanted(path: str, settings: Settings) -> bool:
