@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pyhugetext.cli.commands import image
 from support.cli import (
     AS_STRANGER,
     Cli,
@@ -99,6 +101,30 @@ def test_environment_is_prepared_used_extended_and_put_back(
     assert result.returncode == 1
     assert_one_sentence(result, "nothing here is prepared")
     assert env.leftovers() == []
+
+
+def test_record_that_cannot_follow_is_one_sentence(env: Environment) -> None:
+    library = env.add("sample")
+    (record,) = env.site.glob("sample-*/RECORD")
+    os.link(record, env.place / "cached")
+    before = record.read_bytes()
+    result = env.image()
+    assert result.returncode == 1
+    assert_one_sentence(result, str(library), "its RECORD stays as it is: it has 2 names")
+    assert record.read_bytes() == before
+    # Nothing has to be done but that.
+    (env.place / "cached").unlink()
+    assert env.image().returncode == 0
+    env.check_records()
+
+
+def test_manual_names_all_keys(env: Environment) -> None:
+    env.add("sample")
+    told = env.json()
+    manual = image.MANUAL.partition("keys of --json:")[2].partition("examples:")[0]
+    rows = (*told["objects"], *told["kernels"], told["store"], told["total"])
+    for key in {*told, *(key for row in rows for key in row)}:
+        assert re.search(rf"\b{key}\b", manual), key
 
 
 def test_table_says_what_a_container_gets(env: Environment) -> None:

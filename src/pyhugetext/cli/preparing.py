@@ -33,6 +33,7 @@ class Object:
     reason: str = ""  # why it is left
     failed: bool = False  # and that was no decision: no room, no rights
     remark: str = ""  # about its RECORD
+    remark_failed: bool = False  # that should have followed, and could not
     entry: str | None = None  # built, promoted, present, refused; None where none was tried
     entry_reason: str = ""
     entry_failed: bool = False
@@ -108,6 +109,8 @@ class _Opened:
         try:
             before, after = record.digests(fd, change.reverse), record.digests(fd)
             self.one.remark = records.follow(self.one.path, before, after)
+        except record.Behind as error:
+            self.one.remark, self.one.remark_failed = str(error), True
         finally:
             os.close(fd)
 

@@ -23,6 +23,10 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 Digest = Callable[[str], str]  # by algorithm, as a RECORD has it
 
 
+class Behind(Exception):
+    """A RECORD that could not follow; the text is a sentence."""
+
+
 class Distribution(NamedTuple):
     """An installed distribution: where its RECORD is, and what is imported of it."""
 
@@ -66,7 +70,7 @@ class Records:
 
     def follow(self, path: str, before: Digest, after: Digest) -> str:
         """Has the RECORD tell of a file's content as it is now, where it told of it as it was
-        before. A sentence where it does not; empty where it does, or needs not."""
+        before. A sentence where it did not; empty where it does, or needs not. Behind."""
         found = self.of(path)
         if found is None:
             # What is the system's, or the interpreter's own, is in none anyway.
@@ -75,10 +79,8 @@ class Records:
         root = os.path.dirname(os.path.dirname(found.record))
         try:
             return _follow(found.record, root, path, before, after)
-        except Left as left:
-            return f"its RECORD stays as it is: {left}"
-        except (OSError, csv.Error, UnicodeDecodeError) as error:
-            return f"its RECORD stays as it is: {_words.reason(error)}"
+        except (Left, OSError, csv.Error, UnicodeDecodeError) as error:
+            raise Behind(f"its RECORD stays as it is: {_words.reason(error)}") from None
 
 
 def digests(fd: int, patch: Patch | None = None) -> Digest:

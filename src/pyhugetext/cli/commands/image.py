@@ -238,6 +238,9 @@ def _tell_failures(call: _Run) -> None:
     for reason, paths in reasons.items():
         more = f" and {len(paths) - 1} more" if paths[1:] else ""
         call.fail(f"{paths[0]}{more} could not be prepared: {reason}")
+    for one in call.objects:
+        if one.remark_failed:
+            call.fail(f"{one.path}: {one.remark}")
     if not any(one.prepared for one in call.objects) and not reasons:
         why = f": {call.objects[0].reason}" if call.objects else ", for there are no large objects"
         call.fail(f"nothing was prepared{why}")
@@ -292,6 +295,8 @@ def _undo(call: _Run) -> None:
     for one in call.objects:
         if one.alignment == preparing.LEFT:
             call.fail(f"{one.path} could not be put back: {one.reason}")
+        elif one.remark_failed:
+            call.fail(f"{one.path}: {one.remark}")
     assert call.store is not None
     if stores.exists(call.store):
         paths = {one.path for one in call.objects}
