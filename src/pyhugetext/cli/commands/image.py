@@ -73,8 +73,6 @@ exit status:
   what; 2 wrong usage; 130 interrupted (what was done is kept)
 """
 
-_OVERLAYFS = 0x794C7630  # linux/magic.h
-
 # What containers get, by the kernel they run on (docs/containers.md).
 _KERNELS = (
     ((7, 2), "7.2 and later", "layers on ext4, xfs: the files themselves, shared by all containers"),
@@ -248,11 +246,11 @@ def _tell_failures(call: _Run) -> None:
 
 def _tell_place(call: _Run) -> None:
     """Containers look by content, which is the same in all, only into the system's store."""
-    from pyhugetext import _native
+    from pyhugetext.doctor import storage
 
     assert call.store is not None
     root = call.store.root
-    if call.store.kind != "system" and _native.filesystem(os.fsencode(root)) == _OVERLAYFS:
+    if call.store.kind != "system" and storage.file_system(root) == "overlayfs":
         call.fail(
             f"the entries in {root} are found in this container only; those that root makes in the "
             "system's store are found in every container of the image"
