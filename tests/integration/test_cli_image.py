@@ -29,6 +29,7 @@ from support.cli import (
 from support.common import HUGE, STRANGER, tool
 from support.image import Environment, aligned, alignments, environment, object_of, used
 
+KILLS = int(os.environ.get("IMAGE_KILLS", "5"))
 OLD_GLIBC = (
     "-c",
     "import os, sys; os.confstr = lambda name: 'glibc 2.31'; "
@@ -345,8 +346,8 @@ def test_ordinary_user_prepares_what_is_theirs(env: Environment) -> None:
 # Runs that are ended.
 
 
-def start(env: Environment) -> subprocess.Popen[str]:
-    command = [*env.cli.prefix, env.cli.executable, *env.cli.words, "image"]
+def start(env: Environment, *arguments: str) -> subprocess.Popen[str]:
+    command = [*env.cli.prefix, env.cli.executable, *env.cli.words, "image", *arguments]
     return subprocess.Popen(
         command,
         env=env.cli.environment(**env.only),
@@ -365,8 +366,8 @@ def test_killed_at_any_point_every_file_is_the_old_or_the_new_one(
     new = {path: aligned(content, tmp_path) for path, content in old.items()}
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
-    for _ in range(5):
-        process = start(env)
+    for _ in range(KILLS):
+        process = start(env, *chance.choice([(), (), ("--undo",)]))
         time.sleep(chance.uniform(0.2, 1.2))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
