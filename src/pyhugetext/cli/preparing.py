@@ -30,6 +30,7 @@ class Object:
     program: bool = False
     alignment: str = LEFT
     bias: int = 0  # its load bias modulo 2 MiB, where it comes aligned
+    ours: bool = False  # align() may have had it so: no linker makes that
     reason: str = ""  # why it is left
     failed: bool = False  # and that was no decision: no room, no rights
     remark: str = ""  # about its RECORD
@@ -143,6 +144,7 @@ def sweep(paths: Iterable[str]) -> None:
 def _look(opened: _Opened) -> None:
     states = {alignment.ALIGNED: ALREADY, alignment.FIXED: FIXED}
     opened.one.alignment = states.get(opened.asked.state, LEFT)
+    opened.one.ours = opened.asked.state == alignment.ALIGNED and opened.asked.patch is not None
     opened.one.reason = opened.asked.reason
     if opened.asked.state == alignment.CAN:
         opened.one.reason = "it is not aligned"

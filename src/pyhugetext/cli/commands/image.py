@@ -274,7 +274,9 @@ def _check(call: _Run) -> None:
         preparing.look(one)
         preparing.judge(one, imported.stats)
     stats = imported.stats or {}
-    if not any(one.prepared for one in call.objects):
+    # What its linker aligned, or has fixed addresses, was not prepared for that alone.
+    store = call.store is not None and stores.exists(call.store)
+    if not any(one.ours or one.used or (store and one.prepared) for one in call.objects):
         call.fail("nothing here is prepared; pyhugetext image does that when the image is built")
     elif any(one.prepared and one.used is False for one in call.objects):
         _tell_unused(call)
