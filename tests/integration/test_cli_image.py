@@ -343,6 +343,20 @@ def test_ordinary_user_prepares_what_is_theirs(env: Environment) -> None:
     assert mine.stat().st_uid == STRANGER
 
 
+def test_directory_that_cannot_be_written_is_one_sentence(env: Environment) -> None:
+    need_root()
+    need_tool("setpriv", "chown")
+    library = env.add("sample")
+    before = known(library)
+    subprocess.run(["chown", "-R", f"{STRANGER}:{STRANGER}", str(env.place)], check=True)
+    library.parent.chmod(0o555)
+    env.cli.prefix = AS_STRANGER
+    result = env.image()
+    assert result.returncode == 1
+    assert_one_sentence(result, str(library), "its directory cannot be written")
+    assert known(library) == before
+
+
 # Runs that are ended.
 
 
