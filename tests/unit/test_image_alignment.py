@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyhugetext.cli import installed
 from pyhugetext.image import alignment
 from pyhugetext.image.alignment import ALIGNED, CAN, CANNOT, FIXED, Asked, Patch
-from pyhugetext.process import elf
+from pyhugetext.process import elf, linker
 from support.elf import LIBRARIES, Workshop
 from support.raw_elf import HUGE, PAGE, PHDR, Part, blank_elf, header, small_elf
 
@@ -192,7 +192,7 @@ def test_c_library_that_does_not_align_is_told(
     monkeypatch: pytest.MonkeyPatch, version: str | None, words: str
 ) -> None:
     monkeypatch.setattr(os, "confstr", lambda name: version)
-    why = alignment.why_not_honoured()
+    why = linker.why_not_honoured()
     assert words in why if words else why == ""
 
 
@@ -201,4 +201,4 @@ def test_musl_knows_no_version_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None
         raise ValueError("unrecognized configuration name")
 
     monkeypatch.setattr(os, "confstr", unknown)
-    assert "not glibc" in alignment.why_not_honoured()
+    assert "not glibc" in linker.why_not_honoured()

@@ -8,7 +8,6 @@ all others ask for what the first asked for: then the file itself remembers what
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from pyhugetext._units import HUGE, PAGE
@@ -17,8 +16,6 @@ from pyhugetext.process.elf import Head
 
 # An object's addresses are its own; it asks for 2 MiB; it can be made to; it cannot.
 FIXED, ALIGNED, CAN, CANNOT = "fixed", "aligned", "can", "cannot"
-
-_GLIBC = (2, 35)  # the first that looks at p_align
 
 
 class Patch(NamedTuple):
@@ -45,21 +42,6 @@ class Asked(NamedTuple):
     bias: int
     patch: Patch | None = None
     reason: str = ""
-
-
-def why_not_honoured() -> str:
-    """Why the C library of this process does not look at p_align; empty where it does."""
-    try:
-        name = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (ValueError, OSError):
-        name = ""
-    kind, _, version = name.partition(" ")
-    numbers = version.split(".")[:2]
-    if kind != "glibc" or not all(number.isdecimal() for number in numbers):
-        return "this C library is not glibc, and puts libraries where the kernel likes"
-    if tuple(map(int, numbers)) < _GLIBC:
-        return f"{name} does not align libraries; 2.35 is the first that does"
-    return ""
 
 
 def ask(fd: int, head: Head) -> Asked:

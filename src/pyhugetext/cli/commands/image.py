@@ -115,11 +115,11 @@ class _Run:
 
 def run(options: argparse.Namespace) -> int:
     from pyhugetext.children.runner import Unanswered
-    from pyhugetext.image import alignment
+    from pyhugetext.process import linker
 
     if options.check and options.undo:
         raise Failure("--check or --undo, not both", USAGE)
-    why = alignment.why_not_honoured()
+    why = linker.why_not_honoured()
     if why and not options.undo:
         raise Failure(f"{why}; nothing was changed")
     call = _Run(options)
