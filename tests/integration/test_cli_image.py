@@ -77,7 +77,7 @@ def test_environment_is_prepared_used_extended_and_put_back(
     backings = used(env, "first", "second")
     assert backings[str(first)] == backings[str(second)] == "store"
     checked = env.json("--check")
-    assert [one["used"] for one in checked["objects"]] == [True, True]
+    assert [(one["used"], one["entry"]) for one in checked["objects"]] == [(True, "found")] * 2
     assert checked["total"]["private_bytes"] == 0
 
     # A later layer adds what is new.
@@ -315,6 +315,7 @@ def test_something_prepared_that_is_not_used_is_told_by_check(env: Environment) 
     result = env.image("--check")
     assert result.returncode == 1
     assert_one_sentence(result, f"{library} is prepared but not used")
+    assert re.search(r"^already +missing +none ", result.stdout, flags=re.MULTILINE)
 
 
 def test_check_and_undo_together_are_wrong_usage(cli: Cli) -> None:

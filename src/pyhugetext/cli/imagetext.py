@@ -33,7 +33,7 @@ def document(
     total: dict[str, int] = {
         name: sum(one.alignment == name for one in objects) for name in _COUNTED
     }
-    total["entries"] = sum(one.entry in ("built", "promoted", "present") for one in objects)
+    total["entries"] = sum(one.entry not in (None, "refused", "missing") for one in objects)
     total["bytes"] = sum(one.size for one in objects)
     total["written"] = sum(one.written for one in objects)
     total["removed"] = removed

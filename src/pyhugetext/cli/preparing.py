@@ -35,7 +35,9 @@ class Object:
     failed: bool = False  # and that was no decision: no room, no rights
     remark: str = ""  # about its RECORD
     remark_failed: bool = False  # that should have followed, and could not
-    entry: str | None = None  # built, promoted, present, refused; None where none was tried
+    # Built, promoted, present, refused; found or missing where nothing is made; None where none was
+    # tried.
+    entry: str | None = None
     entry_reason: str = ""
     entry_failed: bool = False
     size: int = 0  # of the copy
@@ -77,6 +79,12 @@ def judge(one: Object, stats: dict[str, Any] | None) -> None:
         if os.path.realpath(region["path"]) == one.path:
             one.backing, one.use_reason = region["backing"], region["reason"] or ""
             one.huge, one.private = region["huge_bytes"], region["private_bytes"]
+
+
+def judge_entry(one: Object) -> None:
+    """Whether that process found an entry, where it needed one."""
+    if one.prepared and one.backing not in (None, "file"):
+        one.entry = "found" if one.used else "missing"
 
 
 class _Opened:

@@ -44,7 +44,7 @@ where the entries go:
 
 columns:
   alignment  aligned (now), already, fixed (its address is its own: nothing to do), left (as it is)
-  entry      built, promoted, present, refused, as of pyhugetext warm
+  entry      built, promoted, present, refused, as of pyhugetext warm; found or missing with --check
   runs from  what a process that imported it ran it from: store, file and shm are shared by all; "-"
              where no import loaded it
 
@@ -273,6 +273,7 @@ def _check(call: _Run) -> None:
     for one in call.objects:
         preparing.look(one)
         preparing.judge(one, imported.stats)
+        preparing.judge_entry(one)
     stats = imported.stats or {}
     # What its linker aligned, or has fixed addresses, was not prepared for that alone.
     store = call.store is not None and stores.exists(call.store)
