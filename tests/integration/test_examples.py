@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from pyhugetext.cli import main
+from support.cli import need_for_others
 from support.common import ROOT
 from support.dockerfile import Built, build, instructions
-from support.image import object_of
+from support.image import numpy_object, object_of
 from support.overlay import Containers, containers
 
 EXAMPLES = ROOT / "examples"
@@ -26,6 +27,8 @@ ONLY = {"PYHUGETEXT_INCLUDE": "*/numpy/*_multiarray_umath*:*/bin/python3*:*/libp
 
 @pytest.fixture
 def some() -> Iterator[Containers]:
+    need_for_others()
+    numpy_object()
     with containers(900) as made:
         yield made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import AS_STRANGER, assert_one_sentence
+from support.cli import AS_STRANGER, assert_one_sentence, need_for_others
 from support.common import STRANGER
-from support.image import alignments, environment, object_of
+from support.image import alignments, environment, numpy_object, object_of
 from support.overlay import Container, Containers, containers
 
 # Of numpy, which the tests' environment has for matplotlib, the object that has a build-id.
@@ -23,14 +22,6 @@ NUMPY = "*/numpy/*_multiarray_umath*"
 def some() -> Iterator[Containers]:
     with containers() as made:
         yield made
-
-
-def numpy_object() -> str:
-    found = importlib.util.find_spec("numpy")
-    if found is None or found.origin is None:
-        pytest.skip("numpy is not installed here")
-    ((path),) = Path(found.origin).parent.glob("_core/_multiarray_umath*.so")
-    return str(path.resolve())
 
 
 def check(container: Container, path: str, **env: str) -> None:
@@ -72,6 +63,7 @@ def test_without_preparation_check_says_so(some: Containers) -> None:
 
 
 def test_every_user_of_a_container_runs_from_what_root_prepared(some: Containers) -> None:
+    need_for_others()
     path = numpy_object()
     env = {"PYHUGETEXT_INCLUDE": NUMPY}
     some.make("build").cli().json("image", **env)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from elftools.elf.elffile import ELFFile
 
 from support.cli import Cli, in_namespace, need_for_others, need_tool, public_directory
@@ -123,6 +125,15 @@ def environment() -> Iterator[Environment]:
     with public_directory() as place:
         require_huge_disk(place)
         yield Environment(place)
+
+
+def numpy_object() -> str:
+    """Of numpy, which the tests' environment has for matplotlib, a large object with a build-id."""
+    found = importlib.util.find_spec("numpy")
+    if found is None or found.origin is None:
+        pytest.skip("numpy is not installed here")
+    (path,) = Path(found.origin).parent.glob("_core/_multiarray_umath*.so")
+    return str(path.resolve())
 
 
 def object_of(document: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import Cli, need_root, need_tool, public_directory
-from support.image import require_huge_disk
+from support.store import require_huge_disk
 from support.users import Namespace, namespace
 
 SETUP = """
