@@ -47,7 +47,7 @@ def find(settings: Settings) -> Found:
 def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Imported:
     """Imports the modules, and adds the program and the libraries that are loaded then."""
     label("importing what is installed")
-    imported = trial.import_all(found.modules, {**_kept(), "PYHUGETEXT": "0"}, False)
+    imported = _import(found, {"PYHUGETEXT": "0"}, remap=False)
     program = os.path.realpath("/proc/self/exe")
     for path in (program, *imported.files):
         path = os.path.realpath(path)
@@ -61,14 +61,18 @@ def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Impo
 
 def prepared(found: Found) -> Imported:
     """Imports the modules in a process that uses what is prepared, and builds nothing."""
-    return trial.import_all(found.modules, {**_kept(), "PYHUGETEXT_BUILD": "never"}, True)
+    return _import(found, {"PYHUGETEXT_BUILD": "never"}, remap=True)
 
 
-def _kept() -> dict[str, str]:
+def _import(found: Found, settings: dict[str, str], remap: bool) -> Imported:
     kept = ("STORE", "BACKING", "MIN_TEXT", "INCLUDE", "EXCLUDE", "PRIVATE_LIMIT")
     environ = trial.environment(*(f"PYHUGETEXT_{name}" for name in kept))
     # Bytecode that an installer did not make is not this command's to put into a layer.
-    return {**environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environ.update(settings, PYTHONDONTWRITEBYTECODE="1")
+    imported = trial.import_all(found.modules, environ, remap)
+    # A python may be without these.
+    failures = {k: v for k, v in imported.failures.items() if k not in _STANDARD}
+    return imported._replace(failures=failures)
 
 
 def _is_wanted(path: str, settings: Settings) -> bool:

@@ -87,6 +87,14 @@ def judge_entry(one: Object) -> None:
         one.entry = "found" if one.used else "missing"
 
 
+def file_size(one: Object) -> int:
+    """Of an object's file; 0 where it is gone."""
+    try:
+        return os.stat(one.path).st_size
+    except OSError:
+        return 0
+
+
 class _Opened:
     """An object's file, in its directory."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pyhugetext.cli import stores, text
 from pyhugetext.cli.outcome import FAILED, INTERRUPTED, OK, USAGE, Failure
@@ -181,9 +182,11 @@ def _directories(call: _Run, found: Found) -> set[str]:
     return {os.path.dirname(one.path) for one in call.objects} | found.records.directories()
 
 
-def _over(call: _Run, objects: list[Object]) -> Any:
+def _over(call: _Run, objects: list[Object]) -> Iterator[Object]:
     """The objects one after the other, with progress by the size of their files."""
-    sizes = [os.stat(one.path).st_size if os.path.exists(one.path) else 0 for one in objects]
+    from pyhugetext.cli import preparing
+
+    sizes = [preparing.file_size(one) for one in objects]
     call.progress.begin("", sum(sizes))
     for one, size in zip(objects, sizes):
         call.progress.label(os.path.basename(one.path))
