@@ -44,7 +44,7 @@ WORKERS = 3  # two processors are everywhere, and some tests wait
 LONGEST = (
     "test_harm_calls", "test_threads", "test_host_signals", "test_store_elf", "test_core",
     "test_store_poisoned", "test_store_oracles", "test_packaging", "test_store_races", "test_unload",
-    "test_store_bad_input", "test_settings", "test_layouts", "test_originals",
+    "test_store_bad_input", "test_settings", "test_layouts", "test_originals", "test_cli_image",
 )  # fmt: skip
 LEFTOVERS = pytest.StashKey[Leftovers]()
 FOUND = pytest.StashKey["list[str]"]()

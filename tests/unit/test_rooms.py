@@ -36,7 +36,10 @@ ROOMS = (
     ("pyhugetext.cli.commands", "commands"),
     ("pyhugetext.cli.reporting", "reporting"),
     ("pyhugetext.cli", "cli"),
-    *((f"pyhugetext.{n}", n) for n in ("process", "store", "children", "measure", "doctor")),
+    *(
+        (f"pyhugetext.{n}", n)
+        for n in ("process", "store", "children", "image", "measure", "doctor")
+    ),
     ("pyhugetext.metrics", "metrics"),
     ("pyhugetext", "public functions"),
 )
@@ -54,11 +57,12 @@ TABLE = {
     "public functions": _WORDS,
     "metrics": ("public functions", "_stats"),
     "children": (*_READING, "public functions"),
+    "image": ("binding", "facts", "process", "children"),
     "measure": (*_WORDS, "public functions", "children"),
     "doctor": _ABOVE,
-    "cli": (*_ABOVE, "doctor"),
+    "cli": (*_ABOVE, "image", "doctor"),
     "reporting": (*_ABOVE, "doctor", "cli"),
-    "commands": (*_ABOVE, "doctor", "cli", "reporting"),
+    "commands": (*_ABOVE, "image", "doctor", "cli", "reporting"),
     "command line": (*_ABOVE, "cli", "commands"),
 }
 

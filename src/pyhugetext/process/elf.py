@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
 
@@ -9,7 +10,11 @@ from pyhugetext import _native
 from pyhugetext._stats import sentences
 from pyhugetext._units import down, up
 
+_FILE = struct.Struct("<16sHHIQQQIHHHHHH")
 _HEADER = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_ALIGN_AT = _HEADER.size - 8  # of a program header
+_MOST_NAMES, _LONGEST_NAME = 1 << 20, 256  # bytes of the names of sections
 _PT_LOAD, _PF_X, _PF_W = 1, 1, 2
 
 
@@ -74,3 +79,57 @@ def _loads(headers: bytes) -> list[Load]:
         for kind, flags, offset, start, _, in_file, size, align in _HEADER.iter_unpack(headers)
         if kind == _PT_LOAD and size
     ]
+
+
+class First(NamedTuple):
+    """The first PT_LOAD of a file, as it is in its table, and what the others ask for."""
+
+    at: int  # where in the file its p_align is
+    align: int
+    address: int
+    offset: int
+    size: int  # in memory
+    others: int  # the largest p_align of the others; 0 where there are none
+
+
+def first_load(fd: int, head: Head) -> First | None:
+    """What decides about the address of an object whose head was read from the same file. None
+    where its file header does not lead to that head (any more). OSError as pread(2)."""
+    raw = os.pread(fd, _FILE.size, 0)
+    if len(raw) < _FILE.size:
+        return None
+    table = _FILE.unpack(raw)[5]
+    # Beyond what a file can have: pread(2) would not take it.
+    if table >= 1 << 62 or os.pread(fd, len(head.headers), table) != head.headers:
+        return None
+    rows = list(enumerate(_HEADER.iter_unpack(head.headers)))
+    loads = [(number, row) for number, row in rows if row[0] == _PT_LOAD]
+    if not loads:
+        return None
+    number, (_, _, offset, address, _, _, size, align) = loads[0]
+    at = table + number * _HEADER.size + _ALIGN_AT
+    others = max((row[7] for _, row in loads[1:]), default=0)
+    return First(at, align, address, offset, size, others)
+
+
+def section_names(fd: int) -> list[str]:
+    """The names of a file's sections; empty where it has none that can be read. OSError as
+    pread(2)."""
+    raw = os.pread(fd, _FILE.size, 0)
+    if len(raw) < _FILE.size:
+        return []
+    *_, table, _, _, _, _, entry, count, names = _FILE.unpack(raw)
+    if entry != _SECTION.size or names >= count or table >= 1 << 62:
+        return []
+    sections = os.pread(fd, count * entry, table)
+    if len(sections) < count * entry:
+        return []
+    _, _, _, _, where, size, *_ = _SECTION.unpack_from(sections, names * entry)
+    if where >= 1 << 62:
+        return []
+    text = os.pread(fd, min(size, _MOST_NAMES), where)
+    out = []
+    for at, *_ in _SECTION.iter_unpack(sections):
+        end = text.find(b"\0", at, at + _LONGEST_NAME)
+        out.append(text[at : end if end >= 0 else at + _LONGEST_NAME].decode("latin-1"))
+    return out

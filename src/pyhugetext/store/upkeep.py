@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from pyhugetext import _native
@@ -106,6 +106,24 @@ def prune(store: Store) -> Iterator[Removed]:
         own = what.startswith(f"{places.VERSION}/")
         yield Removed(os.path.join(store.root, what) if own else what, why, freed)
     places.check(problem)
+
+
+def forget(store: Store, originals: Collection[str]) -> int:
+    """Removes the entries of some files, and what prune() removes. Returns of how many files there
+    were entries. Trouble."""
+    entries, _ = contents(store)
+    found = [entry for entry in entries if entry.original in originals]
+    index = os.open(store.records, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for entry in found:
+            try:
+                os.unlink(entry.name, dir_fd=index)
+            except FileNotFoundError:
+                continue
+    finally:
+        os.close(index)
+    list(prune(store))  # copies that no record tells of
+    return len({entry.original for entry in found})
 
 
 def clear(store: Store) -> int:
