@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Kind:
 
     command: Callable[[Path, int], Sequence[str]]
     workers: int = 2
-    reload: signal.Signals = signal.SIGHUP
+    reload: signal.Signals | None = signal.SIGHUP  # None: by a new program
     stop: signal.Signals = signal.SIGTERM
     status: int = 0  # that it ends with
     user: str = ""  # that it becomes
@@ -68,20 +69,24 @@ class Server:
             )
 
     def logged(self) -> str:
+        """Without the tests' own paths, which have the package's name in them."""
         logs = (self.log, *(self.place / name for name in self.kind.logs))
-        return "".join(log.read_text() for log in logs if log.exists())
+        text = "".join(log.read_text() for log in logs if log.exists())
+        for path, name in ((self.place, "PLACE"), (sys.prefix, "PREFIX"), (ROOT, "ROOT")):
+            text = text.replace(str(path), name)
+        return text
 
     def get(self, path: str) -> str:
         """Of whichever worker answers; waits until one does."""
         limit = time.monotonic() + LIMIT
         while True:
             assert self.process.poll() is None, self.logged()
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT / 2)
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
                 body = response.read().decode()
-            except (ConnectionError, http.client.HTTPException):
+            except (ConnectionError, TimeoutError, http.client.HTTPException):
                 assert time.monotonic() < limit, self.logged()
                 time.sleep(0.02)
                 continue
@@ -104,7 +109,10 @@ class Server:
         return found
 
     def reload(self) -> None:
-        self.process.send_signal(self.kind.reload)
+        if self.kind.reload is None:
+            os.utime(self.place / APPLICATION.name)
+        else:
+            self.process.send_signal(self.kind.reload)
 
     def stop(self) -> int:
         self.process.send_signal(self.kind.stop)

@@ -1,0 +1,1 @@
+"""ipykernel, as Jupyter starts it."""
