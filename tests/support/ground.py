@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,14 +28,27 @@ SERVICE = "www-data"  # Debian's user for web servers
 PR_SET_CHILD_SUBREAPER = 36
 LIMIT = 60  # seconds after which something counts as hanging, on any machine
 
-# What embedding programs run, where it is another file than the executable.
-LIBPYTHON = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "libpython3.11.so.1.0")
+# Programs that load Python, and what they load it with.
+HOSTS = (
+    "/usr/bin/uwsgi", "/usr/lib/uwsgi/plugins/python3_plugin.so",
+    "/usr/lib/apache2/modules/mod_wsgi.so",
+    "/usr/lib/postgresql/*/bin/postgres", "/usr/lib/postgresql/*/lib/plpython3.so",
+)  # fmt: skip
 LOADS_ALL = """
-import ctypes, os, ssl, sys
-if os.path.exists(sys.argv[1]):
-    ctypes.CDLL(sys.argv[1])
+import ctypes, ssl, sys
+for library in sys.argv[1:]:
+    ctypes.CDLL(library)
 import numpy
 """
+
+
+def libraries_of_hosts() -> list[str]:
+    """Libraries with text to speak of, that programs with a Python inside are linked with."""
+    found = set()
+    for program in (path for pattern in HOSTS for path in glob.glob(pattern)):
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        found |= set(re.findall(r"=> (/\S+)", listed.stdout))
+    return sorted(path for path in found if os.path.getsize(path) > 1 << 20 and "/libc.so" not in path)
 
 
 class Ground:
@@ -70,7 +85,7 @@ class Ground:
 
     def warm(self) -> None:
         """Fills the system's store with all that the servers load."""
-        code = (sys.executable, "-c", LOADS_ALL, str(LIBPYTHON))
+        code = (sys.executable, "-c", LOADS_ALL, *libraries_of_hosts())
         command = (sys.executable, "-m", "pyhugetext", "warm", "--system", "numpy", "--", *code)
         done = self.run(*command, PYHUGETEXT="0")
         assert done.returncode == 0, done.stdout + done.stderr
