@@ -46,14 +46,16 @@ class Kind:
     host: tuple[str, ...] = ()  # its program, where no store can serve it
     env: Mapping[str, str] = field(default_factory=dict)
     logs: Sequence[str] = ()  # that it writes beside its stderr
-    fits: Callable[[str], bool] = lambda line: True  # lines of the log that are always there
+    files: Sequence[str] = ()  # of tests/servers, that it has beside it
+    server: Callable[..., Server] = lambda *given, **settings: Server(*given, **settings)
 
 
 class Server:
     def __init__(self, ground: Ground, kind: Kind, **settings: str) -> None:
         self.kind, self.ground = kind, ground
         self.place = public(ground.place)
-        shutil.copy(APPLICATION, self.place)
+        for name in (APPLICATION.name, *kind.files):
+            shutil.copy(APPLICATION.with_name(name), self.place)
         if kind.user:
             shutil.chown(self.place, kind.user, kind.user)
         self.port = free_port()
@@ -71,10 +73,7 @@ class Server:
     def logged(self) -> str:
         """Without the tests' own paths, which have the package's name in them."""
         logs = (self.log, *(self.place / name for name in self.kind.logs))
-        text = "".join(log.read_text() for log in logs if log.exists())
-        for path, name in ((self.place, "PLACE"), (sys.prefix, "PREFIX"), (ROOT, "ROOT")):
-            text = text.replace(str(path), name)
-        return text
+        return without_paths("".join(log.read_text() for log in logs if log.exists()), self.place)
 
     def get(self, path: str) -> str:
         """Of whichever worker answers; waits until one does."""
@@ -132,6 +131,12 @@ class Server:
         return sorted(str(path.relative_to(self.place)) for path in self.place.rglob("*"))
 
 
+def without_paths(text: str, place: Path) -> str:
+    for path, name in ((place, "PLACE"), (sys.prefix, "PREFIX"), (ROOT, "ROOT")):
+        text = text.replace(str(path), name)
+    return text
+
+
 def normal(log: str) -> set[str]:
     """The lines of a log without what differs from start to start."""
     return {re.sub(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b", "0", line) for line in log.splitlines()}
@@ -153,7 +158,7 @@ Check = Callable[[dict[int, dict[str, Any]]], None]
 def lived(ground: Ground, kind: Kind, check: Check = lambda told: None, **settings: str) -> Outcome:
     """A server's life: it answers, is asked of its workers, loads its program anew, answers, ends."""
     with nothing_left():
-        server = Server(ground, kind, **settings)
+        server = kind.server(ground, kind, **settings)
         try:
             answers = {server.get("/work") for _ in range(3)}
             first = server.told()
@@ -168,8 +173,7 @@ def lived(ground: Ground, kind: Kind, check: Check = lambda told: None, **settin
         finally:
             server.kill()
     assert "hugetext" not in logged, logged
-    log = {line for line in normal(logged) if kind.fits(line)}
-    return Outcome(answers, status, log, left)
+    return Outcome(answers, status, normal(logged), left)
 
 
 def same_from_store(warm: Ground, kind: Kind) -> None:
