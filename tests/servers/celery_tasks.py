@@ -15,6 +15,7 @@ app.conf.broker_transport_options = {
     "data_folder_in": f"{HERE}/queue",
     "data_folder_out": f"{HERE}/queue",
     "control_folder": f"{HERE}/control",
+    "polling_interval": 0.05,
 }
 app.conf.broker_connection_retry_on_startup = True
 
