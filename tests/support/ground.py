@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,8 @@ class Ground:
 
     def prefix(self, place: Path | None = None) -> tuple[str, ...]:
         """In front of a command that runs in the namespace, and in a directory."""
-        return (*self._space.prefix, f"--wd={place or self.place}")
+        enter = 'cd "$0" && exec "$@"'  # nsenter's own --wd looks for it outside
+        return (*self._space.prefix, "sh", "-c", enter, str(place or self.place))
 
     def environment(self, **settings: str) -> dict[str, str]:
         """As a service has it: no settings of ours but those given, the time to build as users have it."""
@@ -103,8 +104,9 @@ def public(place: Path) -> Path:
 
 
 @contextlib.contextmanager
-def ground() -> Iterator[Ground]:
-    """Skips where the file system gives no huge pages to files, or nothing can be mounted."""
+def ground(more: Callable[[Path], str] = lambda place: "") -> Iterator[Ground]:
+    """Skips where the file system gives no huge pages to files, or nothing can be mounted. `more` says
+    what else is to be mounted, as a shell script."""
     require_huge_disk(Path(OWN.name))
     place = public(Path(OWN.name))
     cache = place / "cache"
@@ -114,7 +116,7 @@ def ground() -> Iterator[Ground]:
     setup = f"mount --bind {cache} {Path(SYSTEM_STORE).parent}"
     if os.path.isdir(packages):
         setup += f"\nmount --bind {sysconfig.get_path('platlib')} {packages}"
-    with namespace(setup) as space:
+    with namespace(f"{setup}\n{more(place)}") as space:
         yield Ground(space, place)
     shutil.rmtree(place)
 
