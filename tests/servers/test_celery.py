@@ -70,7 +70,13 @@ class Worker(Server):
 
 def command(place: Path, port: int) -> list[str]:
     program = str(Path(sys.executable).with_name("celery"))  # which SIGHUP starts anew
-    options = ["--concurrency=2", "--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    options = [
+        "--concurrency=2",
+        "--loglevel=WARNING",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
     return [sys.executable, program, "-A", "celery_tasks", "worker", "--pool=prefork", *options]
 
 

@@ -77,7 +77,13 @@ class Postgres:
         command = [*self.prefix, f"{BIN}/psql", *options, "-h", str(self.place), "postgres"]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            command, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1
+            command,
+            env=self.environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            bufsize=1,
         )
 
     def stop(self) -> int:
@@ -121,7 +127,9 @@ def lived(ground: Ground, **settings: str) -> tuple[list[dict[str, Any]], Any]:
                 one = json.loads(ask(client, "told"))
                 told.append(one)
                 if ground.filled and "PYHUGETEXT" not in settings:
-                    assert_from_store(one["pid"], one["stats"], str(ground.store), but=("postgres",))
+                    assert_from_store(
+                        one["pid"], one["stats"], str(ground.store), but=("postgres",)
+                    )
                 outcome.append(client.communicate()[1])
         outcome.append(server.stop())
         log = server.log.read_text().replace(str(server.place), "PLACE")

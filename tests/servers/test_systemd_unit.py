@@ -87,7 +87,13 @@ class Service(Server):
         (program,) = settings()["ExecStart"]
         shutil.copy(TESTS / "support/harm.py", self.place)
         refuse = ("/srv/venv/bin/python", "-S", "-c", NO_EXEC)
-        become = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs")
+        become = (
+            "setpriv",
+            f"--reuid={USER}",
+            f"--regid={USER}",
+            "--clear-groups",
+            "--no-new-privs",
+        )
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*ground.prefix(SITE), *refuse, *become, *shlex.split(program)],

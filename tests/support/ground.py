@@ -48,7 +48,9 @@ def libraries_of_hosts() -> list[str]:
     for program in (path for pattern in HOSTS for path in glob.glob(pattern)):
         listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
         found |= set(re.findall(r"=> (/\S+)", listed.stdout))
-    return sorted(path for path in found if os.path.getsize(path) > 1 << 20 and "/libc.so" not in path)
+    return sorted(
+        path for path in found if os.path.getsize(path) > 1 << 20 and "/libc.so" not in path
+    )
 
 
 class Ground:

@@ -46,6 +46,7 @@ class Kind:
     host: tuple[str, ...] = ()  # its program, where no store can serve it
     env: Mapping[str, str] = field(default_factory=dict)
     logs: Sequence[str] = ()  # that it writes beside its stderr
+    prepare: Callable[[], None] | None = None  # before it starts, in its process
     files: Sequence[str] = ()  # of tests/servers, that it has beside it
     server: Callable[..., Server] = lambda *given, **settings: Server(*given, **settings)
 
@@ -65,6 +66,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*ground.prefix(self.place), *kind.command(self.place, self.port)],
                 env=ground.environment(XDG_CACHE_HOME=str(self.cache), **kind.env, **settings),
+                preexec_fn=kind.prepare,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
