@@ -4,17 +4,13 @@ what is copied, and no program is killed that lives without the package."""
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -32,7 +32,8 @@ class Worker(Server):
         )
 
     def results(self, times: int, path: str) -> list[str]:
-        assert self.client.stdin and self.client.stdout
+        assert self.client.stdin
+        assert self.client.stdout
         self.client.stdin.write(f"{times} {path}\n")
         self.client.stdin.flush()
         answer = self.client.stdout.readline()

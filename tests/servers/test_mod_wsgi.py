@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.ground import SERVICE, Ground
+from support.ground import SERVICE, Ground, require_this_python
 from support.servers import EXAMPLES, Kind, same_from_store, same_while_made
 
 MODULES = Path("/usr/lib/apache2/modules")
@@ -20,6 +20,7 @@ if APACHE is None or not (MODULES / "mod_wsgi.so").exists():
         "Apache with mod_wsgi is not installed: apache2-bin, libapache2-mod-wsgi-py3",
         allow_module_level=True,
     )
+require_this_python(MODULES / "mod_wsgi.so")
 
 CONFIGURATION = """
 ServerRoot {place}
@@ -45,13 +46,11 @@ def mod_wsgi(as_root: bool) -> Kind:
         assert APACHE
         user = f"User {SERVICE}\nGroup {SERVICE}" if as_root else ""
         file = place / "apache.conf"
-        file.write_text(
-            "LoadModule wsgi_module {modules}/mod_wsgi.so\n".format(modules=MODULES)
-            + CONFIGURATION.format(
-                place=place, port=port, modules=MODULES, user=user, environment=sys.prefix,
-                service=SERVICE, example=EXAMPLES / "mod_wsgi.conf",
-            )
+        told = CONFIGURATION.format(
+            place=place, port=port, modules=MODULES, user=user, environment=sys.prefix,
+            service=SERVICE, example=EXAMPLES / "mod_wsgi.conf",
         )  # fmt: skip
+        file.write_text(told)
         become = ("setpriv", f"--reuid={SERVICE}", f"--regid={SERVICE}", "--init-groups")
         return [*(() if as_root else become), APACHE, "-DFOREGROUND", "-f", str(file)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.ground import LIMIT, Ground, nothing_left, public
+from support.ground import LIMIT, Ground, nothing_left, public, require_this_python
 from support.huge_text import assert_from_store
 from support.servers import APPLICATION, normal
 
@@ -27,6 +27,7 @@ if not PROGRAMS:
         allow_module_level=True,
     )
 BIN = PROGRAMS[-1].parents[1] / "bin"
+require_this_python(PROGRAMS[-1])
 if "postgres" not in (user.pw_name for user in pwd.getpwall()):
     pytest.skip("there is no user postgres", allow_module_level=True)
 
@@ -92,7 +93,9 @@ class Postgres:
 
 
 def ask(client: subprocess.Popen[str], name: str) -> str:
-    assert client.stdin and client.stdout and client.stderr
+    assert client.stdin
+    assert client.stdout
+    assert client.stderr
     client.stdin.write(f"SELECT call('{name}');\n")
     client.stdin.flush()
     answer = client.stdout.readline()

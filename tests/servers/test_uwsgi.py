@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from support.ground import SERVICE, Ground
+from support.ground import SERVICE, Ground, require_this_python
 from support.servers import EXAMPLES, Kind, same_from_store, same_while_made
 
 UWSGI = shutil.which("uwsgi")
 if UWSGI is None:
     pytest.skip("uWSGI is not installed: uwsgi-core, uwsgi-plugin-python3", allow_module_level=True)
+PLUGIN = Path("/usr/lib/uwsgi/plugins/python3_plugin.so")
+require_this_python(PLUGIN if PLUGIN.exists() else Path(UWSGI))
 
 
 def uwsgi(*options: str, user: str = "") -> Kind:

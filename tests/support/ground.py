@@ -42,12 +42,25 @@ import numpy
 """
 
 
+def linked_with(program: Path | str) -> set[str]:
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
+    return set(re.findall(r"=> (/\S+)", listed.stdout))
+
+
+def require_this_python(host: Path) -> None:
+    """Skips a file of tests where a program has another Python inside than the tests run with."""
+    name = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so"
+    if sys.base_prefix != "/usr" or not any(name in path for path in linked_with(host)):
+        pytest.skip(f"{host} is for another Python than this one", allow_module_level=True)
+
+
 def libraries_of_hosts() -> list[str]:
     """Libraries with text to speak of, that programs with a Python inside are linked with."""
-    found = set()
-    for program in (path for pattern in HOSTS for path in glob.glob(pattern)):
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-        found |= set(re.findall(r"=> (/\S+)", listed.stdout))
+    programs = [path for pattern in HOSTS for path in glob.glob(pattern)]
+    found = set().union(*map(linked_with, programs))
+    directory, name = sysconfig.get_config_vars("LIBDIR", "INSTSONAME")
+    if ".so" in name:
+        found |= set(glob.glob(f"{directory}/{name}") + glob.glob(f"{directory}/*/{name}"))
     return sorted(
         path for path in found if os.path.getsize(path) > 1 << 20 and "/libc.so" not in path
     )

@@ -32,7 +32,8 @@ def watched(ground: Ground, command: Sequence[str], look: Look, **settings: str)
         [*ground.prefix(place), *command],
         env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1,
     ) as process:  # fmt: skip
-        assert process.stdout and process.stdin
+        assert process.stdout
+        assert process.stdin
         printed: list[str] = []
         told: list[dict[str, Any]] = []
         for line in process.stdout:
