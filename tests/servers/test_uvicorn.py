@@ -18,12 +18,12 @@ def command(place: Path, port: int) -> list[str]:
     return [*base, "--no-access-log", "application:asgi"]
 
 
-UVICORN = Kind(command)
+KINDS = {"workers": Kind(command)}
 
 
 def test_it_runs_from_the_store_and_is_the_same_otherwise(warm: Ground) -> None:
-    same_from_store(warm, UVICORN)
+    same_from_store(warm, KINDS["workers"])
 
 
 def test_it_is_the_same_while_the_store_is_made(cold: Ground) -> None:
-    same_while_made(cold, UVICORN)
+    same_while_made(cold, KINDS["workers"])
