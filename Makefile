@@ -21,7 +21,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy tools suites fuzz lint format bench bench-startup clean
+.PHONY: help demo check test heavy servers tools suites fuzz lint format bench bench-startup \
+    bench-servers clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +30,7 @@ help:
 	@echo "make check          the quick tests, in a minute: between edits"
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
+	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
@@ -36,6 +38,7 @@ help:
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
 	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
+	@echo "make bench-servers  requests a second and memory of servers; BENCH_ARGS='--only gunicorn'"
 	@echo "make clean          remove what the targets made"
 
 # Stops with one sentence that says what is missing and how to get it.
@@ -85,10 +88,12 @@ demo: $(DEMO)/installed
 
 TEST := .venv-test/$(TAG)
 # Tests build the package, too: what this build compiles they need not compile once more.
-$(TEST)/installed: private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
-$(TEST)/installed: private export CMAKE_CXX_COMPILER_LAUNCHER := \
+SERVERS := .venv-servers/$(TAG)
+BOTH := $(TEST)/installed $(SERVERS)/installed
+$(BOTH): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
-$(TEST)/installed: private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
+$(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --group test)
@@ -131,6 +136,18 @@ heavy:
 	    $(HEAVY)/bin/python -m pip install --quiet . --group test; \
 	    $(HEAVY)/bin/python -m pytest -m heavy $(PYTEST_ARGS); \
 	fi
+
+# Servers of Debian's are used where they are installed; the tests say which are not.
+$(SERVERS)/installed: $(SOURCES)
+	@mkdir -p $(TEST)/objects
+	$(call install,$(SERVERS),. --group servers)
+
+servers: private export PATH := $(CURDIR)/$(SERVERS)/bin:$(PATH):/usr/sbin
+servers: $(SERVERS)/installed
+	$(SERVERS)/bin/python -m pytest tests/servers $(PYTEST_ARGS)
+
+bench-servers: $(SERVERS)/installed
+	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
 
 # Those that PyPI has; austin's file needs a later glibc than Debian 12's.
 TOOLS := .venv-tools/$(TAG)
@@ -233,6 +250,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-tools .venv-suites .venv-lint .venv-bench \
-	    .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint \
+	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from support.cli import Cli
     from support.elf import Workshop
     from support.filled import Filled
+    from support.groups import Group
     from support.host import Host
 
 if os.environ.get("PYHUGETEXT") != "0":
@@ -196,6 +197,15 @@ def package_files() -> list[Path]:
     from support.installed import installed_files
 
     return installed_files()
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """A control group of the test's own, with the memory controller."""
+    from support.groups import memory_group
+
+    with memory_group() as made:
+        yield made
 
 
 @pytest.fixture
