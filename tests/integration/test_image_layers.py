@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,6 +132,23 @@ def test_what_was_only_touched_is_compared(image: Image, layers: list[Path]) -> 
     with image.container(layers) as container:
         container.seen(LIBRARY).chmod(0o711 | 0o044)
         assert is_served(container)
+
+
+def test_what_was_compared_is_known_from_then_on(
+    image: Image, layers: list[Path], changed: Path
+) -> None:
+    """Where the process may write to the store, as root in a container."""
+    with image.container(layers) as container:
+        container.seen(LIBRARY).chmod(0o711 | 0o044)
+        assert is_served(container)
+        assert is_served(container), "it might be changed again within its times"
+        time.sleep(3.1)
+        assert is_served(container)
+        assert not is_served(container)
+        exchange(container.seen(LIBRARY), changed)
+        for _ in range(2):
+            look = container.look()
+            assert (look.backing, look.answer) == ("none", ANSWER[5])
 
 
 def test_library_of_a_volume_is_compared(image: Image, layers: list[Path], changed: Path) -> None:

@@ -75,10 +75,17 @@ Outcome read_record(int index, const KeyText &key, Boot &boot, RecordRoom &room,
     return outcome;
 }
 
+// Seconds between two changes that show in a file's times, on every file system.
+constexpr u64 kLongestTick = 2;
+
 // Whether the first of two times is the earlier one; seconds as two's complement.
 bool is_earlier(u64 seconds, u32 nanoseconds, u64 than, u32 and_nanoseconds) {
     const auto a = static_cast<long long>(seconds), b = static_cast<long long>(than);
     return a < b || (a == b && nanoseconds < and_nanoseconds);
+}
+
+bool has_change_time(const sys::FileIdentity &file) {
+    return file.ctime != file.mtime || file.ctime_ns != file.mtime_ns;
 }
 
 // Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
@@ -86,11 +93,7 @@ bool is_earlier(u64 seconds, u32 nanoseconds, u64 than, u32 and_nanoseconds) {
 // one show the time of modification in its place; and with a clock that was set back, what was
 // changed a moment ago looks old.
 bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
-    const auto tells = [](const sys::FileIdentity &one) {
-        return one.ctime != one.mtime || one.ctime_ns != one.mtime_ns;
-    };
-    return file.dev_major == record.dev_major && file.dev_minor == record.dev_minor &&
-           (tells(file) || tells(record)) &&
+    return (has_change_time(file) || has_change_time(record)) &&
            is_earlier(file.ctime, file.ctime_ns, record.ctime, record.ctime_ns) &&
            !is_earlier(sys::wall_seconds(), 0, record.ctime, 0);
 }
@@ -98,15 +101,20 @@ bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
 // Where it cannot be known that it is the same, on the very device that the entry was made on, it
 // is not: there a file is known by what the kernel knows. An overlay file system has no device of
 // its own.
-Outcome check_image(const RecordView &record, const sys::FileIdentity &record_file,
-                    const ImageFile &image, bool *same) {
+Outcome check_image(const RecordView &record, const ImageFile &image, ImageMatch *match) {
     const Record &head = *record.head;
     const sys::FileIdentity &file = image.file;
     if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
         head.bias != image.bias || head.build_id_size != image.id.size)
         return damaged;
-    *same = is_older(file, record_file) && equal(record.origin(), image.path);
-    if (*same || head.dev_major != file.dev_major || head.dev_minor != file.dev_minor)
+    const bool in_place = file.dev_major == match->record.dev_major &&
+                          file.dev_minor == match->record.dev_minor &&
+                          equal(record.origin(), image.path);
+    match->same = in_place && is_older(file, match->record);
+    // What is younger may be changed again within its times.
+    match->can_be_known = in_place && has_change_time(file) &&
+                          is_earlier(file.ctime + kLongestTick, 0, sys::wall_seconds(), 0);
+    if (match->same || head.dev_major != file.dev_major || head.dev_minor != file.dev_minor)
         return done();
     sys::FileSystem system;
     const bool overlay =
@@ -265,10 +273,13 @@ Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &bo
 
 // Its use is not noted: that would give the record another change time.
 Outcome find_image_record(int index, const ImageFile &image, Boot &boot, RecordRoom &room,
-                          RecordView *record, bool *same) {
-    return read_record(
-        index, image_key(image.file, image.id, image.path, image.bias), boot, room, record, false,
-        [&](const sys::FileIdentity &file) { return check_image(*record, file, image, same); });
+                          RecordView *record, ImageMatch *match) {
+    match->name = image_key(image.file, image.id, image.path, image.bias);
+    return read_record(index, match->name, boot, room, record, false,
+                       [&](const sys::FileIdentity &file) {
+                           match->record = file;
+                           return check_image(*record, image, match);
+                       });
 }
 
 }  // namespace pht

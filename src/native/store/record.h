@@ -137,9 +137,18 @@ u32 crc32(const u8 *data, size_t size);
 // when a note stands in its place. That it was used is noted, for eviction.
 Outcome find_record(int index, const sys::FileIdentity &file, u64 bias, Boot &boot,
                     RecordRoom &room, RecordView *record);
-// The same by what a container image keeps of a file. *same: it is the very file that the record
-// was made from, and was not changed since. Else it may be, and its bytes have to be compared.
+// The same by what a container image keeps of a file.
+struct ImageMatch {
+    // It is the very file that the record was made from, and was not changed since. Else it may be,
+    // and its bytes have to be compared.
+    bool same = false;
+    // Where they are the record's: whether that is known from then on, once the record has a later
+    // change time.
+    bool can_be_known = false;
+    KeyText name = {};
+    sys::FileIdentity record = {};  // the file of that name
+};
 Outcome find_image_record(int index, const ImageFile &image, Boot &boot, RecordRoom &room,
-                          RecordView *record, bool *same);
+                          RecordView *record, ImageMatch *match);
 
 }  // namespace pht

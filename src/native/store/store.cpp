@@ -43,6 +43,14 @@ Outcome compare_content(const Region &region, int original, const RecordView &re
     });
 }
 
+// Whether nothing of a file was changed between two looks.
+bool is_same(const sys::FileIdentity &before, const sys::FileIdentity &now) {
+    return before.dev_major == now.dev_major && before.dev_minor == now.dev_minor &&
+           before.inode == now.inode && before.size == now.size && before.mtime == now.mtime &&
+           before.mtime_ns == now.mtime_ns && before.ctime == now.ctime &&
+           before.ctime_ns == now.ctime_ns;
+}
+
 // objects/<name>/<basename>, one step at a time, each step checked.
 int open_copy(int version, const char *path, u64 size, Outcome *outcome) {
     Buffer<256> step;  // a name has 255 bytes at most
@@ -153,9 +161,13 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     Outcome outcome = find_record(index_, file, bias, shared.boot, entry->room_, &record);
     if (outcome.status == Status::no_entry && system_) {
         const ImageFile image = {original, file, id, region.path_text(), bias};
-        bool same = false;
-        outcome = find_image_record(index_, image, shared.boot, entry->room_, &record, &same);
-        if (!same) entry->original_ = original;
+        ImageMatch &match = entry->comparison_.match;
+        outcome = find_image_record(index_, image, shared.boot, entry->room_, &record, &match);
+        if (!match.same) {
+            entry->comparison_.original = original;
+            entry->comparison_.file = file;
+            entry->comparison_.index = index_;
+        }
     }
     if (!outcome.ok()) return outcome;
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
@@ -173,8 +185,25 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
 
 void Entry::close() {
     if (copy_ >= 0) sys::close(copy_);
-    copy_ = index_ = original_ = -1;
+    copy_ = index_ = -1;
     record_ = {};
+    comparison_ = {};
+}
+
+// Where all that the entry has was compared, its record gets another change time, if this user may:
+// from then on it is known that the file is the record's, for as long as it is not changed.
+void Entry::remember(u64 length) const {
+    comparison_.done += length;
+    u64 all = 0;
+    for (u32 i = 0; i < record_.head->range_count; ++i) all += record_.ranges[i].length;
+    const ImageMatch &match = comparison_.match;
+    if (comparison_.done != all || !match.can_be_known) return;
+    sys::FileIdentity file, record;
+    Outcome outcome;
+    const Descriptor fd(open_file(comparison_.index, match.name.data, &record, &outcome));
+    if (fd.ok() && is_same(record, match.record) &&
+        sys::identify(comparison_.original, &file).ok() && is_same(file, comparison_.file))
+        sys::touch(fd);
 }
 
 // Where in the copy a stretch of the region lies.
@@ -210,8 +239,11 @@ Outcome Entry::map(const Region &region, const Pagemap &pagemap, Mender *mender,
     }
     CopyWindow window(copy_, *address, offset, length, huge ? kHugeSize : 0);
     if (outcome.ok()) outcome = check_copy(region, record_, &window);
-    if (outcome.ok() && original_ >= 0)
-        outcome = compare_content(region, original_, record_, &window, target, length, offset);
+    const int original = comparison_.original;
+    if (outcome.ok() && original >= 0) {
+        outcome = compare_content(region, original, record_, &window, target, length, offset);
+        if (outcome.ok()) remember(length);
+    }
     if (!outcome.ok()) sys::munmap(*address, length);
     return outcome;
 }

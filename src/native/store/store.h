@@ -43,6 +43,7 @@ private:
     friend class Store;
     void close();
     Outcome place(const Region &region, u64 target, u64 length, u64 *offset) const;
+    void remember(u64 length) const;
 
     RecordRoom room_;
     RecordView record_;
@@ -50,7 +51,15 @@ private:
     // Of an entry that was not seen to be on disk: the store's index and its record there.
     int index_ = -1;
     KeyText name_;
-    int original_ = -1;  // not ours to close; where its bytes have to be compared
+    // Where the bytes of an image's file have to be compared.
+    struct Comparison {
+        int original = -1;  // not ours to close
+        sys::FileIdentity file;
+        int index = -1;  // the store's
+        ImageMatch match;
+        u64 done = 0;  // bytes
+    };
+    mutable Comparison comparison_;
 };
 
 // One store, opened at most once per pass.
