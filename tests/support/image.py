@@ -127,6 +127,12 @@ def environment() -> Iterator[Environment]:
         yield Environment(place)
 
 
+def known(path: Path) -> tuple[bytes, int, int, int]:
+    """Content and inode, time and mode of a file."""
+    status = path.stat()
+    return path.read_bytes(), status.st_ino, status.st_mtime_ns, status.st_mode
+
+
 def numpy_object() -> str:
     """Of numpy, which the tests' environment has for matplotlib, a large object with a build-id."""
     found = importlib.util.find_spec("numpy")
