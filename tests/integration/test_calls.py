@@ -23,6 +23,8 @@ README = ROOT / "README.md"
 BEYOND = {
     "every start": "clock_gettime geteuid madvise mremap prctl rt_sigprocmask statx",
     "from the store": "cachestat sync_file_range",
+    "from the store in shared memory": "flock",
+    "where `/proc/self/pagemap` is closed, and no filter is there": "move_pages",
     "that makes a copy for the store": (
         "faccessat fchmod fstatfs ftruncate getpid getresuid mkdirat pwrite64 renameat2 statfs "
         "uname write"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.ground import Ground, ground
+pytest.register_assert_rewrite("support.huge_text", "support.servers", "support.watched")
+from support.ground import Ground, ground  # noqa: E402
 
 
 @pytest.fixture(scope="session")

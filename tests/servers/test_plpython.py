@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from support.ground import LIMIT, Ground, nothing_left, public, require_this_python
+from support.ground import (
+    LIMIT,
+    Ground,
+    nothing_left,
+    public,
+    require_readable_by,
+    require_this_python,
+)
 from support.huge_text import assert_from_store
 from support.servers import APPLICATION, normal
 
@@ -46,6 +53,7 @@ class Postgres:
     """A cluster of its own, reached by a socket in its directory."""
 
     def __init__(self, ground: Ground, **settings: str) -> None:
+        require_readable_by("postgres")
         self.ground = ground
         self.place = public(ground.place)
         shutil.copy(APPLICATION, self.place)

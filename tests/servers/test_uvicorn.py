@@ -18,7 +18,7 @@ def command(place: Path, port: int) -> list[str]:
     return [*base, "--no-access-log", "application:asgi"]
 
 
-KINDS = {"workers": Kind(command)}
+KINDS = {"workers": Kind(command, sometimes="Waiting for connections|Waiting for background")}
 
 
 def test_it_runs_from_the_store_and_is_the_same_otherwise(warm: Ground) -> None:

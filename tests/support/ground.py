@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import glob
 import os
 import re
@@ -52,6 +53,18 @@ def require_this_python(host: Path) -> None:
     name = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so"
     if sys.base_prefix != "/usr" or not any(name in path for path in linked_with(host)):
         pytest.skip(f"{host} is for another Python than this one", allow_module_level=True)
+
+
+@functools.cache
+def require_readable_by(user: str) -> None:
+    """Skips where a service's user could not even read the packages that it is to run."""
+    command = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", sys.executable)
+    environ = clean_environment(PYHUGETEXT="0", HOME="/nonexistent")
+    done = subprocess.run(
+        [*command, "-c", "import numpy"], env=environ, cwd="/", capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"the user {user} cannot read the packages of this environment")
 
 
 def libraries_of_hosts() -> list[str]:

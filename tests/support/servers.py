@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.common import ROOT, TESTS
-from support.ground import LIMIT, Ground, nothing_left, public
+from support.ground import LIMIT, Ground, nothing_left, public, require_readable_by
 from support.huge_text import assert_from_store
 
 APPLICATION = TESTS / "servers" / "application.py"
@@ -46,6 +46,7 @@ class Kind:
     host: tuple[str, ...] = ()  # its program, where no store can serve it
     env: Mapping[str, str] = field(default_factory=dict)
     logs: Sequence[str] = ()  # that it writes beside its stderr
+    sometimes: str = "(?!)"  # lines of its log that depend on the moment, as a pattern
     prepare: Callable[[], None] | None = None  # before it starts, in its process
     files: Sequence[str] = ()  # of tests/servers, that it has beside it
     server: Callable[..., Server] = lambda *given, **settings: Server(*given, **settings)
@@ -54,6 +55,8 @@ class Kind:
 class Server:
     def __init__(self, ground: Ground, kind: Kind, **settings: str) -> None:
         self.kind, self.ground = kind, ground
+        if kind.user:
+            require_readable_by(kind.user)
         self.place = public(ground.place)
         for name in (APPLICATION.name, *kind.files):
             shutil.copy(APPLICATION.with_name(name), self.place)
@@ -175,7 +178,8 @@ def lived(ground: Ground, kind: Kind, check: Check = lambda told: None, **settin
         finally:
             server.kill()
     assert "hugetext" not in logged, logged
-    return Outcome(answers, status, normal(logged), left)
+    log = {line for line in normal(logged) if not re.search(kind.sometimes, line)}
+    return Outcome(answers, status, log, left)
 
 
 def same_from_store(warm: Ground, kind: Kind) -> None:
