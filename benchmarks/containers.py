@@ -125,7 +125,7 @@ def compare(options: argparse.Namespace, place: Path) -> None:
     prepared = [container(place, name, "build") for name in names]
     show("prepared, first start", measure(prepared, options.modules, environ))
     show("prepared, later", measure(prepared, options.modules, environ))
-    script = 'cd "$1/layers"; mkdir pulled; tar -C build -cf - . | tar -C pulled --same-owner -xpf -'
+    script = 'cd "$1/layers"; mkdir pulled; tar -C build --sort=name -cf - . | tar -C pulled --same-owner -xpf -'
     shell(script, str(place))
     pulled = [container(place, f"pulled-{name}", "pulled") for name in names]
     show("the same, packed and unpacked, first start", measure(pulled, options.modules, environ))
