@@ -139,7 +139,7 @@ int enter_root(const StoreSpec &spec, bool make, Trouble *out) {
         *out = told(outcome, there.text());
         return -1;
     }
-    if (!is_somebody() || !is_for_user(fd)) {
+    if (!is_somebody() || (make && !is_for_user(fd))) {
         *out = is_somebody() ? trouble(Trouble::Kind::untrusted, str(there.text()),
                                        " belongs to root, and is root's to fill")
                              : explain(spec.root);
