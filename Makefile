@@ -87,6 +87,9 @@ demo: $(DEMO)/installed
 	@$(DEMO)/bin/python examples/demo.py | grep ^pyhugetext
 
 TEST := .venv-test/$(TAG)
+# For free-threaded builds few wheels are made: what the tests of threads need.
+GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
+    print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
 # Tests build the package, too: what this build compiles they need not compile once more.
 SERVERS := .venv-servers/$(TAG)
 BOTH := $(TEST)/installed $(SERVERS)/installed
@@ -96,7 +99,7 @@ $(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
 $(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
-	$(call install,$(TEST),. --group test)
+	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
 
 # In several processes all but what changes settings of the machine, which follows by itself. Pytest's 1
 # means that a test failed, 5 that there was none: which may be so in one of the phases.

@@ -16,6 +16,7 @@ import pytest
 
 from support.common import PREFIX, STRANGER, Run, big_source, big_sum
 from support.extensions import extension_compiler
+from support.growing import USE_FAR, bits, chunks_of, make_far, record_of, texts
 from support.layouts import last_record
 from support.limits import in_own_mounts
 from support.once import library_compiler
@@ -127,6 +128,26 @@ def test_text_comes_from_a_store_of_root_s_that_all_may_read(home: Path, space: 
         assert region["backing"] == "store", region
         assert region["mapped_bytes"] >= 0.95 * region["coverable_bytes"] > 4 << 20, region
         assert owners(root) == {0}
+
+
+def test_of_much_text_what_is_used_is_built(home: Path, space: Namespace) -> None:
+    """Which that is, pagemap would tell."""
+    require_huge_disk(home)
+    library = make_far(home / "far")
+    store = Store(home / "store", space.prefix, "auto")
+    store.root.mkdir()
+    os.chown(store.root, STRANGER, STRANGER)
+    for path in (home / "far", library):
+        path.chmod(0o755)
+    code = BECOME.replace("sys.path", "become()\nsys.path") + USE_FAR
+    result = store.run(code, str(library), "3,30")
+    assert (result.returncode, result.stderr) == (0, "")
+    told = last_record(result)
+    assert (told["backing"], told["private"], told["problems"]) == ("store", 0, []), told
+    _, record = record_of(store, library)
+    built = bits(record.present) & texts(library)
+    assert chunks_of(library, 3, 30) <= built
+    assert len(built) < len(texts(library)) / 2
 
 
 def test_without_a_home_the_store_in_shared_memory_is_the_service_user_s(
