@@ -159,18 +159,21 @@ def descendants() -> set[int]:
 
 
 @contextlib.contextmanager
-def nothing_left() -> Iterator[None]:
-    """Fails where the block leaves a process, whoever its parent was."""
+def nothing_left(ground: Ground) -> Iterator[None]:
+    """Fails where the block leaves a process, whoever its parent was, or something in shared memory
+    but a store, where that had yet to be made."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         pytest.skip("PR_SET_CHILD_SUBREAPER is not possible here")
-    before = descendants()
+    before, shared = descendants(), ground.in_shared_memory()
     try:
         yield
         limit = time.monotonic() + LIMIT
         while left := {pid for pid in descendants() - before if alive(pid)}:
             assert time.monotonic() < limit, [told_of(pid) for pid in left]
             time.sleep(0.02)
+        more = ground.in_shared_memory() - shared
+        assert [name for name in more if ground.filled or "pyhugetext" not in name] == []
     finally:
         for pid in descendants() - before:
             with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,9 @@ class Kind:
     command: Callable[[Path, int], Sequence[str]]
     workers: int = 2
     reload: signal.Signals | None = signal.SIGHUP  # None: by a new program
-    stop: signal.Signals = signal.SIGTERM
     status: int = 0  # that it ends with
     user: str = ""  # that it becomes
     host: tuple[str, ...] = ()  # its program, where no store can serve it
-    env: Mapping[str, str] = field(default_factory=dict)
     logs: Sequence[str] = ()  # that it writes beside its stderr
     sometimes: str = "(?!)"  # lines of its log that depend on the moment, as a pattern
     prepare: Callable[[], None] | None = None  # before it starts, in its process
@@ -68,7 +66,7 @@ class Server:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*ground.prefix(self.place), *kind.command(self.place, self.port)],
-                env=ground.environment(XDG_CACHE_HOME=str(self.cache), **kind.env, **settings),
+                env=ground.environment(XDG_CACHE_HOME=str(self.cache), **settings),
                 preexec_fn=kind.prepare,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,7 +117,7 @@ class Server:
             self.process.send_signal(self.kind.reload)
 
     def stop(self) -> int:
-        self.process.send_signal(self.kind.stop)
+        self.process.terminate()
         return self.process.wait(LIMIT)
 
     def kill(self) -> None:
@@ -162,7 +160,7 @@ Check = Callable[[dict[int, dict[str, Any]]], None]
 
 def lived(ground: Ground, kind: Kind, check: Check = lambda told: None, **settings: str) -> Outcome:
     """A server's life: it answers, is asked of its workers, loads its program anew, answers, ends."""
-    with nothing_left():
+    with nothing_left(ground):
         server = kind.server(ground, kind, **settings)
         try:
             answers = {server.get("/work") for _ in range(3)}

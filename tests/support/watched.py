@@ -28,7 +28,7 @@ def watched(ground: Ground, command: Sequence[str], look: Look, **settings: str)
     path = f"{place}:{TESTS}"
     environ = ground.environment(XDG_CACHE_HOME=str(cache), PYTHONPATH=path, **settings)
     pipe = subprocess.PIPE
-    with nothing_left(), subprocess.Popen(
+    with nothing_left(ground), subprocess.Popen(
         [*ground.prefix(place), *command],
         env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1,
     ) as process:  # fmt: skip

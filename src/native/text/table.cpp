@@ -41,6 +41,16 @@ Region *Table::find(u64 low, u64 headers) {
     return nullptr;
 }
 
+Region *Table::find_lasting(u64 headers) {
+    for (size_t i = 0; i < regions_.size(); ++i) {
+        const size_t at = (next_ + i) % regions_.size();
+        if (regions_[at]->object.headers != headers) continue;
+        next_ = at + 1;
+        return regions_[at];
+    }
+    return nullptr;
+}
+
 bool Table::knows(u64 load_bias, const Elf64_Phdr *headers, size_t count) const {
     u64 low;
     span_of(load_bias, headers, count, &low);
@@ -55,10 +65,10 @@ void Table::begin_listing() {
 
 bool Table::list(u64 load_bias, const Elf64_Phdr *headers, size_t count, bool is_main,
                  bool lasting) {
+    // By their address alone: to read the headers would bring a page of each library into the page
+    // table of a forked child that does not use it, and where it is huge, 2 MiB of PSS.
     if (lasting) {
-        u64 low;
-        span_of(load_bias, headers, count, &low);
-        if (Region *known = find(low, reinterpret_cast<u64>(headers))) {
+        if (Region *known = find_lasting(reinterpret_cast<u64>(headers))) {
             known->seen = true;
             return true;
         }

@@ -73,6 +73,7 @@ public:
 
 private:
     Region *find(u64 low, u64 headers);
+    Region *find_lasting(u64 headers);
     const Region *find(u64 low, u64 headers) const;
     void remove(size_t index);
     void put_back(Region &region);
