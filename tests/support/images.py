@@ -196,9 +196,9 @@ class Image:
     def records(self) -> list[Path]:
         return sorted((self.layers[-1] / "cache/pyhugetext/v1/index").glob("image-*"))
 
-    def unpack(self, how: str = "tar") -> list[Path]:
+    def unpack(self, how: str = "tar", settled: bool = True) -> list[Path]:
         """The same layers on another machine, as far as the kernel tells: with other inodes and
-        change times. On disk, and out of memory."""
+        change times. `settled`: on disk, and out of memory."""
         out = []
         for layer in self.layers:
             target = self.place / f"unpacked-{how}" / layer.name
@@ -211,6 +211,8 @@ class Image:
             else:
                 subprocess.run(["cp", "-a", f"{layer}/.", target], check=True)
             out.append(target)
+        if settled:
+            settle(out)
         return out
 
     @contextlib.contextmanager
