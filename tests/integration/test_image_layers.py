@@ -17,7 +17,7 @@ import pytest
 
 from support.cli import SHORT_WALKS, need_tool, public_directory
 from support.common import STRANGER
-from support.images import ANSWER, Container, Image, settle
+from support.images import ANSWER, Container, Image
 from support.libraries import make_library
 from support.users import as_user
 
@@ -48,9 +48,7 @@ def image() -> Iterator[Image]:
 
 @pytest.fixture(scope="module")
 def layers(image: Image) -> list[Path]:
-    layers = image.unpack()
-    settle(layers)
-    return layers
+    return image.unpack()
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +307,7 @@ def test_containers_share_the_text(image: Image, layers: list[Path]) -> None:
 def test_what_was_just_unpacked_is_huge_once_it_is_on_disk(image: Image) -> None:
     """An ordinary user's processes see to it, though they may not write there."""
     prefix = as_user(STRANGER)
-    layers = image.unpack("cp")
+    layers = image.unpack("cp", settled=False)
     try:
         with image.container(layers) as container:
             container.look(prefix=prefix)  # small where it is not on disk yet

@@ -41,6 +41,7 @@ def count():
         return int(file.readline().split()[1])
 
 library = ctypes.CDLL(sys.argv[1])
+getattr(library, "all")(7), library.f40(7)  # all 2 MiB of it were used before
 before = count()
 stats = pyhugetext.remap()
 told = {"read": count() - before, "answer": getattr(library, "all")(7)}
@@ -195,9 +196,9 @@ class Image:
     def records(self) -> list[Path]:
         return sorted((self.layers[-1] / "cache/pyhugetext/v1/index").glob("image-*"))
 
-    def unpack(self, how: str = "tar") -> list[Path]:
+    def unpack(self, how: str = "tar", settled: bool = True) -> list[Path]:
         """The same layers on another machine, as far as the kernel tells: with other inodes and
-        change times. On disk, and out of memory."""
+        change times. `settled`: on disk, and out of memory."""
         out = []
         for layer in self.layers:
             target = self.place / f"unpacked-{how}" / layer.name
@@ -210,6 +211,8 @@ class Image:
             else:
                 subprocess.run(["cp", "-a", f"{layer}/.", target], check=True)
             out.append(target)
+        if settled:
+            settle(out)
         return out
 
     @contextlib.contextmanager

@@ -173,21 +173,19 @@ bool Mender::seems_huge(const Run &run) {
 // Of all that is cached: what is small and in use is mended, what is small and not in use dropped,
 // to come back at its first use. What is huge and not in use is not this process's until then.
 Outcome Mender::mend_all(const Run &run) {
-    bool clean = false;
-    if (!cached(run.copy.fd, run.offset, run.count * kHugeSize).known) {
-        // Where one was small, so are most likely others, which cannot be looked at.
-        const Outcome outcome = write_back(run.copy, run.offset, run.count * kHugeSize);
-        if (outcome.buildable) return outcome;
-        clean = outcome.ok();
-        if (clean) drop_unmapped(run);
-    }
+    bool unseen = false;
     for (size_t i = 0; i < run.count; ++i) {
         const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
         // What nobody read yet comes at its first use, as ever.
         const bool looked = i == 0 || (there.known ? there.pages > 0 : run.used[i]);
+        unseen = unseen || !there.known;
         if (looked && !touch(run.at(i), kPageSize).ok()) return done();
     }
     if (!run.find().ok()) return done();
+    // Where all that was looked at is small, as what was just unpacked, so are most likely those
+    // that cannot be looked at.
+    for (size_t i = 0; i < run.count; ++i) unseen = unseen && run.marks[i] != kOneEntry;
+    bool clean = false;
     for (size_t i = 0; i < run.count; ++i) {
         const bool used = i == 0 || run.used[i];
         if (run.marks[i] == kOneEntry && !used) forget(run.at(i), kHugeSize);
@@ -205,6 +203,9 @@ Outcome Mender::mend_all(const Run &run) {
         outcome = used ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
                        : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
         if (outcome.status == Status::refused) return outcome;
+        if (outcome.ok() && unseen)
+            (void)sys::drop_cached(run.copy.fd, run.offset, run.count * kHugeSize);
+        unseen = unseen && !outcome.ok();
         run.left[i] = !outcome.ok();
         if (!outcome.ok()) *run.why = outcome;
     }
@@ -253,17 +254,26 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     }
     // Others at each start: sooner or later all were looked at.
     size_t first = 0, others = 0;
+    bool touched[kOthers] = {};
     if (!doubtful && count > 1) {
         others = min(kOthers, count - 1);
         first = 1 + address / kHugeSize % (count - others);
-        if (!touch(run.at(first), others * kHugeSize).ok()) others = 0;
+        // What may have to be read from disk for it is looked at only where it is used.
+        const bool stacked = may_ask_ == Answer::yes && !there.known;
+        if (stacked &&
+            !find_entries(pagemap.fd(), target + first * kHugeSize, others, used.data() + first)
+                 .ok())
+            others = 0;
+        for (size_t i = 0; i < others; ++i)
+            touched[i] = (!stacked || used[first + i] != kNothing) &&
+                         touch(run.at(first + i), kPageSize).ok();
     }
     // Of what was not touched nothing is known.
     if (!pagemap.find_huge(address, count, marks.data()).ok()) return done();
     const bool small = !marks[0];
     *huge = !small;
     doubtful = doubtful || small;
-    for (size_t i = first; i < first + others; ++i) doubtful = doubtful || !marks[i];
+    for (size_t i = 0; i < others; ++i) doubtful = doubtful || (touched[i] && !marks[first + i]);
     if (others) forget(run.at(first), others * kHugeSize);
     if (!doubtful || !may_mend()) return done();
     *huge = false;
