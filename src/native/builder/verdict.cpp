@@ -36,15 +36,15 @@ Verdict remembered_verdict(const StoreWriter &writer) {
     const auto got = sys::pread(fd, text, sizeof text, 0);
     if (!got.ok() || got.value() == 0) return Verdict::unknown;
     const Str told = {text, got.value()};
-    constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never};
+    constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never,
+                                Verdict::collapsed};
     for (const Verdict verdict : kAll) {
         Buffer<160> wanted;
         wanted.add(here(writer).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]);
         wanted.add("\n");
         if (!equal(told, {wanted.data, wanted.size})) continue;
         const u64 now = sys::wall_seconds();
-        const bool lasts =
-            verdict == Verdict::written || (now >= file.mtime && now - file.mtime < kDay);
+        const bool lasts = serves_starts(verdict) || (now >= file.mtime && now - file.mtime < kDay);
         return lasts ? verdict : Verdict::unknown;
     }
     return Verdict::unknown;
@@ -115,10 +115,21 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     name.add_decimal(sys::process_id()).add("-probe");
     const auto fd = sys::create_at(writer.tmp(), name.data, O_RDWR | O_EXCL, 0600);
     if (!fd.ok()) return failed_call("open", str("v1/tmp"), fd);
-    const Descriptor file(fd);
+    const Descriptor again(sys::open_at(writer.tmp(), name.data, O_RDONLY | O_NOFOLLOW));
     (void)sys::unlink_at(writer.tmp(), name.data);
     const bool in_memory = writer.spec().shared_memory;
-    const Trouble problem = in_memory ? try_memory(file, verdict) : try_file(file, verdict);
+    const Trouble problem =
+        in_memory ? try_memory(fd.value(), verdict) : try_file(fd.value(), verdict);
+    sys::close(fd.value());
+    // With READ_ONLY_THP_FOR_FS the kernel collapses what nobody has open for writing. A tmpfs is
+    // no disk, whatever it does: what it holds is bounded as shared memory is.
+    u64 bytes = 0;
+    sys::FileSystem system;
+    const bool on_disk = again.ok() && sys::file_system_of(again, &system).ok() &&
+                         system.type != TMPFS_MAGIC && system.type != RAMFS_MAGIC;
+    if (problem.ok() && !in_memory && on_disk && *verdict == Verdict::never &&
+        probe_huge(again, 0, kHugeSize, true, &bytes).ok() && bytes)
+        *verdict = Verdict::collapsed;
     // A seccomp filter answers with whatever errno it likes.
     if (problem.ok() && in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
     return problem.ok() ? remember(writer, *verdict) : problem;

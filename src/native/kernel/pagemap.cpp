@@ -126,6 +126,7 @@ ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
         for (u64 at = round_up(from, kHugeSize); at + kHugeSize <= to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
     });
+    tells_ = found.ok();
     if (found.ok()) return found;
     const auto bytes = smaps_huge_bytes(start);
     if (!bytes.ok()) return Error(bytes);

@@ -45,10 +45,14 @@ public:
     u64 huge_bytes(u64 start, u64 length) const;
     bool all_huge(u64 start, u64 length) const { return huge_bytes(start, length) >= length; }
 
+    // Whether find_huge() told of single pages when it was last asked.
+    bool tells_of_pages() const { return tells_; }
+
     int fd() const { return fd_; }
 
 private:
     int fd_ = -1;
+    mutable bool tells_ = true;
 };
 
 }  // namespace pht

@@ -30,7 +30,7 @@ struct Mender::Run {
     const Region &region;
     const Copy &copy;
     const Pagemap &pagemap;
-    u64 offset, address;
+    u64 offset, target, address;
     size_t count;
     u8 *used;   // 1: by this process
     u8 *marks;  // as of find_entries(), of what was touched
@@ -128,7 +128,19 @@ Outcome Mender::drop(int copy, u64 offset, u64 address, bool *seen) {
     return small_copy;
 }
 
+// 2 MiB that are clean, as far as is known: where one was not collapsed no other one is tried. Of
+// them something is in the page table.
+bool Mender::collapse_page(const Pagemap &pagemap, u64 address) {
+    if (collapses_ == Answer::no) return false;
+    begin();
+    const bool done = collapse(address, kHugeSize).ok() && touch(address, kPageSize).ok() &&
+                      pagemap.huge_bytes(address, kHugeSize) == kHugeSize;
+    if (collapses_ == Answer::unknown) collapses_ = done ? Answer::yes : Answer::no;
+    return done;
+}
+
 Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) {
+    if (collapse_page(pagemap, address)) return done();
     bool seen;
     const Outcome dropped = drop(copy, offset, address, &seen);
     if (!dropped.ok()) return dropped;
@@ -169,8 +181,9 @@ Outcome Mender::mend_all(const Run &run) {
         }
         clean = true;
         bool seen;
-        outcome = used ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
-                       : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
+        outcome = used || collapses_ == Answer::yes
+                      ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
+                      : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
         if (outcome.status == Status::refused) return outcome;
         run.left[i] = !outcome.ok();
         if (!outcome.ok()) *run.why = outcome;
@@ -187,8 +200,41 @@ void Mender::leave_small(const Run &run) {
     }
 }
 
-// As a kernel without PAGEMAP_SCAN is asked, which tells of a mapping as a whole: what is small is
-// dropped, and comes back at its first use.
+// The same on a kernel without PAGEMAP_SCAN, which tells of a mapping as a whole. What there is no
+// time for is left to the original, and to later starts.
+bool Mender::collapse_whole(const Run &run) {
+    if (!collapse_page(run.pagemap, run.address)) return false;
+    const u64 length = run.count * kHugeSize;
+    if (touch_each(run.address, length).ok() && run.pagemap.all_huge(run.address, length))
+        return true;
+    Array<u16> uses;
+    const bool known = uses.resize(run.count) &&
+                       run.pagemap.count_present(run.target, run.count, uses.data()).ok();
+    const auto is_used = [&](size_t i) { return known && uses[i]; };
+    const auto collapse_those = [&](bool used) {
+        for (size_t i = 1; i < run.count; ++i) {
+            if (is_used(i) != used) continue;
+            run.left[i] = is_over() || !collapse(run.at(i), kHugeSize).ok();
+            if (run.left[i]) *run.why = small_copy;
+            if (!used) forget(run.at(i), kHugeSize);
+        }
+    };
+    collapse_those(true);
+    collapse_those(false);
+    return true;
+}
+
+Outcome Mender::mend_whole(const Run &run, bool first_is_small) {
+    if (collapse_whole(run) || !first_is_small) return done();
+    const Outcome dropped = drop_all(run);
+    if (!dropped.ok() || run.pagemap.huge_bytes(run.address, kHugeSize)) return dropped;
+    // In use it would stay so, for all.
+    for (size_t i = 0; i < run.count; ++i) run.left[i] = true;
+    *run.why = small_copy;
+    return done();
+}
+
+// What is small is dropped, and comes back at its first use.
 Outcome Mender::drop_all(const Run &run) {
     const u64 length = run.count * kHugeSize;
     forget(run.address, length);
@@ -202,7 +248,7 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     Array<u8> used, marks;
     if (!used.resize(count) || !marks.resize(count)) return {Status::no_memory, Call::none, 0};
     u8 *const stay = left;
-    const Run run = {region, copy,        pagemap,      offset, address,
+    const Run run = {region, copy,        pagemap,      offset, target, address,
                      count,  used.data(), marks.data(), stay,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
     bool doubtful = doubtful_ || (there.known && there.pages < count * (kHugeSize / kPageSize));
@@ -219,11 +265,13 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     *huge = !small;
     doubtful = doubtful || small;
     for (size_t i = first; i < first + others; ++i) doubtful = doubtful || !marks[i];
+    // Of a mapping as a whole they tell that something is huge.
+    if (!doubtful && !pagemap.tells_of_pages())
+        doubtful = pagemap.huge_bytes(address, count * kHugeSize) < (1 + others) * kHugeSize;
     if (others) forget(run.at(first), others * kHugeSize);
     if (!doubtful || !may_mend()) return done();
     *huge = false;
-    if (!find_entries(pagemap.fd(), target, count, used.data()).ok())
-        return small ? drop_all(run) : done();
+    if (!find_entries(pagemap.fd(), target, count, used.data()).ok()) return mend_whole(run, small);
     for (size_t i = 0; i < count; ++i)
         used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
     return mend_all(run);
