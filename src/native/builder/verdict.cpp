@@ -20,6 +20,8 @@ Buffer<128> here(const StoreWriter &writer) {
     return out;
 }
 
+constexpr u64 kSettles = 4'000'000;  // nanoseconds
+
 Trouble probe(int fd, u64 *bytes) {
     const auto result = probe_huge(fd, kHugeSize, kHugeSize, false, bytes);
     return result.ok() ? Trouble{} : failed_call("mapping a file just written", result);
@@ -106,6 +108,25 @@ Trouble try_memory(int fd, Verdict *verdict) {
     return told ? Trouble{} : failed_call("collapsing shared memory", result);
 }
 
+namespace {
+
+// Whether the kernel collapses a file that is on disk, and open for writing by nobody: with
+// READ_ONLY_THP_FOR_FS. A tmpfs is no disk, whatever it does: what it holds is bounded as shared
+// memory is.
+bool is_collapsed(int fd) {
+    sys::FileSystem system;
+    if (!sys::file_system_of(fd, &system).ok() || system.type == TMPFS_MAGIC ||
+        system.type == RAMFS_MAGIC)
+        return false;
+    u64 bytes = 0;
+    // Right after it was written btrfs still holds on to some of it.
+    if (!probe_huge(fd, 0, kHugeSize, true, &bytes).ok() && sys::pause(kSettles).ok())
+        (void)probe_huge(fd, 0, kHugeSize, true, &bytes);
+    return bytes > 0;
+}
+
+}  // namespace
+
 Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     *verdict = remembered_verdict(writer);
     if (*verdict != Verdict::unknown) return {};
@@ -121,14 +142,8 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     const Trouble problem =
         in_memory ? try_memory(fd.value(), verdict) : try_file(fd.value(), verdict);
     sys::close(fd.value());
-    // With READ_ONLY_THP_FOR_FS the kernel collapses what nobody has open for writing. A tmpfs is
-    // no disk, whatever it does: what it holds is bounded as shared memory is.
-    u64 bytes = 0;
-    sys::FileSystem system;
-    const bool on_disk = again.ok() && sys::file_system_of(again, &system).ok() &&
-                         system.type != TMPFS_MAGIC && system.type != RAMFS_MAGIC;
-    if (problem.ok() && !in_memory && on_disk && *verdict == Verdict::never &&
-        probe_huge(again, 0, kHugeSize, true, &bytes).ok() && bytes)
+    if (problem.ok() && !in_memory && *verdict == Verdict::never && again.ok() &&
+        is_collapsed(again))
         *verdict = Verdict::collapsed;
     // A seccomp filter answers with whatever errno it likes.
     if (problem.ok() && in_memory && *verdict == Verdict::never && read_filters() != 0) return {};

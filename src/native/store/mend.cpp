@@ -211,10 +211,14 @@ bool Mender::collapse_whole(const Run &run) {
     const bool known = uses.resize(run.count) &&
                        run.pagemap.count_present(run.target, run.count, uses.data()).ok();
     const auto is_used = [&](size_t i) { return known && uses[i]; };
+    bool moved = false;
     const auto collapse_those = [&](bool used) {
-        for (size_t i = 1; i < run.count; ++i) {
+        for (size_t turn = 1; turn < run.count; ++turn) {
+            // However little time there is, others are found huge by each start.
+            const size_t i = 1 + (turn + run.address / kHugeSize) % (run.count - 1);
             if (is_used(i) != used) continue;
-            run.left[i] = is_over() || !collapse(run.at(i), kHugeSize).ok();
+            run.left[i] = (moved && is_over()) || !collapse(run.at(i), kHugeSize).ok();
+            moved = true;
             if (run.left[i]) *run.why = small_copy;
             if (!used) forget(run.at(i), kHugeSize);
         }
