@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.common import HUGE
+from support.common import HUGE, TESTS
 from support.older import as_on
 from support.store import Store, filled_store, read_in_small_pieces, require_huge_disk
 from support.users import namespace
@@ -150,3 +150,22 @@ def test_tmpfs_is_no_disk_though_it_is_collapsed(tmp_path: Path) -> None:
         store = space.store("/dev/shm/disk", "store")
         assert "gives no huge pages to new files" in store.start().reasons
         assert store.copies == []
+
+
+def test_moment_without_huge_pages_is_no_verdict_on_shared_memory(tmp_path: Path) -> None:
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from support import harm; import errno, os\n"
+    code += "call = (harm.NUMBERS['madvise'], (2, harm.MADV_COLLAPSE, False), errno.ENOMEM)\n"
+    code += "harm.install(harm.refuse_rule(call)); os.execvp(sys.argv[1], sys.argv[1:])"
+    with namespace() as space:
+        store = space.shm_store()
+        warm = (sys.executable, "-m", "pyhugetext", "warm")
+        result = subprocess.run(
+            [*store.prefix, sys.executable, "-S", "-c", code, str(TESTS), *warm],
+            env=store.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert not (store.base / "verdict").exists()
+        assert len(store.copies) == 1

@@ -102,10 +102,10 @@ Trouble try_memory(int fd, Verdict *verdict) {
     if (!put.ok()) return failed_call("write", put);
     u64 bytes = 0;
     result = probe_huge(fd, 0, kHugeSize, true, &bytes);
-    *verdict = bytes ? Verdict::written : Verdict::never;
+    if (bytes) *verdict = Verdict::written;
     // Another error than this one tells of the moment.
-    const bool told = bytes || result.error() == EINVAL;
-    return told ? Trouble{} : failed_call("collapsing shared memory", result);
+    if (!bytes && result.error() == EINVAL) *verdict = Verdict::never;
+    return {};
 }
 
 namespace {
@@ -145,9 +145,10 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     if (problem.ok() && !in_memory && *verdict == Verdict::never && again.ok() &&
         is_collapsed(again))
         *verdict = Verdict::collapsed;
+    if (!problem.ok() || *verdict == Verdict::unknown) return problem;
     // A seccomp filter answers with whatever errno it likes.
-    if (problem.ok() && in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
-    return problem.ok() ? remember(writer, *verdict) : problem;
+    if (in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
+    return remember(writer, *verdict);
 }
 
 }  // namespace pht

@@ -38,7 +38,7 @@ constexpr bool serves_starts(Verdict verdict) {
 // be collapsed only who closes it can tell.
 Trouble try_file(int fd, Verdict *verdict);
 
-// The same with 2 MiB in shared memory.
+// The same with 2 MiB in shared memory; unknown where there were none at that moment.
 Trouble try_memory(int fd, Verdict *verdict);
 
 // Whether huge pages are disabled for this process (prctl(PR_SET_THP_DISABLE)): then what it sees
