@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support.common import HUGE
+from support.common import HUGE, TESTS
 from support.older import as_on
-from support.store import Store, require_huge_disk
+from support.store import Store, filled_store, read_in_small_pieces, require_huge_disk
 from support.users import namespace
 
 LOADS = """
@@ -21,6 +21,15 @@ import ctypes, sys, pyhugetext
 for path in sys.argv[1:]:
     ctypes.CDLL(path)
 pyhugetext.remap()
+"""
+USES = """
+import ctypes
+for line in open("/proc/self/maps"):
+    span, permissions = line.split()[:2]
+    start, end = (int(part, 16) for part in span.split("-"))
+    if "x" in permissions and "/objects/" in line:
+        for at in range(start, end, 4096):
+            ctypes.string_at(at, 1)
 """
 REFUSAL = "does not collapse shared memory"
 
@@ -101,3 +110,62 @@ def test_file_is_collapsed_where_it_must_be_touched_and_ends_inside_a_page(
             if (region["reason"] or "").startswith("the layout"):
                 pytest.skip("the dynamic linker does not align this library")
             assert (region["backing"], region["status"]) == ("file", "huge"), region
+
+
+def test_copy_on_disk_is_collapsed_where_reading_it_again_leaves_it_small(tmp_path: Path) -> None:
+    store = filled_store(tmp_path / "store")
+    older = as_on("READ_ONLY_THP", tmp_path)
+    for copy in store.copies:
+        with open(copy, "rb") as file:
+            os.fsync(file.fileno())
+    for record in store.records:
+        record.chmod(0o400)
+    for copy in store.copies:
+        read_in_small_pieces(copy)
+    for _ in range(2):
+        region = store.start(USES, prefix=older).interpreter
+        assert (region["backing"], region["status"]) == ("store", "huge"), region
+        assert region["huge_bytes"] == region["swapped_bytes"]
+    # Nor is what the first one mended seen small by who looks closer.
+    assert store.start(USES).interpreter["small_bytes"] == 0
+
+
+def test_file_system_whose_files_are_collapsed_is_built_into(tmp_path: Path) -> None:
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store")
+    store.start()
+    verdict = store.base / "verdict"
+    verdict.write_text(verdict.read_text().replace("written", "collapsed"))
+    told = verdict.stat().st_mtime_ns
+    for path in (*store.records, *(copy.parent for copy in store.copies)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    store.recovers()
+    assert verdict.stat().st_mtime_ns == told
+    os.utime(verdict, (0, 0))
+    assert not store.start().built
+
+
+def test_tmpfs_is_no_disk_though_it_is_collapsed(tmp_path: Path) -> None:
+    with namespace() as space:
+        store = space.store("/dev/shm/disk", "store")
+        assert "gives no huge pages to new files" in store.start().reasons
+        assert store.copies == []
+
+
+def test_moment_without_huge_pages_is_no_verdict_on_shared_memory(tmp_path: Path) -> None:
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from support import harm; import errno, os\n"
+    code += "call = (harm.NUMBERS['madvise'], (2, harm.MADV_COLLAPSE, False), errno.ENOMEM)\n"
+    code += "harm.install(harm.refuse_rule(call)); os.execvp(sys.argv[1], sys.argv[1:])"
+    with namespace() as space:
+        store = space.shm_store()
+        warm = (sys.executable, "-m", "pyhugetext", "warm")
+        result = subprocess.run(
+            [*store.prefix, sys.executable, "-S", "-c", code, str(TESTS), *warm],
+            env=store.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert not (store.base / "verdict").exists()
+        assert len(store.copies) == 1

@@ -17,7 +17,7 @@ import pytest
 
 from support.cli import Cli
 from support.libraries import aged_library
-from support.store import Store, filled_store
+from support.store import Store, filled_store, read_in_small_pieces
 
 HUGE = 2 << 20
 
@@ -127,16 +127,6 @@ def is_huge(told: dict[str, Any]) -> bool:
         and told["status"] == "huge"
         and told["huge_bytes"] == told["swapped_bytes"] > 0 == told["small_bytes"]
     )
-
-
-def read_in_small_pieces(copy: Path, offset: int = 0) -> None:
-    """What an ordinary program that reads the copy leaves in the page cache, from an offset on; what
-    is mapped stays."""
-    with open(copy, "rb") as file:
-        os.posix_fadvise(file.fileno(), offset, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        for at in range(offset, os.fstat(file.fileno()).st_size, 4096):
-            os.pread(file.fileno(), 4096, at)
 
 
 def copy_of(store: Store, library: Path) -> Path:

@@ -15,6 +15,8 @@ from support.once import compiled
 #   5.10  knows neither MADV_COLLAPSE nor MADV_POPULATE_READ
 #   6.1   collapses, and answers EINVAL all the same where no page of 2 MiB was in the page table
 #         before, or the file ends inside the range
+#   READ_ONLY_THP  as 6.1 with READ_ONLY_THP_FOR_FS: what is read again stays small, and a file is
+#         collapsed if it was touched; done here by dropping its pages, which are huge when read
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,8 +35,9 @@ SOURCE = r"""
 
 long ptrace(int request, ...);
 
-enum { POPULATE_READ = 22, POPULATE_WRITE = 23, COLLAPSE = 25, MOST = 64 };
-static struct { pid_t pid; long answer; } changed[MOST];
+enum { DONTNEED = 4, POPULATE_READ = 22, POPULATE_WRITE = 23, COLLAPSE = 25, MOST = 64 };
+static struct { pid_t pid; long answer; char path[500]; uint64_t offset, length; } changed[MOST];
+enum model { OLD, EINVAL_UNTOUCHED, READ_ONLY_THP };
 
 static int any_present(pid_t pid, uint64_t start, uint64_t length) {
     char name[40];
@@ -55,55 +58,85 @@ static int untouched(pid_t pid, uint64_t start, uint64_t length) {
     return any;
 }
 
-static int ends_inside(pid_t pid, uint64_t start, uint64_t length) {
-    char name[600], line[600], path[500];
+// The path of the file that is mapped at an address, and the offset there; 0 where none is.
+static int mapped(pid_t pid, uint64_t at, char *path, uint64_t *offset) {
+    char name[600], line[600];
     snprintf(name, sizeof name, "/proc/%d/maps", pid);
     FILE *maps = fopen(name, "r");
-    int ends = 0;
-    while (maps && fgets(line, sizeof line, maps)) {
-        unsigned long from, to, offset;
-        if (sscanf(line, "%lx-%lx %*s %lx %*s %*s %499s", &from, &to, &offset, path) != 4) continue;
-        if (start < from || start >= to || path[0] != '/') continue;
-        struct stat file;
-        snprintf(name, sizeof name, "/proc/%d/root%s", pid, path);
-        ends = !stat(name, &file) && offset + (start - from) + length > file.st_size;
+    int found = 0;
+    while (maps && !found && fgets(line, sizeof line, maps)) {
+        unsigned long from, to, start;
+        if (sscanf(line, "%lx-%lx %*s %lx %*s %*s %499s", &from, &to, &start, path) != 4) continue;
+        found = from <= at && at < to && path[0] == '/';
+        *offset = start + (at - from);
     }
     if (maps) fclose(maps);
-    return ends;
+    return found;
 }
 
-static void answer(pid_t pid, long error, int instead) {
-    for (int i = 0; i < MOST; ++i)
-        if (!changed[i].pid) {
-            changed[i].pid = pid, changed[i].answer = -error;
-            break;
-        }
+static int ends_inside(pid_t pid, uint64_t start, uint64_t length) {
+    char name[600], path[500];
+    uint64_t offset;
+    struct stat file;
+    if (!mapped(pid, start, path, &offset)) return 0;
+    snprintf(name, sizeof name, "/proc/%d/root%s", pid, path);
+    return !stat(name, &file) && offset + length > file.st_size;
+}
+
+static int answer(pid_t pid, long error, int instead) {
+    int i = 0;
+    while (i < MOST - 1 && changed[i].pid) ++i;
+    changed[i].pid = pid, changed[i].answer = -error, changed[i].length = 0;
     if (instead)
         ptrace(PTRACE_POKEUSR, pid, offsetof(struct user_regs_struct, orig_rax), -1L);
+    return i;
 }
 
-static void enter(pid_t pid, int old, const struct ptrace_syscall_info *call) {
+static void collapse(pid_t pid, enum model model, uint64_t start, uint64_t length) {
+    char path[500];
+    uint64_t offset;
+    const int refused = untouched(pid, start, length) || ends_inside(pid, start, length);
+    const int file = mapped(pid, start, path, &offset) && strncmp(path, "/dev/shm/", 9) &&
+                     strncmp(path, "/memfd:", 7);
+    if (model == EINVAL_UNTOUCHED || !file) {
+        if (refused) answer(pid, EINVAL, 0);
+    } else if (refused) {
+        answer(pid, EINVAL, 1);
+    } else {
+        ptrace(PTRACE_POKEUSR, pid, offsetof(struct user_regs_struct, rdx), (long)DONTNEED);
+        const int i = answer(pid, 0, 0);
+        strcpy(changed[i].path, path);
+        changed[i].offset = offset, changed[i].length = length;
+    }
+}
+
+static void enter(pid_t pid, enum model model, const struct ptrace_syscall_info *call) {
     const uint64_t *with = call->entry.args;
     if (call->entry.nr == SYS_ioctl && (uint32_t)with[1] == 0xc0606610) answer(pid, ENOTTY, 1);
+    if (call->entry.nr == SYS_fadvise64 && model == READ_ONLY_THP) answer(pid, 0, 1);
     if (call->entry.nr != SYS_madvise) return;
-    if (old && (with[2] == COLLAPSE || with[2] == POPULATE_READ || with[2] == POPULATE_WRITE))
+    const uint64_t advice = with[2];
+    if (model == OLD && (advice == COLLAPSE || advice == POPULATE_READ || advice == POPULATE_WRITE))
         answer(pid, EINVAL, 1);
-    if (!old && with[2] == COLLAPSE && with[1] &&
-        (untouched(pid, with[0], with[1]) || ends_inside(pid, with[0], with[1])))
-        answer(pid, EINVAL, 0);
+    if (model != OLD && advice == COLLAPSE && with[1]) collapse(pid, model, with[0], with[1]);
 }
 
 static void leave(pid_t pid) {
     for (int i = 0; i < MOST; ++i)
         if (changed[i].pid == pid) {
             changed[i].pid = 0;
-            ptrace(PTRACE_POKEUSR, pid, offsetof(struct user_regs_struct, rax),
-                   changed[i].answer);
+            ptrace(PTRACE_POKEUSR, pid, offsetof(struct user_regs_struct, rax), changed[i].answer);
+            if (!changed[i].length) continue;
+            const int fd = open(changed[i].path, O_RDONLY);
+            posix_fadvise(fd, changed[i].offset, changed[i].length, POSIX_FADV_DONTNEED);
+            close(fd);
         }
 }
 
 int main(int count, char **words) {
-    const int old = !strcmp(words[1], "5.10");
+    const enum model model = !strcmp(words[1], "5.10")  ? OLD
+                             : !strcmp(words[1], "6.1") ? EINVAL_UNTOUCHED
+                                                        : READ_ONLY_THP;
     const pid_t first = fork();
     if (!first) {
         ptrace(PTRACE_TRACEME, 0, 0L, 0L);
@@ -122,7 +155,7 @@ int main(int count, char **words) {
         if (signal == (SIGTRAP | 0x80)) {
             struct ptrace_syscall_info call;
             ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof call, &call);
-            if (call.op == PTRACE_SYSCALL_INFO_ENTRY) enter(pid, old, &call);
+            if (call.op == PTRACE_SYSCALL_INFO_ENTRY) enter(pid, model, &call);
             if (call.op == PTRACE_SYSCALL_INFO_EXIT) leave(pid);
         } else if (pid == first && !begun) {
             begun = 1;

@@ -288,6 +288,16 @@ def filled_store(root: Path) -> Store:
     return store
 
 
+def read_in_small_pieces(copy: Path, offset: int = 0) -> None:
+    """What an ordinary program that reads the copy leaves in the page cache, from an offset on; what
+    is mapped stays."""
+    with open(copy, "rb") as file:
+        os.posix_fadvise(file.fileno(), offset, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for at in range(offset, os.fstat(file.fileno()).st_size, 4096):
+            os.pread(file.fileno(), 4096, at)
+
+
 class Refilled:
     """One filled store for many tests. What they do to it the package mends, mostly: it is emptied and
     filled again only where a test left it another than it was."""

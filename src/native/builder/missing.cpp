@@ -165,16 +165,28 @@ bool Builder::judge_by(const Added &added) {
     else
         problem = judge(writer_, &verdict_);
     if (!problem.ok()) tell(problem);
-    if (problem.ok() && verdict_ == Verdict::written) return true;
+    if (problem.ok() && serves_starts(verdict_)) return true;
     drop_record(writer_, added.key.data, boot_);
     if (problem.ok()) unfit(verdict_ == Verdict::evicted ? kHugeWhenRead : kNeverHuge);
     unfit_ = true;
     return false;
 }
 
+// What can be collapsed once it is on disk is sent there, and nothing is waited for: later starts
+// collapse it, see store/mend.h.
+void begin_writing(const StoreWriter &writer, const Added &added) {
+    sys::FileIdentity file;
+    Trouble problem;
+    const Descriptor copy(open_copy_at(writer, added.path.data, &file, &problem));
+    if (copy.ok()) (void)sys::start_writing(copy, 0, 0);
+}
+
 // False where the kernel gives it no huge pages: of no use, and paid for in memory.
 bool Builder::collapse(const Wanted &wanted, const Added &added) {
-    if (!writer_.spec().shared_memory) return true;
+    if (!writer_.spec().shared_memory) {
+        if (verdict_ == Verdict::collapsed) begin_writing(writer_, added);
+        return true;
+    }
     const auto result = collapse_copy(writer_, added);
     if (result.ok()) return true;
     const Trouble problem = failed_call(kNotCollapsed, result);

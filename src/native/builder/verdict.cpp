@@ -20,6 +20,8 @@ Buffer<128> here(const StoreWriter &writer) {
     return out;
 }
 
+constexpr u64 kSettles = 4'000'000;  // nanoseconds
+
 Trouble probe(int fd, u64 *bytes) {
     const auto result = probe_huge(fd, kHugeSize, kHugeSize, false, bytes);
     return result.ok() ? Trouble{} : failed_call("mapping a file just written", result);
@@ -36,15 +38,15 @@ Verdict remembered_verdict(const StoreWriter &writer) {
     const auto got = sys::pread(fd, text, sizeof text, 0);
     if (!got.ok() || got.value() == 0) return Verdict::unknown;
     const Str told = {text, got.value()};
-    constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never};
+    constexpr Verdict kAll[] = {Verdict::written, Verdict::evicted, Verdict::never,
+                                Verdict::collapsed};
     for (const Verdict verdict : kAll) {
         Buffer<160> wanted;
         wanted.add(here(writer).data).add(" ").add(kVerdictNames[static_cast<int>(verdict)]);
         wanted.add("\n");
         if (!equal(told, {wanted.data, wanted.size})) continue;
         const u64 now = sys::wall_seconds();
-        const bool lasts =
-            verdict == Verdict::written || (now >= file.mtime && now - file.mtime < kDay);
+        const bool lasts = serves_starts(verdict) || (now >= file.mtime && now - file.mtime < kDay);
         return lasts ? verdict : Verdict::unknown;
     }
     return Verdict::unknown;
@@ -100,11 +102,30 @@ Trouble try_memory(int fd, Verdict *verdict) {
     if (!put.ok()) return failed_call("write", put);
     u64 bytes = 0;
     result = probe_huge(fd, 0, kHugeSize, true, &bytes);
-    *verdict = bytes ? Verdict::written : Verdict::never;
+    if (bytes) *verdict = Verdict::written;
     // Another error than this one tells of the moment.
-    const bool told = bytes || result.error() == EINVAL;
-    return told ? Trouble{} : failed_call("collapsing shared memory", result);
+    if (!bytes && result.error() == EINVAL) *verdict = Verdict::never;
+    return {};
 }
+
+namespace {
+
+// Whether the kernel collapses a file that is on disk, and open for writing by nobody: with
+// READ_ONLY_THP_FOR_FS. A tmpfs is no disk, whatever it does: what it holds is bounded as shared
+// memory is.
+bool is_collapsed(int fd) {
+    sys::FileSystem system;
+    if (!sys::file_system_of(fd, &system).ok() || system.type == TMPFS_MAGIC ||
+        system.type == RAMFS_MAGIC)
+        return false;
+    u64 bytes = 0;
+    // Right after it was written btrfs still holds on to some of it.
+    if (!probe_huge(fd, 0, kHugeSize, true, &bytes).ok() && sys::pause(kSettles).ok())
+        (void)probe_huge(fd, 0, kHugeSize, true, &bytes);
+    return bytes > 0;
+}
+
+}  // namespace
 
 Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     *verdict = remembered_verdict(writer);
@@ -115,13 +136,19 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     name.add_decimal(sys::process_id()).add("-probe");
     const auto fd = sys::create_at(writer.tmp(), name.data, O_RDWR | O_EXCL, 0600);
     if (!fd.ok()) return failed_call("open", str("v1/tmp"), fd);
-    const Descriptor file(fd);
+    const Descriptor again(sys::open_at(writer.tmp(), name.data, O_RDONLY | O_NOFOLLOW));
     (void)sys::unlink_at(writer.tmp(), name.data);
     const bool in_memory = writer.spec().shared_memory;
-    const Trouble problem = in_memory ? try_memory(file, verdict) : try_file(file, verdict);
+    const Trouble problem =
+        in_memory ? try_memory(fd.value(), verdict) : try_file(fd.value(), verdict);
+    sys::close(fd.value());
+    if (problem.ok() && !in_memory && *verdict == Verdict::never && again.ok() &&
+        is_collapsed(again))
+        *verdict = Verdict::collapsed;
+    if (!problem.ok() || *verdict == Verdict::unknown) return problem;
     // A seccomp filter answers with whatever errno it likes.
-    if (problem.ok() && in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
-    return problem.ok() ? remember(writer, *verdict) : problem;
+    if (in_memory && *verdict == Verdict::never && read_filters() != 0) return {};
+    return remember(writer, *verdict);
 }
 
 }  // namespace pht

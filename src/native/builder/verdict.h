@@ -12,8 +12,10 @@ enum class Verdict : u8 {
     written,  // huge right after writing; in shared memory once it is collapsed
     evicted,  // only after write-back and eviction
     never,
+    collapsed,  // once it was written back and somebody collapsed it, with nobody writing
 };
-inline constexpr const char *kVerdictNames[] = {"unknown", "written", "evicted", "never"};
+inline constexpr const char *kVerdictNames[] = {"unknown", "written", "evicted", "never",
+                                                "collapsed"};
 
 // What was found out; unknown where it was not yet. Of what was not huge for a day, which a moment
 // without free 2 MiB may have caused.
@@ -27,10 +29,16 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict);
 // What came of a copy that was just written there: written where it is huge, else unknown.
 Verdict judge_copy(int copy, u64 offset);
 
-// Writes 4 MiB to an empty file as a copy is written, and says what became of it.
+// Whether what is built in a start is huge in later ones.
+constexpr bool serves_starts(Verdict verdict) {
+    return verdict == Verdict::written || verdict == Verdict::collapsed;
+}
+
+// Writes 4 MiB to an empty file as a copy is written, and says what became of it. Whether it could
+// be collapsed only who closes it can tell.
 Trouble try_file(int fd, Verdict *verdict);
 
-// The same with 2 MiB in shared memory.
+// The same with 2 MiB in shared memory; unknown where there were none at that moment.
 Trouble try_memory(int fd, Verdict *verdict);
 
 // Whether huge pages are disabled for this process (prctl(PR_SET_THP_DISABLE)): then what it sees

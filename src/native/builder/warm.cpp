@@ -37,6 +37,8 @@ u64 settle(const StoreWriter &writer, const Added &added, ErrorOr<void> *refused
     (void)sys::sync_data(copy);
     (void)sys::drop_cached(copy, 0, 0);
     look(&huge, &all);
+    // Others collapse what is on disk.
+    if (huge < all && collapse_copy(writer, added).ok()) look(&huge, &all);
     return huge;
 }
 

@@ -122,13 +122,13 @@ ErrorOr<void> Pagemap::count_present(u64 start, size_t count, u16 *counts) const
 }
 
 ErrorOr<void> Pagemap::find_huge(u64 start, size_t count, u8 *marks) const {
-    if (!tells_pages()) return Smaps::find_huge(start, count, marks);
     const u64 end = start + count * kHugeSize;
-    const auto found = scan(fd_, start, end, 0, PAGE_IS_HUGE, 0, [&](u64 from, u64 to) {
+    const auto mark = [&](u64 from, u64 to) {
         for (u64 at = round_up(from, kHugeSize); at + kHugeSize <= to; at += kHugeSize)
             marks[(at - start) / kHugeSize] = 1;
-    });
-    return found.ok() ? found : Smaps::find_huge(start, count, marks);
+    };
+    tells_ = tells_pages() && scan(fd_, start, end, 0, PAGE_IS_HUGE, 0, mark).ok();
+    return tells_ ? ErrorOr<void>{} : Smaps::find_huge(start, count, marks);
 }
 
 ErrorOr<void> find_entries(int fd, u64 start, size_t count, u8 *marks) {

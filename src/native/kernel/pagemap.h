@@ -45,9 +45,12 @@ public:
     bool all_huge(u64 start, u64 length) const { return huge_bytes(start, length) >= length; }
 
     bool tells_pages() const { return fd_ >= 0; }
+    // Whether find_huge() told of single pages when it was last asked.
+    bool tells_of_pages() const { return tells_; }
 
 private:
     int fd_ = -1;
+    mutable bool tells_ = true;
 };
 
 }  // namespace pht

@@ -59,6 +59,10 @@ ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u6
     if (!advised.ok()) return advised;
     ErrorOr<void> collapsed;
     if (collapse_first) collapsed = collapse(scratch.address(), length);
+    // Of an untouched file Linux 6.1 collapses 2 MiB, and answers EINVAL.
+    if (collapsed.error() == EINVAL && knows_collapse() &&
+        touch_each(scratch.address(), length).ok())
+        collapsed = collapse(scratch.address(), length);
     const auto touched = touch(scratch.address(), length);
     if (!touched.ok()) return touched;
     *bytes = pagemap.huge_bytes(scratch.address(), length);

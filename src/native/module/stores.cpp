@@ -222,7 +222,8 @@ const char *remembered(const SpecTuple &from) {
 
 py::object remember_verdict(const SpecTuple &from, const std::string &name) {
     const StoreSpec spec = spec_of(from);
-    for (const Verdict verdict : {Verdict::written, Verdict::evicted, Verdict::never})
+    for (const Verdict verdict :
+         {Verdict::written, Verdict::evicted, Verdict::never, Verdict::collapsed})
         if (name == shown(verdict))
             return problem(ask([&](const StoreApi &api) { return api.remember(spec, verdict); }));
     throw py::value_error("no verdict: " + name);

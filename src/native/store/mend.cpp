@@ -30,7 +30,7 @@ struct Mender::Run {
     const Region &region;
     const Copy &copy;
     const Pagemap &pagemap;
-    u64 offset, address;
+    u64 offset, target, address;
     size_t count;
     u8 *used;   // 1: by this process
     u8 *marks;  // as of find_entries(), of what was touched
@@ -40,7 +40,7 @@ struct Mender::Run {
     u64 at(size_t i) const { return address + i * kHugeSize; }
     u64 offset_of(size_t i) const { return offset + i * kHugeSize; }
     // The pages of the region from `target` on.
-    bool find_used(u64 target) const {
+    bool find_used() const {
         if (!pagemap.find_entries(target, count, used).ok()) return false;
         for (size_t i = 0; i < count; ++i)
             used[i] = used[i] != kNothing || region.was_used(target + i * kHugeSize);
@@ -136,7 +136,19 @@ Outcome Mender::drop(int copy, u64 offset, u64 address, bool *seen) {
     return small_copy;
 }
 
+// 2 MiB that are clean, as far as is known: where one was not collapsed no other one is tried. Of
+// them something is in the page table.
+bool Mender::collapse_page(const Pagemap &pagemap, u64 address) {
+    if (collapses_ == Answer::no) return false;
+    begin();
+    const bool done = collapse(address, kHugeSize).ok() && touch(address, kPageSize).ok() &&
+                      pagemap.huge_bytes(address, kHugeSize) == kHugeSize;
+    if (collapses_ == Answer::unknown) collapses_ = done ? Answer::yes : Answer::no;
+    return done;
+}
+
 Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) {
+    if (collapse_page(pagemap, address)) return done();
     bool seen;
     const Outcome dropped = drop(copy, offset, address, &seen);
     if (!dropped.ok()) return dropped;
@@ -200,8 +212,9 @@ Outcome Mender::mend_all(const Run &run) {
         }
         clean = true;
         bool seen;
-        outcome = used ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
-                       : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
+        outcome = used || collapses_ == Answer::yes
+                      ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
+                      : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
         if (outcome.status == Status::refused) return outcome;
         if (outcome.ok() && unseen)
             (void)sys::drop_cached(run.copy.fd, run.offset, run.count * kHugeSize);
@@ -227,8 +240,45 @@ void Mender::leave_small(const Run &run) {
     }
 }
 
-// As a kernel without PAGEMAP_SCAN is asked, which tells of a mapping as a whole: what is small is
-// dropped, and comes back at its first use.
+// The same on a kernel without PAGEMAP_SCAN, which tells of a mapping as a whole. What there is no
+// time for is left to the original, and to later starts.
+bool Mender::collapse_whole(const Run &run) {
+    if (!collapse_page(run.pagemap, run.address)) return false;
+    const u64 length = run.count * kHugeSize;
+    if (touch_each(run.address, length).ok() && run.pagemap.all_huge(run.address, length))
+        return true;
+    Array<u16> uses;
+    const bool known = uses.resize(run.count) &&
+                       run.pagemap.count_present(run.target, run.count, uses.data()).ok();
+    const auto is_used = [&](size_t i) { return known && uses[i]; };
+    bool moved = false;
+    const auto collapse_those = [&](bool used) {
+        for (size_t turn = 1; turn < run.count; ++turn) {
+            // However little time there is, others are found huge by each start.
+            const size_t i = 1 + (turn + run.address / kHugeSize) % (run.count - 1);
+            if (is_used(i) != used) continue;
+            run.left[i] = (moved && is_over()) || !collapse(run.at(i), kHugeSize).ok();
+            moved = true;
+            if (run.left[i]) *run.why = small_copy;
+            if (!used) forget(run.at(i), kHugeSize);
+        }
+    };
+    collapse_those(true);
+    collapse_those(false);
+    return true;
+}
+
+Outcome Mender::mend_whole(const Run &run, bool first_is_small) {
+    if (collapse_whole(run) || !first_is_small) return done();
+    const Outcome dropped = drop_all(run);
+    if (!dropped.ok() || run.pagemap.huge_bytes(run.address, kHugeSize)) return dropped;
+    // In use it would stay so, for all.
+    for (size_t i = 0; i < run.count; ++i) run.left[i] = true;
+    *run.why = small_copy;
+    return done();
+}
+
+// What is small is dropped, and comes back at its first use.
 Outcome Mender::drop_all(const Run &run) {
     drop_unmapped(run);
     const auto touched = touch(run.address, kPageSize);
@@ -240,12 +290,12 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     Array<u8> used, marks;
     if (!used.resize(count) || !marks.resize(count)) return {Status::no_memory, Call::none, 0};
     u8 *const stay = left;
-    const Run run = {region, copy,        pagemap,      offset, address,
+    const Run run = {region, copy,        pagemap,      offset, target, address,
                      count,  used.data(), marks.data(), stay,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
     bool doubtful = doubtful_, knows_used = false;
     if (!doubtful && there.known && there.pages < count * (kHugeSize / kPageSize)) {
-        knows_used = run.find_used(target);
+        knows_used = run.find_used();
         *huge = knows_used && seems_huge(run);
         for (size_t i = 1; i < count && *huge; ++i)
             if (!used[i] && marks[i]) forget(run.at(i), kHugeSize);
@@ -260,9 +310,7 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
         first = 1 + address / kHugeSize % (count - others);
         // What may have to be read from disk for it is looked at only where it is used.
         const bool stacked = may_ask_ == Answer::yes && !there.known;
-        if (stacked &&
-            !find_entries(pagemap.fd(), target + first * kHugeSize, others, used.data() + first)
-                 .ok())
+        if (stacked && !pagemap.find_entries(target + first * kHugeSize, others, &used[first]).ok())
             others = 0;
         for (size_t i = 0; i < others; ++i)
             touched[i] = (!stacked || used[first + i] != kNothing) &&
@@ -273,11 +321,18 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     const bool small = !marks[0];
     *huge = !small;
     doubtful = doubtful || small;
-    for (size_t i = 0; i < others; ++i) doubtful = doubtful || (touched[i] && !marks[first + i]);
+    size_t seen = 1;
+    for (size_t i = 0; i < others; ++i) {
+        seen += touched[i];
+        doubtful = doubtful || (touched[i] && !marks[first + i]);
+    }
+    // Of a mapping as a whole they tell that something is huge.
+    if (!doubtful && !pagemap.tells_of_pages())
+        doubtful = pagemap.huge_bytes(address, count * kHugeSize) < seen * kHugeSize;
     if (others) forget(run.at(first), others * kHugeSize);
     if (!doubtful || !may_mend()) return done();
     *huge = false;
-    if (!knows_used && !run.find_used(target)) return small ? drop_all(run) : done();
+    if (!knows_used && !run.find_used()) return mend_whole(run, small);
     return mend_all(run);
 }
 

@@ -2,7 +2,9 @@
 // programs it reads back in small pages where no 2 MiB are free at that moment, and so they stay
 // for as long as they are cached; and what was written by others than the builder is small at once.
 //
-// What is clean and mapped by nobody can be dropped, and read again once there is room.
+// What is clean and mapped by nobody can be dropped, and read again once there is room. Where the
+// kernel collapses files (Linux 7.2, and with READ_ONLY_THP_FOR_FS) that is done, once they are
+// clean: it needs neither.
 #pragma once
 
 #include "elf/region.h"
@@ -66,6 +68,9 @@ private:
     Outcome mend_all(const Run &run);
     static void leave_small(const Run &run);
     static void drop_unmapped(const Run &run);
+    Outcome mend_whole(const Run &run, bool first_is_small);
+    bool collapse_page(const Pagemap &pagemap, u64 address);
+    bool collapse_whole(const Run &run);
     static Outcome drop_all(const Run &run);
 
     bool gives_up() const { return !asked_ && (cramped_ || busy_ >= kMostBusy); }
@@ -81,6 +86,7 @@ private:
     int busy_ = 0;           // pages that could not be dropped
     enum class Answer : u8 { unknown, no, yes };
     Answer may_ask_ = Answer::unknown, may_mend_ = Answer::unknown, has_room_ = Answer::unknown;
+    Answer collapses_ = Answer::unknown;
 };
 
 }  // namespace pht

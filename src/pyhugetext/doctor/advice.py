@@ -163,7 +163,11 @@ def _about_verdict(checks: dict[str, Check], user: Storage) -> list[Advice]:
     return [Advice(text, "pyhugetext store clear")]
 
 
-_WHEN = {places.EVICTED: "only when it reads files back", places.NEVER: "never"}
+_WHEN = {
+    places.EVICTED: "only when it reads files back",
+    places.COLLAPSED: "only when it is asked to",
+    places.NEVER: "never",
+}
 
 
 def _about_limits(checks: dict[str, Check], works: bool, backing: str) -> list[Advice]:

@@ -41,6 +41,31 @@ def nameless(directory: str) -> int:
     return fd
 
 
+def _verdict(directory: str, file_system: str | None) -> str:
+    """What the file system of a directory does with a new file. OSError, Trouble."""
+    fd = nameless(directory)
+    try:
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        reader = -1
+    try:
+        verdict = places.try_file(fd)
+    finally:
+        os.close(fd)
+    if reader < 0:
+        return verdict
+    try:
+        # Collapsed is what nobody has open for writing; what is memory is no disk.
+        disk = file_system not in ("tmpfs", "ramfs")
+        if verdict == places.NEVER and disk and _native.probe(reader, 0, HUGE, True):
+            return places.COLLAPSED
+    except OSError:
+        pass
+    finally:
+        os.close(reader)
+    return verdict
+
+
 def _large_folios(user: Storage) -> Check:
     facts: dict[str, Any] = {"verdict": None, "remembered": user.remembered, "directory": None}
     if user.path is None:
@@ -54,11 +79,7 @@ def _large_folios(user: Storage) -> Check:
         status = os.statvfs(directory)
         if status.f_bavail * status.f_frsize < _NEEDED:
             raise OSError(errno.ENOSPC, "too little free space to try")
-        fd = nameless(directory)
-        try:
-            verdict = places.try_file(fd)
-        finally:
-            os.close(fd)
+        verdict = _verdict(directory, user.file_system)
     except OSError as error:
         words = _words.sentence(error, coded=True)
         return Check("tried", "large_folios", LIMIT, f"not tried: {words}", facts)
@@ -66,9 +87,10 @@ def _large_folios(user: Storage) -> Check:
     gives = {
         places.WRITTEN: "gives 2 MiB pages to a new file",
         places.EVICTED: "gives 2 MiB pages to a file that it reads back, not to a new one",
+        places.COLLAPSED: "gives 2 MiB pages to a file once it is on disk (MADV_COLLAPSE)",
         places.NEVER: "gives no 2 MiB pages to a file",
     }
-    state = OK if verdict == places.WRITTEN else LIMIT
+    state = OK if verdict in (places.WRITTEN, places.COLLAPSED) else LIMIT
     return Check("tried", "large_folios", state, f"{where} {gives[verdict]}", facts)
 
 

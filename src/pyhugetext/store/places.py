@@ -27,6 +27,7 @@ VERSION = "v1"
 # What a file system does with new files: huge right after writing; only after write-back and
 # eviction; never. UNKNOWN where that was not found out for this kernel, or too long ago.
 WRITTEN, EVICTED, NEVER, UNKNOWN = "written", "evicted", "never", "unknown"
+COLLAPSED = "collapsed"
 
 # Kinds of Trouble; see trouble.h.
 REFUSED, CHANGED, UNTRUSTED, GONE = "refused", "changed", "untrusted", "gone"

@@ -63,7 +63,7 @@ keys of --json:
   stores           [{kind, path, exists, trusted, writable, reason, entries, used, limit, free,
                    file_system, remembered}]: kind is system, user or shm; free is what copies may
                    still take; remembered the verdict on the file system kept in the store (written,
-                   evicted, never)
+                   evicted, collapsed, never)
   recommendations  [{text, command}]; empty where nothing is to be done
 
 examples:

@@ -59,7 +59,7 @@ status of an object:
 
 keys of --json:
   stores        [{path, kind, verdict}]: written (this file system gives new files huge pages),
-                evicted (only when it reads them back), never
+                evicted (only when it reads them back), collapsed (once they are on disk), never
   objects       [{path, bias, status, reason, bytes, written, huge, seconds, store}]: the load bias
                 modulo 2 MiB; bytes of the copy, bytes written now, bytes in 2 MiB pages now (null
                 where that was not looked at)
