@@ -65,7 +65,9 @@ def container(place: Path, name: str, *below: str) -> list[str]:
     return ["chroot", str(place / f"root-{name}")]
 
 
-def measure(prefixes: list[list[str]], modules: str, environ: dict[str, str]) -> list[dict[str, Any]]:
+def measure(
+    prefixes: list[list[str]], modules: str, environ: dict[str, str]
+) -> list[dict[str, Any]]:
     """A process behind each of the prefixes, all there at once; what they tell."""
     children = []
     rows = []
@@ -113,7 +115,9 @@ def compare(options: argparse.Namespace, place: Path) -> None:
         str(place),
         str(options.disk),
     )
-    print("| image | text from | covered | private MiB | PSS of code MiB | activation ms | import ms |")
+    print(
+        "| image | text from | covered | private MiB | PSS of code MiB | activation ms | import ms |"
+    )
     print("|---|---|---|---|---|---|---|")
     names = ("first", "second", "third")
     plain = [container(place, f"plain-{name}") for name in names]

@@ -68,7 +68,7 @@ class RawLayout(TypedDict, total=False):
 # What a store could not do: its kind (see src/native/builder/trouble.h), errno or 0, a sentence.
 _Problem: TypeAlias = tuple[str, int, str]
 # Root, limit in bytes, whether it is in shared memory, whether it is for everyone.
-_Spec: TypeAlias = tuple[bytes, int, bool, bool, bytes]
+_Spec: TypeAlias = tuple[bytes, int, bool, bool, bool, bytes]
 # The fields of pyhugetext.store.upkeep.Entry, the copy below v1.
 _Entry: TypeAlias = dict[str, Any]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.cli import AS_STRANGER, assert_one_sentence, need_for_others
+from support.cli import AS_STRANGER, need_for_others
 from support.common import STRANGER
 from support.image import alignments, environment, numpy_object, object_of
 from support.overlay import Container, Containers, containers
@@ -73,15 +72,15 @@ def test_every_user_of_a_container_runs_from_what_root_prepared(some: Containers
     assert told["store"]["kind"] == "system"
 
 
-def test_entries_of_a_user_who_is_not_root_are_said_to_be_the_containers_own(
+def test_what_a_user_who_is_not_root_prepared_is_found_in_other_containers(
     some: Containers,
 ) -> None:
     with environment() as made:
         library = made.add("mine")
         subprocess.run(["chown", "-R", f"{STRANGER}:{STRANGER}", str(made.place)], check=True)
         made.cli.prefix = (*some.make("build").prefix, *AS_STRANGER)
-        result = made.image("--json")
-        assert result.returncode == 1
-        assert_one_sentence(result, "are found in this container only")
-        one = object_of(json.loads(result.stdout), library)
+        one = object_of(made.json(), library)
         assert (one["alignment"], one["entry"], one["used"]) == ("aligned", "built", True)
+        made.cli.prefix = (*some.make("other", "build").prefix, *AS_STRANGER)
+        one = object_of(made.json("--check"), library)
+        assert (one["backing"], one["private_bytes"], one["used"]) == ("store", 0, True)

@@ -73,7 +73,7 @@ Trouble Making::finish() {
     parts.lacking = lacking;
     if (!stopped.ok()) parts.rests_until = rest_until(writer.spec().limit_is_own);
     Trouble problem = write_record(writer, added->key, parts, boot);
-    if (problem.ok() && writer.spec().for_everyone && durable) problem = write_image_record(&parts);
+    if (problem.ok() && writer.spec().for_images && durable) problem = write_image_record(&parts);
     if (problem.ok()) drop_superseded();
     return problem;
 }

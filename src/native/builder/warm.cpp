@@ -49,7 +49,7 @@ bool has_image(const StoreWriter &writer, int source, const sys::FileIdentity &f
     const Record &head = *record.head;
     BuildId id;
     MappedArray<char> path;
-    if (!writer.spec().for_everyone || head.build_id_size > sizeof id.bytes) return true;
+    if (!writer.spec().for_images || head.build_id_size > sizeof id.bytes) return true;
     if (!find_real_path(source, &path)) return true;
     sys::FileIdentity copied;
     Trouble problem;
@@ -109,7 +109,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
         if (!lasting) {
             status = Made::Status::promoted;
             // With its record for images, too.
-            made->problem = writer.spec().for_everyone ? add(writer, wanted, keep, boot, &added)
+            made->problem = writer.spec().for_images ? add(writer, wanted, keep, boot, &added)
                                                        : promote_entry(writer, key.data, stored);
         }
     }

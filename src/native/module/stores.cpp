@@ -17,18 +17,19 @@ namespace pht::binding {
 
 namespace {
 
-// (root, limit, shared_memory, for_everyone, better)
-using SpecTuple = std::tuple<std::string, u64, bool, bool, std::string>;
+// (root, limit, shared_memory, for_everyone, for_images, better)
+using SpecTuple = std::tuple<std::string, u64, bool, bool, bool, std::string>;
 
 // The texts are as long as the tuple is there.
 StoreSpec spec_of(const SpecTuple &from) {
-    const auto &[root, limit, shared_memory, for_everyone, better] = from;
+    const auto &[root, limit, shared_memory, for_everyone, for_images, better] = from;
     if ((root + better).find('\0') != std::string::npos) throw py::value_error("a NUL in a store's path");
     StoreSpec spec;
     spec.root = root.c_str();
     spec.limit = limit;
     spec.shared_memory = shared_memory;
     spec.for_everyone = for_everyone;
+    spec.for_images = for_images;
     spec.better = better.empty() ? nullptr : better.c_str();
     return spec;
 }

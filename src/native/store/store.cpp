@@ -137,7 +137,6 @@ Store::~Store() {
 }
 
 Outcome Store::open(const char *root, bool system, bool in_memory) {
-    system_ = system;
     in_memory_ = in_memory;
     sys::FileIdentity file;
     // Most machines have none of the system's, and nobody asks whether it could be made.
@@ -159,7 +158,7 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     const BuildId &id = region.object.build_id;
     RecordView &record = entry->record_;
     Outcome outcome = find_record(index_, file, bias, shared.boot, entry->room_, &record);
-    if (outcome.status == Status::no_entry && system_) {
+    if (outcome.status == Status::no_entry && !in_memory_) {
         const ImageFile image = {original, file, id, region.path_text(), bias};
         ImageMatch &match = entry->comparison_.match;
         outcome = find_image_record(index_, image, shared.boot, entry->room_, &record, &match);

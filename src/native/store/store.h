@@ -81,7 +81,7 @@ public:
 
 private:
     int version_ = -1, index_ = -1;
-    bool system_ = false, in_memory_ = false;
+    bool in_memory_ = false;
 };
 
 }  // namespace pht

@@ -53,6 +53,8 @@ class Store(NamedTuple):
     # system: read by everyone, found in container images too; user; shm: on tmpfs, copies are
     # collapsed.
     kind: str = "user"
+    # Whether what is made there lasting is found by content as well, in other containers of an image.
+    images: bool = False
     better: str = ""  # of one in shared memory: the root of the store on disk that is asked first
 
     @property
@@ -72,15 +74,15 @@ class Store(NamedTuple):
         return os.path.join(self.base, "tmp")
 
     @property
-    def spec(self) -> tuple[bytes, int, bool, bool, bytes]:
+    def spec(self) -> tuple[bytes, int, bool, bool, bool, bytes]:
         """As the binding takes it."""
-        in_memory, for_everyone = self.kind == "shm", self.kind == "system"
-        return os.fsencode(self.root), self.limit, in_memory, for_everyone, os.fsencode(self.better)
+        kinds = self.kind == "shm", self.kind == "system", self.images
+        return os.fsencode(self.root), self.limit, *kinds, os.fsencode(self.better)
 
 
 def system(settings: Settings) -> Store:
     """The system's store."""
-    return Store(settings.system_store, settings.store_limit, "system")
+    return Store(settings.system_store, settings.store_limit, "system", images=True)
 
 
 def user(settings: Settings) -> Store | None:
@@ -90,7 +92,7 @@ def user(settings: Settings) -> Store | None:
 
 def shared_memory(settings: Settings) -> Store:
     """The user's store in shared memory."""
-    return Store(settings.shm_store, settings.shm_limit, "shm", settings.store or "")
+    return Store(settings.shm_store, settings.shm_limit, "shm", better=settings.store or "")
 
 
 def check(problem: Problem | None) -> None:

@@ -39,9 +39,9 @@ what is done to a file:
   belongs to another user, lies where nothing can be written, or does not load by itself.
 
 where the entries go:
-  root's to /var/cache/pyhugetext, which every user's processes read, and where containers look by
-  content; another user's to that user's store ($PYHUGETEXT_STORE, $XDG_CACHE_HOME/pyhugetext or
-  ~/.cache/pyhugetext), which serves where it was made: in an image, be root.
+  root's to /var/cache/pyhugetext, which every user's processes read; another user's to that user's
+  store ($PYHUGETEXT_STORE, $XDG_CACHE_HOME/pyhugetext or ~/.cache/pyhugetext), which only that user's
+  read. In the containers of an image they are found by content.
 
 columns:
   alignment  aligned (now), already, fixed (its address is its own: nothing to do), left (as it is)
@@ -152,7 +152,7 @@ def _store(call: _Run) -> Store | None:
             return None
         if own is None:
             raise Failure("neither PYHUGETEXT_STORE nor XDG_CACHE_HOME nor HOME names a store")
-        store = own
+        store = own._replace(images=True)
     if call.mode == "prepare":
         stores.make(store)
         with stores.told(store):
@@ -210,7 +210,6 @@ def _prepare(call: _Run) -> None:
         one.entry, one.entry_reason, one.entry_failed = made.status, made.reason or "", made.failed
         one.size, one.written = made.size, made.written
     _tell_failures(call)
-    _tell_place(call)
     call.progress.begin("importing it all once more")
     imported = environment.prepared(found)
     for one in call.objects:
@@ -245,19 +244,6 @@ def _tell_failures(call: _Run) -> None:
     if not any(one.prepared for one in call.objects) and not reasons:
         why = f": {call.objects[0].reason}" if call.objects else ", for there are no large objects"
         call.fail(f"nothing was prepared{why}")
-
-
-def _tell_place(call: _Run) -> None:
-    """Containers look by content, which is the same in all, only into the system's store."""
-    from pyhugetext.doctor import storage
-
-    assert call.store is not None
-    root = call.store.root
-    if call.store.kind != "system" and storage.file_system(root) == "overlayfs":
-        call.fail(
-            f"the entries in {root} are found in this container only; those that root makes in the "
-            "system's store are found in every container of the image"
-        )
 
 
 def _tell_unused(call: _Run) -> None:
