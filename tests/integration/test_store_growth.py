@@ -288,7 +288,8 @@ def test_what_the_disk_has_leaves_shared_memory_when_nobody_maps_it(tmp_path: Pa
             env=store.environment(PYHUGETEXT_STORE="/proc/nonexistent"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-        assert service.stdin and service.stdout
+        assert service.stdin
+        assert service.stdout
         with service, service.stdin, service.stdout:
             service.stdout.readline()
             replace(store, backing="store").fill()
