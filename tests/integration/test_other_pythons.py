@@ -89,6 +89,7 @@ def test_wheel_of_another_python_needs_no_compiler_and_starts_nothing(
     [
         ("GraalPy", "it is made for CPython, and this is GraalPy"),
         ("macOS", "Linux on x86_64 or aarch64 has one, and this is darwin on"),
+        ("Windows", "Linux on x86_64 or aarch64 has one, and this is win32 on another machine"),
     ],
 )
 def test_package_says_why_it_stands_still(
@@ -97,12 +98,16 @@ def test_package_says_why_it_stands_still(
     zipfile.ZipFile(wheel).extractall(tmp_path)
     there = {"PYTHONPATH": str(tmp_path), "PYHUGETEXT_DEBUG": "1"}
     # What this environment has stays out; site is imported before sys.platform is another.
-    code = f"import os, sys, re, site\n{ELSEWHERE[where]}\n{ASK}"
+    there_is = "import argparse, contextlib, os, re, shutil, site, sys\n" + ELSEWHERE[where]
+    if where == "Windows":
+        there_is += "\ndel os.uname; os.name = 'nt'\n"
+        there_is += "sys.modules.update(dict.fromkeys(('fcntl', 'pwd', 'resource')))"
+    code = f"{there_is}\n{ASK}"
     result = python(code, flags=("-S",), env=there)
     _, (reason,), problems = json.loads(result.stdout)
     assert reason.startswith(f"no native part: {why}")
     assert (problems, result.stderr) == ([], "")
-    command = f"import sys, argparse, shutil\n{ELSEWHERE[where]}\nsys.argv[1:] = ['status']\n"
+    command = f"{there_is}\nsys.argv[1:] = ['status']\n"
     command += "from pyhugetext.__main__ import main; sys.exit(main())"
     result = python(command, flags=("-S",), env=there, check=False)
     assert (result.returncode, result.stdout) == (1, "")

@@ -168,6 +168,21 @@ def test_without_a_home_the_store_in_shared_memory_is_the_service_user_s(
     assert not list(space.sees("/dev/shm/pyhugetext-0").glob("v1/objects/*/large*"))
 
 
+def test_store_in_shared_memory_that_was_named_is_no_user_s(home: Path, space: Namespace) -> None:
+    """As doctor tries."""
+    code = f"""{BECOME}
+import large
+from pyhugetext import _api, _backing, _settings
+become()
+shm = _settings.encoded(["/dev/shm/pyhugetext-other-1"])
+_api.remap_with(backing=_backing.NUMBERS["shm"], shm_stores=shm)
+print(json.dumps(told("large")))
+"""
+    region = serve(space, home, code, PYHUGETEXT="0", PYHUGETEXT_BUILD="always")
+    assert space.sees("/dev/shm/pyhugetext-other-1/v1").is_dir(), region
+    assert not space.sees(f"/dev/shm/pyhugetext-{STRANGER}").exists()
+
+
 @pytest.mark.parametrize("backing", ["memfd", "thp"])
 def test_text_is_copied_where_nothing_may_be_built(
     home: Path, space: Namespace, backing: str

@@ -140,9 +140,11 @@ Outcome Engine::look(Table::Scope scope, Visit *visit) {
 void Engine::follow_user() {
     const char *const root = shared_store(request_);
     if (!root || !starts_with(str(root), str(kSharedStore))) return;
+    Cursor rest{root + length(kSharedStore), root + length(root)};
+    const u64 user = rest.number(10);
+    if (!rest.ok || rest.at != rest.end || user == geteuid()) return;
     Buffer<64> own;
     own.add(kSharedStore).add_decimal(geteuid());
-    if (equal(str(root), {own.data, own.size})) return;
     shared_store_ = own.add({"", 1});
     request_.shm_stores = {shared_store_.data, shared_store_.size};
 }

@@ -61,7 +61,7 @@ def _choice(path: str) -> str | None:
 def read() -> Kernel:
     """Reads the settings now."""
     return Kernel(
-        release=os.uname().release,
+        release=os.uname().release if hasattr(os, "uname") else "",  # Windows has none
         thp_enabled=_choice(_THP + "enabled"),
         thp_defrag=_choice(_THP + "defrag"),
         shmem_enabled=_choice(_THP + "shmem_enabled"),

@@ -116,7 +116,8 @@ def _run(arguments: list[str]) -> int:
             text.say(_words.sentence(error), name)
         return FAILED
     except ImportError as error:
-        ours = (error.name or "").partition(".")[0] == "pyhugetext"
+        # Windows lacks modules of Python's own, too.
+        ours = (error.name or "").partition(".")[0] == "pyhugetext" or os.name != "posix"
         text.say(_words.no_native_part(error) if ours else str(error), name)
         return FAILED
     except Exception as error:
