@@ -17,7 +17,7 @@ import pytest
 
 from support.cli import SHORT_WALKS, need_tool, public_directory
 from support.common import STRANGER
-from support.images import ANSWER, Container, Image
+from support.layers import ANSWER, Container, Image
 from support.libraries import make_library
 from support.users import as_user
 

@@ -158,13 +158,9 @@ def test_it_runs_from_the_store_and_is_the_same_otherwise(warm: Ground) -> None:
     assert active == plain
     assert {one["uid"] for one in told} == {pwd.getpwnam("postgres").pw_uid}
     assert len({one["pid"] for one in told}) == 2
+    # Each connection would have a copy of the server's own text.
+    assert [one["stats"]["private_bytes"] for one in told] == [0, 0]
 
 
 def test_it_is_the_same_while_the_store_is_made(cold: Ground) -> None:
     assert lived(cold)[1] == lived(cold, PYHUGETEXT="0")[1]
-
-
-def test_server_itself_can_be_left_as_it_is(warm: Ground) -> None:
-    """It lies at another address after each start, so that each connection would have a copy."""
-    told, _ = lived(warm, PYHUGETEXT_EXCLUDE="*/bin/postgres")
-    assert [one["stats"]["private_bytes"] for one in told] == [0, 0]

@@ -93,6 +93,8 @@ public:
     static const Snapshot *plan_elsewhere(const ProcessObject &object);
     static void free_snapshot(const Snapshot *snapshot);
     bool started() const;
+    // See Table.
+    void interpreter_at(u64 address) { table_.interpreter_at(address); }
 
 private:
     bool watching() const {

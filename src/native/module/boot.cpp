@@ -289,6 +289,7 @@ PyMethodDef methods[] = {
 };
 
 int exec_module(PyObject *module) {
+    Engine::get().interpreter_at(reinterpret_cast<u64>(&Py_IsInitialized));
     PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&api), kCapsule, nullptr);
     if (!capsule) return -1;
     const int result = PyObject_SetAttrString(module, "engine", capsule);

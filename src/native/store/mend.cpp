@@ -19,6 +19,14 @@ constexpr size_t kOthers = 4;
 
 constexpr u64 kTick = 500'000;  // nanoseconds between two looks at what is being written
 
+constexpr u64 kLately = 600;  // seconds
+
+bool is_unpacked_lately(int copy) {
+    sys::FileIdentity file;
+    const u64 now = sys::wall_seconds();
+    return sys::identify(copy, &file).ok() && now >= file.ctime && now - file.ctime < kLately;
+}
+
 void forget(u64 address, u64 length) {
     (void)sys::madvise(address, length, MADV_DONTNEED);
 }
@@ -194,9 +202,6 @@ Outcome Mender::mend_all(const Run &run) {
         if (looked && !touch(run.at(i), kPageSize).ok()) return done();
     }
     if (!run.find().ok()) return done();
-    // Where all that was looked at is small, as what was just unpacked, so are most likely those
-    // that cannot be looked at.
-    for (size_t i = 0; i < run.count; ++i) unseen = unseen && run.marks[i] != kOneEntry;
     bool clean = false;
     for (size_t i = 0; i < run.count; ++i) {
         const bool used = i == 0 || run.used[i];
@@ -216,9 +221,11 @@ Outcome Mender::mend_all(const Run &run) {
                       ? mend(run.copy.fd, run.pagemap, run.offset_of(i), run.at(i))
                       : drop(run.copy.fd, run.offset_of(i), run.at(i), &seen);
         if (outcome.status == Status::refused) return outcome;
-        if (outcome.ok() && unseen)
+        // Of what was just unpacked all is small, most likely what cannot be looked at, too. What
+        // is not on disk yet is written by this, and dropped by the next one.
+        if (unseen && is_unpacked_lately(run.copy.fd))
             (void)sys::drop_cached(run.copy.fd, run.offset, run.count * kHugeSize);
-        unseen = unseen && !outcome.ok();
+        unseen = false;
         run.left[i] = !outcome.ok();
         if (!outcome.ok()) *run.why = outcome;
     }

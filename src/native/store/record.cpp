@@ -89,9 +89,9 @@ bool has_change_time(const sys::FileIdentity &file) {
 }
 
 // Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
-// changes or replaces a file gives it a change time, which no user can set. File systems without
-// one show the time of modification in its place; and with a clock that was set back, what was
-// changed a moment ago looks old.
+// changes or replaces a file gives it a change time, which no user can set (but for moving a whole
+// directory in the place of another). File systems without one show the time of modification in its
+// place; and with a clock that was set back, what was changed a moment ago looks old.
 bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
     return (has_change_time(file) || has_change_time(record)) &&
            is_earlier(file.ctime, file.ctime_ns, record.ctime, record.ctime_ns) &&

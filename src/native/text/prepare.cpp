@@ -58,6 +58,13 @@ bool Table::has_maps_for(size_t runs) const {
            mapping_count_ + maps_for(runs) + kMapMargin <= map_limit_;
 }
 
+// Whether it is a program that has Python inside, and is not Python. Where no store can serve it,
+// each of its processes would have a copy: PostgreSQL's for each connection.
+bool Table::is_host(const Region &region) const {
+    const u64 interpreter = __atomic_load_n(&interpreter_, __ATOMIC_RELAXED);
+    return interpreter && region.object.is_main && !contains(region.object, interpreter);
+}
+
 Outcome Table::filter(const Region &region, const Request &request) const {
     for (const u64 address : keep_out_)
         if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
@@ -282,6 +289,10 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         for (const Backing backing : kLadder) {
             if (region.promised && is_private(backing)) {
                 region.outcome = {Status::promised, Call::none, 0};
+                break;
+            }
+            if (is_private(backing) && is_host(region)) {
+                region.outcome = {Status::host, Call::none, 0};
                 break;
             }
             if (attempt(backing)) break;

@@ -20,6 +20,9 @@ public:
     // The object at this address is never swapped.
     void keep_out(u64 address) { keep_out_[keep_out_[0] ? 1 : 0] = address; }
 
+    // Some address in the interpreter's own text. Any thread may tell it, at any time.
+    void interpreter_at(u64 address) { __atomic_store_n(&interpreter_, address, __ATOMIC_RELAXED); }
+
     // Listing: begin_listing, list() for every object, end_listing. Regions whose object is no
     // longer listed are forgotten: the dynamic linker unmapped the whole span, our pages with it.
     void begin_listing();
@@ -88,6 +91,7 @@ private:
     static size_t leave_cold(Region &region, size_t most, Status why, const Pagemap &pagemap);
     static void unstage(Region &region);
     bool has_maps_for(size_t runs) const;
+    bool is_host(const Region &region) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void learn(const Region &region, const Outcome &outcome);
@@ -107,6 +111,7 @@ private:
 
     Array<Region *> regions_;
     u64 keep_out_[2] = {};
+    u64 interpreter_ = 0;  // where nobody told, every program counts as one
     size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
     bool inward_ = false, bti_ = false;
     bool mends_patiently_ = false;

@@ -17,6 +17,7 @@ enum class Status : u8 {
     no_time,        // a start, or an import, may not take as long as a private copy does
     memory_limit,   // a control group or a limit of the process leaves too little for a copy
     own_code,       // holds the code that does the swapping, or the dynamic linker
+    host,           // the program's own, which has Python inside and is not Python
     modified,       // changed in memory: a breakpoint, a probe, a hook
     refused,        // the kernel said no; the outcome names the call
     unsupported,    // the backing cannot represent this layout
@@ -62,6 +63,9 @@ inline constexpr StatusText kStatusTexts[] = {
      "for a copy of its own (pyhugetext doctor shows what); warm the store "
      "(pyhugetext warm), which needs none"},
     {"own_code", "own code: holds pyhugetext or the dynamic linker"},
+    {"host",
+     "the text of a program that has Python inside: no copy of its own is made, which each of its "
+     "processes would have (PYHUGETEXT_BACKING=memfd makes one)"},
     {"modified", "modified in memory: a breakpoint, probe or hook is in it"},
     {"refused", "kernel said no"},
     {"unsupported", "the layout of this file does not fit the backing"},
