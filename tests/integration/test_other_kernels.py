@@ -112,9 +112,12 @@ def test_file_is_collapsed_where_it_must_be_touched_and_ends_inside_a_page(
             assert (region["backing"], region["status"]) == ("file", "huge"), region
 
 
-def test_copy_on_disk_is_collapsed_where_reading_it_again_leaves_it_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ["READ_ONLY_THP", "READ_ONLY_THP,SCAN"])
+def test_copy_on_disk_is_collapsed_where_reading_it_again_leaves_it_small(
+    tmp_path: Path, kernel: str
+) -> None:
     store = filled_store(tmp_path / "store")
-    older = as_on("READ_ONLY_THP", tmp_path)
+    older = as_on(kernel, tmp_path)
     for copy in store.copies:
         with open(copy, "rb") as file:
             os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from support.once import compiled
 #         before, or the file ends inside the range
 #   READ_ONLY_THP  as 6.1 with READ_ONLY_THP_FOR_FS: what is read again stays small, and a file is
 #         collapsed if it was touched; done here by dropping its pages, which are huge when read
+#   READ_ONLY_THP,SCAN  the same of Linux 6.7, which has PAGEMAP_SCAN
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,6 +38,7 @@ long ptrace(int request, ...);
 
 enum { DONTNEED = 4, POPULATE_READ = 22, POPULATE_WRITE = 23, COLLAPSE = 25, MOST = 64 };
 static struct { pid_t pid; long answer; char path[500]; uint64_t offset, length; } changed[MOST];
+static int scans;
 enum model { OLD, EINVAL_UNTOUCHED, READ_ONLY_THP };
 
 static int any_present(pid_t pid, uint64_t start, uint64_t length) {
@@ -112,7 +114,8 @@ static void collapse(pid_t pid, enum model model, uint64_t start, uint64_t lengt
 
 static void enter(pid_t pid, enum model model, const struct ptrace_syscall_info *call) {
     const uint64_t *with = call->entry.args;
-    if (call->entry.nr == SYS_ioctl && (uint32_t)with[1] == 0xc0606610) answer(pid, ENOTTY, 1);
+    if (call->entry.nr == SYS_ioctl && (uint32_t)with[1] == 0xc0606610 && !scans)
+        answer(pid, ENOTTY, 1);
     if (call->entry.nr == SYS_fadvise64 && model == READ_ONLY_THP) answer(pid, 0, 1);
     if (call->entry.nr != SYS_madvise) return;
     const uint64_t advice = with[2];
@@ -137,6 +140,7 @@ int main(int count, char **words) {
     const enum model model = !strcmp(words[1], "5.10")  ? OLD
                              : !strcmp(words[1], "6.1") ? EINVAL_UNTOUCHED
                                                         : READ_ONLY_THP;
+    scans = strstr(words[1], ",SCAN") != NULL;
     const pid_t first = fork();
     if (!first) {
         ptrace(PTRACE_TRACEME, 0, 0L, 0L);
