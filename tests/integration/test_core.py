@@ -131,7 +131,7 @@ def test_wheel_s_module_of_the_start_up_path_exports_its_init_function_only(pyth
         [tool("readelf"), "-dW", path], check=True, capture_output=True, text=True
     ).stdout
     assert "libstdc++" not in needed
-    assert os.path.getsize(path) < 300_000
+    assert os.path.getsize(path) < 340_000
 
 
 def include_directories(compiler: str) -> list[str]:

@@ -39,8 +39,9 @@ public:
     // As the function of that name. Also ENOTTY where only smaps is there, and it cannot tell.
     ErrorOr<void> find_entries(u64 start, size_t count, u8 *marks) const;
 
-    // How much of a range the kernel maps so. Before Linux 6.7, and where only smaps is there, of
-    // mappings that lie in it as a whole or are huge as a whole.
+    // How much of a range the kernel maps so. Before Linux 6.7, and where only smaps is there, what
+    // is huge of a mapping that begins in it is taken to lie in it, as far as it can; of others all
+    // or nothing counts.
     u64 huge_bytes(u64 start, u64 length) const;
     bool all_huge(u64 start, u64 length) const { return huge_bytes(start, length) >= length; }
 

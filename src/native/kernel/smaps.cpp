@@ -115,8 +115,8 @@ u64 Smaps::huge_bytes(u64 start, u64 length) {
     u64 sum = 0;
     const auto read = each_usage(start, end, [&](const Usage &usage) {
         const u64 from = max(usage.start, start), to = min(usage.end, end);
-        if (usage.start >= start && usage.end <= end)
-            sum += usage.huge;
+        if (usage.start >= start)
+            sum += min(usage.huge, to - from);
         else if (usage.huge >= usage.end - usage.start)
             sum += to - from;
     });
