@@ -48,9 +48,9 @@ def test_program_itself_gets_no_copy_of_its_own(host: Path, tmp_path: Path) -> N
         assert (done.returncode, done.stderr) == (3, "")
         stats = json.loads(done.stdout.splitlines()[0])
         (own,) = (region for region in stats["regions"] if region["path"] == str(host))
-        assert own["coverable_bytes"] > 4 << 20
+        assert own["coverable_bytes"] >= 2 << 20
         if backing == "memfd":  # whoever asks for one has it
-            assert own["private_bytes"] >= 4 << 20
+            assert own["private_bytes"] >= 2 << 20
         else:
             assert own["private_bytes"] == 0
             assert "has Python inside" in own["reason"]
