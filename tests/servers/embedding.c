@@ -1,5 +1,6 @@
 /* A program with a Python inside, which it starts and ends as often as it has rounds:
- * embedding EXECUTABLE CODE... ; EXECUTABLE says which environment, each CODE is run in a new Python. */
+ * embedding EXECUTABLE CODE... ; EXECUTABLE says which environment, each CODE is run in a new
+ * Python. */
 #include <Python.h>
 #include <stdio.h>
 

@@ -110,7 +110,7 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
             status = Made::Status::promoted;
             // With its record for images, too.
             made->problem = writer.spec().for_images ? add(writer, wanted, keep, boot, &added)
-                                                       : promote_entry(writer, key.data, stored);
+                                                     : promote_entry(writer, key.data, stored);
         }
     }
     if (!made->problem.ok()) return;

@@ -22,10 +22,10 @@ struct StoreSpec {
     bool shared_memory = false;  // on tmpfs: copies are collapsed
     // Of that: the root of the store on disk which is asked first; null where there is none.
     const char *better = nullptr;
-    bool for_everyone = false;   // the system's: others read it
-    bool for_images = false;     // container images keep it: its entries are found by content, too
-    bool limit_is_own = false;   // the limit is this process's: another may have room
-    bool evicts_used = false;    // also what was used lately goes for others
+    bool for_everyone = false;  // the system's: others read it
+    bool for_images = false;    // container images keep it: its entries are found by content, too
+    bool limit_is_own = false;  // the limit is this process's: another may have room
+    bool evicts_used = false;   // also what was used lately goes for others
 
     u32 directory_mode() const { return for_everyone ? 0755 : 0700; }
     u32 record_mode() const { return for_everyone ? 0644 : 0600; }

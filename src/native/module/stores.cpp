@@ -23,7 +23,8 @@ using SpecTuple = std::tuple<std::string, u64, bool, bool, bool, std::string>;
 // The texts are as long as the tuple is there.
 StoreSpec spec_of(const SpecTuple &from) {
     const auto &[root, limit, shared_memory, for_everyone, for_images, better] = from;
-    if ((root + better).find('\0') != std::string::npos) throw py::value_error("a NUL in a store's path");
+    if ((root + better).find('\0') != std::string::npos)
+        throw py::value_error("a NUL in a store's path");
     StoreSpec spec;
     spec.root = root.c_str();
     spec.limit = limit;
