@@ -54,7 +54,10 @@ def mod_wsgi(as_root: bool) -> Kind:
         become = ("setpriv", f"--reuid={SERVICE}", f"--regid={SERVICE}", "--init-groups")
         return [*(() if as_root else become), APACHE, "-DFOREGROUND", "-f", str(file)]
 
-    return Kind(command, user=SERVICE, reload=None, logs=("errors",), host=("apache2",))
+    slow = "still did not exit|Truncated or oversized response headers"
+    return Kind(
+        command, user=SERVICE, reload=None, logs=("errors",), host=("apache2",), sometimes=slow
+    )
 
 
 KINDS = {"one user": mod_wsgi(as_root=False), "service user": mod_wsgi(as_root=True)}
