@@ -265,6 +265,12 @@ Outcome Table::build_region(Region &region, Backing backing, const Request &requ
     return outcome;
 }
 
+// Why a region gets no private copy that was not asked for; Status::ok where it does.
+Status Table::why_not_copied(const Region &region) const {
+    if (region.promised) return Status::promised;
+    return is_host(region) ? Status::host : Status::ok;
+}
+
 // Tries the backing that was asked for, or one after the other, and records what came of each.
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
@@ -287,12 +293,9 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         attempt(request.backing);
     } else {
         for (const Backing backing : kLadder) {
-            if (region.promised && is_private(backing)) {
-                region.outcome = {Status::promised, Call::none, 0};
-                break;
-            }
-            if (is_private(backing) && is_host(region)) {
-                region.outcome = {Status::host, Call::none, 0};
+            const Status kept = is_private(backing) ? why_not_copied(region) : Status::ok;
+            if (kept != Status::ok) {
+                region.outcome = {kept, Call::none, 0};
                 break;
             }
             if (attempt(backing)) break;

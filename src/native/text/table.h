@@ -92,6 +92,7 @@ private:
     static void unstage(Region &region);
     bool has_maps_for(size_t runs) const;
     bool is_host(const Region &region) const;
+    Status why_not_copied(const Region &region) const;
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void learn(const Region &region, const Outcome &outcome);
