@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy servers tools suites fuzz lint format bench bench-startup \
+.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
     bench-servers clean
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,7 @@ help:
 	@echo "make check          the quick tests, in a minute: between edits"
 	@echo "make test           the tests but the heavy ones; PYTHON=..., PYTEST_ARGS=..."
 	@echo "make heavy          the tests that need torch and other large wheels"
+	@echo "make containers     images that are prepared, and what their containers get; needs root"
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
@@ -139,6 +140,11 @@ heavy:
 	    $(HEAVY)/bin/python -m pip install --quiet . --group test; \
 	    $(HEAVY)/bin/python -m pytest -m heavy $(PYTEST_ARGS); \
 	fi
+
+# Images and their containers, by mount namespaces with overlays: needs root, and no daemon.
+containers: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+containers: $(TEST)/installed
+	$(TEST)/bin/python -m pytest tests/containers $(PARALLEL) $(PYTEST_ARGS)
 
 # Servers of Debian's are used where they are installed; the tests say which are not.
 $(SERVERS)/installed: $(SOURCES)

@@ -18,7 +18,7 @@ from support.store import Store
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MODULES, FUNCTIONS = 3, 200
 # Each waits for the others, for a lock or for the processors; on a slow machine there are fewer.
-ROUNDS, SECONDS = 40, 10
+ROUNDS, SECONDS = (40, 10) if FREE else (8, 3)
 
 PRELUDE = f"""
 import json, sys, threading, time

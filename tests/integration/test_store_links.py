@@ -15,7 +15,7 @@ import pytest
 from support.common import STRANGER, clean_environment
 from support.users import Namespace, as_user, namespace
 
-SECONDS = float(os.environ.get("TOGGLE_SECONDS", "2"))
+SECONDS = float(os.environ.get("TOGGLE_SECONDS", "1"))
 
 # Exchanges whatever appears at argv[1] for a link to a file of root's, or to a directory, by turns
 # and as soon as it can, until its input ends.
@@ -49,7 +49,7 @@ from pyhugetext import _native
 told = collections.Counter()
 until = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
-    problem = _native.store_open((os.fsencode(sys.argv[1]), 1 << 30, True, False), True)
+    problem = _native.store_open((os.fsencode(sys.argv[1]), 1 << 30, True, False, False, b""), True)
     told[problem[0] if problem else "none"] += 1
 print(json.dumps(told))
 """

@@ -30,7 +30,7 @@ from support.store import (
 from support.users import namespace
 
 AT_ONCE = 100
-KILLS = int(os.environ.get("KILLS", "40"))
+KILLS = int(os.environ.get("KILLS", "20"))
 
 
 @pytest.fixture

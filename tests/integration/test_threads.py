@@ -3,6 +3,7 @@ every child has a time limit, and none needs a fast machine to stay inside it.""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ PRIVATE = ("memfd", "thp")
 OFF = {"PYHUGETEXT": "0"}
 
 # On a machine a hundred times slower the rounds end early; what was done until then must be right.
-ROUNDS, FORK_ROUNDS, SECONDS = 2000, 150, 60
+ROUNDS, FORK_ROUNDS, SECONDS = int(os.environ.get("ROUNDS", "1000")), 150, 60
 
 WORKERS = f"""
 #define _GNU_SOURCE
