@@ -80,6 +80,10 @@ $(DEMO)/installed: $(SOURCES)
 	$(call install,$(DEMO),. numpy pyarrow)
 
 demo: $(DEMO)/installed
+	@echo; echo "\$$ python examples/demo.py | tail -n 1    # a first start takes what time allows"
+	@env -u PYHUGETEXT $(DEMO)/bin/python examples/demo.py | tail -n 1
+	@echo; echo "\$$ pyhugetext warm -- python examples/demo.py | tail -n 1"
+	@env -u PYHUGETEXT $(DEMO)/bin/python -m pyhugetext warm -- $(DEMO)/bin/python examples/demo.py | tail -n 1
 	@echo; echo "\$$ python examples/demo.py"
 	@env -u PYHUGETEXT $(DEMO)/bin/python examples/demo.py
 	@echo; echo "\$$ PYHUGETEXT_BACKING=memfd python examples/demo.py | tail -n 1"
