@@ -172,24 +172,6 @@ Outcome Mender::mend(int copy, const Pagemap &pagemap, u64 offset, u64 address) 
     return small_copy;
 }
 
-// Whether of what is cached of a copy, which is not all of it, nothing seems to be small: the pages
-// that this process uses, and a few others. They are in its page table then.
-bool Mender::seems_huge(const Run &run) {
-    size_t others = 0;
-    const size_t rest = run.count - 1, start = rest ? run.address / kHugeSize % rest : 0;
-    for (size_t k = 0; k < rest; ++k) {
-        const size_t i = 1 + (start + k) % rest;
-        if (!run.used[i] && ++others > kOthers) continue;
-        const Cached there = cached(run.copy.fd, run.offset_of(i), kHugeSize);
-        if (!there.pages) continue;
-        if (there.pages < kHugeSize / kPageSize || !touch(run.at(i), kPageSize).ok()) return false;
-    }
-    if (!run.find().ok() || run.marks[0] != kOneEntry) return false;
-    for (size_t i = 1; i < run.count; ++i)
-        if (run.marks[i] == kSmallEntries) return false;
-    return true;
-}
-
 // Of all that is cached: what is small and in use is mended, what is small and not in use dropped,
 // to come back at its first use. What is huge and not in use is not this process's until then.
 Outcome Mender::mend_all(const Run &run) {
@@ -300,15 +282,7 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     const Run run = {region, copy,        pagemap,      offset, target, address,
                      count,  used.data(), marks.data(), stay,   why};
     const Cached there = cached(copy.fd, offset, count * kHugeSize);
-    bool doubtful = doubtful_, knows_used = false;
-    if (!doubtful && there.known && there.pages < count * (kHugeSize / kPageSize)) {
-        knows_used = run.find_used();
-        *huge = knows_used && seems_huge(run);
-        for (size_t i = 1; i < count && *huge; ++i)
-            if (!used[i] && marks[i]) forget(run.at(i), kHugeSize);
-        if (*huge) return done();
-        doubtful = true;
-    }
+    bool doubtful = doubtful_ || (there.known && there.pages < count * (kHugeSize / kPageSize));
     // Others at each start: sooner or later all were looked at.
     size_t first = 0, others = 0;
     bool touched[kOthers] = {};
@@ -339,7 +313,7 @@ Outcome Mender::look(const Region &region, const Copy &copy, const Pagemap &page
     if (others) forget(run.at(first), others * kHugeSize);
     if (!doubtful || !may_mend()) return done();
     *huge = false;
-    if (!knows_used && !run.find_used()) return mend_whole(run, small);
+    if (!run.find_used()) return mend_whole(run, small);
     return mend_all(run);
 }
 

@@ -38,9 +38,8 @@ public:
     // Fails where the copy is no good. *huge: the first page is there as a whole.
     //
     // Where nothing is in doubt only the first page, which was touched before, and a few others
-    // are looked at; where not all of the copy is cached, those that the process uses, too; and all
-    // that is cached where one of them is small. No more of it stays in this process's page table
-    // than it uses of the original.
+    // are looked at; else all that is cached. No more of it stays in this process's page table than
+    // it uses of the original.
     Outcome look(const Region &region, const Copy &copy, const Pagemap &pagemap, u64 offset,
                  u64 target, u64 address, size_t count, u8 *left, Outcome *why, bool *huge);
 
