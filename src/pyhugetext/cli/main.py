@@ -17,7 +17,8 @@ from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure
 
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
-package is installed; these commands prepare and look after what it draws on."""
+package is installed; these commands prepare and look after what it draws on, and run any other
+program the same way."""
 
 _MANUAL = """\
 environment:
@@ -44,7 +45,10 @@ def load() -> dict[str, ModuleType]:
     # Not pkgutil, which takes as long as the rest of a start: it brings inspect.
     files = os.listdir(commands.__path__[0])
     names = sorted({file.partition(".")[0] for file in files if not file.startswith("_")})
-    return {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+    return {
+        name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}")
+        for name in names
+    }
 
 
 def make_parsers(
@@ -83,14 +87,14 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
 def _run(arguments: list[str]) -> int:
     name = ""
     try:
-        if sys.stdout is None:
-            raise Failure("the standard output is closed")
         modules = load()
         parser, parsers = make_parsers(modules)
         own, command = _split(arguments)
         options = parser.parse_args(own)
         name = options.subcommand
         module = modules[name]
+        if sys.stdout is None and getattr(module, "PRINTS", True):
+            raise Failure("the standard output is closed")
         if command is not None and not getattr(module, "TAKES_COMMAND", False):
             parsers[name].error("it takes no command after --")
         if command == []:

@@ -162,7 +162,9 @@ def _cached() -> dict[str, tuple[str, ...]]:
             count = _CACHE_HEADER.unpack_from(data, begin)[1]
             size = min(count, (len(data) - begin) // _CACHE_ENTRY.size) * _CACHE_ENTRY.size
             start = begin + _CACHE_HEADER.size
-            for flags, key, value, _, special in _CACHE_ENTRY.iter_unpack(data[start : start + size]):
+            for flags, key, value, _, special in _CACHE_ENTRY.iter_unpack(
+                data[start : start + size]
+            ):
                 if flags == _FLAGS.get(_MACHINE) and not special & _SPECIAL:
                     name, path = (_string(data, begin + at) for at in (key, value))
                     out[name] = (*out.get(name, ()), path)

@@ -25,7 +25,15 @@ _ASSIGNMENT = re.compile(r"\w+=")
 
 # Numbers of ELF's header.
 _CLASS_64, _LITTLE, _EXECUTABLE, _SHARED = 2, 1, 2, 3
-_MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv", 21: "ppc64", 22: "s390"}
+_MACHINES = {
+    3: "x86",
+    40: "arm",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv",
+    21: "ppc64",
+    22: "s390",
+}
 
 
 class NotStartable(Exception):
@@ -77,7 +85,9 @@ def look(file: str, environ: Mapping[str, str], library: str = "") -> Program:
                 break
             path = following
         else:
-            return Program(file, path, python, "its interpreters are scripts without end", Dynamic())
+            return Program(
+                file, path, python, "its interpreters are scripts without end", Dynamic()
+            )
         python = python or bool(_PYTHON.fullmatch(os.path.basename(os.path.realpath(path))))
         with open(path, "rb", opener=_no_wait) as opened:
             why_not, found = _judge(opened.fileno(), path, library)
@@ -130,7 +140,10 @@ def _judge(fd: int, path: str, library: str) -> tuple[str, Dynamic]:
         return "it is linked statically, and the dynamic linker has no part in it", found
     if _gains_rights(fd, status):
         reason = "it runs with more rights than its caller (set-user-ID or capabilities)"
-        return f"{reason}, and the dynamic linker takes no library from its caller's settings", found
+        return (
+            f"{reason}, and the dynamic linker takes no library from its caller's settings",
+            found,
+        )
     theirs, ours = _family(found), _family_of_file(library)
     if theirs and ours and theirs != ours:
         return f"its C library is {theirs}, and the preload library is made for {ours}", found
