@@ -112,6 +112,8 @@ def _interpreter(path: str, environ: Mapping[str, str]) -> str | None:
     if first.startswith(b"\x7fELF"):
         return None
     if not first.startswith(b"#!"):
+        if not os.access(path, os.X_OK):
+            raise NotStartable("it is neither a program nor a library", 126)
         return _SHELL
     words = first[2:].partition(b"\n")[0].split()
     if not words:
