@@ -84,17 +84,23 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:at], arguments[at + 1 :]
 
 
+def _needs_no_output(modules: dict[str, ModuleType], arguments: list[str]) -> bool:
+    """Whether a command is asked for that prints nothing itself, and no help."""
+    module = modules.get(arguments[0] if arguments else "")
+    return not (getattr(module, "PRINTS", True) or {"-h", "--help"}.intersection(arguments))
+
+
 def _run(arguments: list[str]) -> int:
     name = ""
     try:
         modules = load()
-        parser, parsers = make_parsers(modules)
         own, command = _split(arguments)
+        if sys.stdout is None and not _needs_no_output(modules, own):
+            raise Failure("the standard output is closed")
+        parser, parsers = make_parsers(modules)
         options = parser.parse_args(own)
         name = options.subcommand
         module = modules[name]
-        if sys.stdout is None and getattr(module, "PRINTS", True):
-            raise Failure("the standard output is closed")
         if command is not None and not getattr(module, "TAKES_COMMAND", False):
             parsers[name].error("it takes no command after --")
         if command == []:

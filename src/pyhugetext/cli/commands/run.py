@@ -135,9 +135,11 @@ def _settings(options: argparse.Namespace) -> dict[str, str]:
 
 def _tell(program: Program, environ: dict[str, str]) -> None:
     """Says why a program will not be covered, where that is known."""
+    from pyhugetext._settings import Settings
+
     why = program.why_not
-    if not why and environ.get("PYHUGETEXT") == "0":
-        why = "PYHUGETEXT=0 turns it off"
+    if not why and Settings([os.fsencode(f"{k}={v}") for k, v in environ.items()]).off:
+        why = "PYHUGETEXT turns it off"
     if not why:
         return
     subject = program.path
