@@ -26,21 +26,27 @@ template <class T> const T *at(u64 load_bias, u64 value) {
     return reinterpret_cast<const T *>(value < load_bias ? load_bias + value : value);
 }
 
-bool read_tables(u64 load_bias, const Elf64_Phdr *headers, size_t count, Tables *out) {
-    const Elf64_Dyn *dynamic = nullptr;
-    for (size_t i = 0; i < count; ++i)
-        if (headers[i].p_type == PT_DYNAMIC)
-            dynamic = reinterpret_cast<const Elf64_Dyn *>(load_bias + headers[i].p_vaddr);
-    if (!dynamic) return false;
+bool read_tables(u64 load_bias, const Elf64_Dyn *dynamic, Tables *out) {
     for (; dynamic->d_tag != DT_NULL; ++dynamic) {
         const u64 value = dynamic->d_un.d_val;
         switch (dynamic->d_tag) {
-            case DT_SYMTAB: out->symbols = at<Elf64_Sym>(load_bias, value); break;
-            case DT_STRTAB: out->names = at<char>(load_bias, value); break;
-            case DT_STRSZ: out->names_size = value; break;
-            case DT_GNU_HASH: out->gnu_hash = at<u32>(load_bias, value); break;
-            case DT_HASH: out->hash = at<u32>(load_bias, value); break;
-            default: break;
+            case DT_SYMTAB:
+                out->symbols = at<Elf64_Sym>(load_bias, value);
+                break;
+            case DT_STRTAB:
+                out->names = at<char>(load_bias, value);
+                break;
+            case DT_STRSZ:
+                out->names_size = value;
+                break;
+            case DT_GNU_HASH:
+                out->gnu_hash = at<u32>(load_bias, value);
+                break;
+            case DT_HASH:
+                out->hash = at<u32>(load_bias, value);
+                break;
+            default:
+                break;
         }
     }
     return out->symbols && out->names;
@@ -83,9 +89,16 @@ u32 find_by_hash(const Tables &tables, const char *name) {
 
 }  // namespace
 
-u64 find_symbol(u64 load_bias, const Elf64_Phdr *headers, size_t count, const char *name) {
+const Elf64_Dyn *find_dynamic(u64 load_bias, const Elf64_Phdr *headers, size_t count) {
+    for (size_t i = 0; i < count; ++i)
+        if (headers[i].p_type == PT_DYNAMIC)
+            return reinterpret_cast<const Elf64_Dyn *>(load_bias + headers[i].p_vaddr);
+    return nullptr;
+}
+
+u64 find_symbol(u64 load_bias, const Elf64_Dyn *dynamic, const char *name) {
     Tables tables;
-    if (!read_tables(load_bias, headers, count, &tables)) return 0;
+    if (!dynamic || !read_tables(load_bias, dynamic, &tables)) return 0;
     u32 index = 0;
     if (tables.gnu_hash)
         index = find_by_gnu_hash(tables, name);

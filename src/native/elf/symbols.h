@@ -10,6 +10,9 @@ namespace pht {
 
 // The address of a function that the object exports, of whatever version; 0 where there is none.
 // Must be called while the object cannot go away.
-u64 find_symbol(u64 load_bias, const Elf64_Phdr *headers, size_t count, const char *name);
+u64 find_symbol(u64 load_bias, const Elf64_Dyn *dynamic, const char *name);
+
+// Its dynamic section; nullptr where it has none.
+const Elf64_Dyn *find_dynamic(u64 load_bias, const Elf64_Phdr *headers, size_t count);
 
 }  // namespace pht

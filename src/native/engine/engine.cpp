@@ -32,8 +32,8 @@ int ready;  // 0: there is none, 1: somebody makes it, 2: it is there
 
 [[gnu::noinline]] void create_engine() {
     int expected = 0;
-    if (__atomic_compare_exchange_n(&ready, &expected, 1, false, __ATOMIC_ACQUIRE,
-                                    __ATOMIC_ACQUIRE)) {
+    constexpr int kOrder = __ATOMIC_ACQUIRE;
+    if (__atomic_compare_exchange_n(&ready, &expected, 1, false, kOrder, kOrder)) {
         new (storage) Engine;
         watch_forks();
         watch_forks_while_building();
@@ -202,9 +202,8 @@ long Engine::remap(const Request &request, Table::Scope scope) {
     Request wanted = request;
     if (!keep_texts(&wanted, &texts_)) return -1;
     request_ = wanted;
-    const auto aside = static_cast<Status>(__atomic_load_n(&aside_, __ATOMIC_RELAXED));
-    machine_ = aside == Status::ok ? check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)))
-                                   : Outcome{aside, Call::none, 0};
+    machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
+    if (aside() != Status::ok) machine_ = {aside(), Call::none, 0};
     started_ = true;
     enabled_ = true;
     reasons_.clear();

@@ -15,8 +15,8 @@ using Offering = const EngineOffer *(*)();
 constexpr const char *kSymbol = "pyhugetext_engine";
 
 // What engines of one version have to agree on besides: builds of a version under work.
-constexpr u64 kLayout = sizeof(EngineApi) << 48 ^ sizeof(Snapshot) << 36 ^ sizeof(RegionView) << 24 ^
-                        sizeof(Request) << 12 ^ sizeof(Settings);
+constexpr u64 kLayout = sizeof(EngineApi) << 48 ^ sizeof(Snapshot) << 36 ^
+                        sizeof(RegionView) << 24 ^ sizeof(Request) << 12 ^ sizeof(Settings);
 
 constexpr EngineOffer kOwn = {kCapsule, kLayout, &own_engine};
 
@@ -36,7 +36,9 @@ bool may_have_engine(Str path) {
 int find_first(dl_phdr_info *info, size_t, void *data) {
     auto *search = static_cast<Search *>(data);
     if (!info->dlpi_name || !may_have_engine(str(info->dlpi_name))) return 0;
-    const u64 found = find_symbol(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum, kSymbol);
+    const u64 bias = info->dlpi_addr;
+    const auto *dynamic = find_dynamic(bias, info->dlpi_phdr, info->dlpi_phnum);
+    const u64 found = find_symbol(bias, dynamic, kSymbol);
     search->first = reinterpret_cast<Offering>(found);
     search->unknown = !found;
     return 1;

@@ -35,9 +35,10 @@ const EngineApi own_engine = {
     .started = [] { return Engine::get().started(); },
     .stale = [] { return Engine::get().stale(); },
     .interpreter_at = [](u64 address) { Engine::get().interpreter_at(address); },
-    .remap = [](const Request &request) {
-        return Engine::get().remap(request, Table::Scope::candidates);
-    },
+    .remap =
+        [](const Request &request) {
+            return Engine::get().remap(request, Table::Scope::candidates);
+        },
     .complete = [](const Patience &patience) { return Engine::get().complete(patience, true); },
     .restore = [] { return Engine::get().restore(); },
     .take_snapshot = [] { return Engine::get().take_snapshot(); },

@@ -1,11 +1,11 @@
 // PYHUGETEXT_REPORT: what was done, as JSON in a file, when the program ends.
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <new>
 
 #include "engine/sentence.h"
+#include "kernel/descriptor.h"
+#include "kernel/sys_write.h"
 #include "preload/json.h"
 #include "preload/preload.h"
 
@@ -60,7 +60,7 @@ void describe(const Snapshot &snapshot, const Settings &settings, Json *json) {
     json->key("version");
     json->text(str(PYHUGETEXT_VERSION));
     json->key("pid");
-    json->number(static_cast<u64>(getpid()));
+    json->number(sys::process_id());
     json->key("command");
     MappedArray<char> command;
     const bool room = command.resize(kPageSize);
@@ -95,7 +95,7 @@ void describe(const Snapshot &snapshot, const Settings &settings, Json *json) {
 // Children inherit the setting: `%p` keeps their reports apart.
 bool name_file(Str pattern, MappedArray<char> *out) {
     Buffer<24> number;
-    number.add_decimal(static_cast<u64>(getpid()));
+    number.add_decimal(sys::process_id());
     bool whole = true;
     for (size_t i = 0; i < pattern.size && whole; ++i) {
         const bool is_number =
@@ -107,27 +107,21 @@ bool name_file(Str pattern, MappedArray<char> *out) {
 }
 
 // Neither through a link that somebody left at that name, nor into what is no file of the user's.
-int open_file(const char *path) {
-    const int fd =
-        open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
-    if (fd < 0) return -1;
-    struct stat status;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
-        status.st_nlink == 1 && ftruncate(fd, 0) == 0)
-        return fd;
-    close(fd);
-    return -1;
+bool may_write_to(int fd) {
+    sys::FileIdentity file;
+    return sys::identify(fd, &file).ok() && (file.mode & S_IFMT) == S_IFREG &&
+           file.owner == geteuid() && file.links == 1;
 }
 
 void write_file(Str text, const char *path) {
-    const int fd = open_file(path);
-    if (fd < 0) return;
+    constexpr int kFlags = O_WRONLY | O_NONBLOCK | O_NOCTTY;
+    const Descriptor fd(sys::create_at(AT_FDCWD, path, kFlags, 0600));
+    if (!fd.ok() || !may_write_to(fd) || !sys::ftruncate(fd, 0).ok()) return;
     while (text.size) {
-        const ssize_t got = write(fd, text.data, text.size);
-        if (got <= 0) break;
-        text = {text.data + got, text.size - static_cast<size_t>(got)};
+        const auto got = sys::write(fd, text.data, text.size);
+        if (!got.ok() || !got.value()) return;
+        text = {text.data + got.value(), text.size - got.value()};
     }
-    close(fd);
 }
 
 }  // namespace
