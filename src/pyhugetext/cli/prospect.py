@@ -72,7 +72,9 @@ def of(command: Sequence[str], environ: Mapping[str, str], settings: Settings) -
         return Prospect(program, [], program.why_not)
     found = objects.of(program, environ, settings)
     if settings.off:
-        return Prospect(program, [Share(one, "none", "") for one in found], "PYHUGETEXT=0")
+        return Prospect(
+            program, [Share(one, "none", "") for one in found], "PYHUGETEXT turns it off"
+        )
     ladder = rungs.try_all(settings, storage.stores(settings), None)
     entries = _entries(settings)
     # The budget of a process goes to what needs it, the program first.
