@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -237,3 +238,11 @@ def test_warm_first(disk: Cli, tmp_path: Path) -> None:
     result = run(cli, *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert any(entry["durable"] for entry in cli.entries())
+
+
+@pytest.mark.quick
+def test_shells_complete_the_commands(cli: Cli) -> None:
+    script = cli("completion", "bash").stdout
+    assert re.search(r"value='[^']*\bpreload-path [^']*\brun\b", script)
+    assert "--report) value='files'" in script
+    assert re.search(r"warm\)\n.* --'\n(.*\n)*? *\*\) value='files'", script)

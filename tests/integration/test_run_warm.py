@@ -151,6 +151,10 @@ def test_command_that_is_a_position_independent_program(disk: Cli, sample: Sampl
     assert status_of(document, program) == "refused"
     assert status_of(document, sample.library) == "built"
     assert "position-independent" in document["problems"][0]
+    # So it is with what the command itself starts.
+    document = disk.json("warm", "--", "sh", "-c", str(program), status=1)
+    assert status_of(document, program) == "refused"
+    assert [p for p in document["problems"] if str(program) in p and "position-independent" in p]
 
 
 def test_doctor_says_what_a_program_would_get(disk: Cli, sample: Sample) -> None:

@@ -95,17 +95,17 @@ _NGINX = r"""
 mkdir -p logs www; seq 20000 > www/index.html
 cat > conf <<END
 pid $PWD/pid; error_log $PWD/logs/error; events {}
-http { access_log off; gzip on; gzip_types text/html; client_body_temp_path $PWD/body;
+http { access_log off; gzip on; client_body_temp_path $PWD/body;
   proxy_temp_path $PWD/proxy; fastcgi_temp_path $PWD/f; uwsgi_temp_path $PWD/u; scgi_temp_path $PWD/s;
   server { listen unix:$PWD/socket; root $PWD/www; } }
 END
-nginx -c $PWD/conf -p $PWD
+nginx -c $PWD/conf -p $PWD 2> log
 for n in 1 2 3 4 5; do
   curl -s --compressed --unix-socket socket http://h/ | md5sum
   curl -s -o /dev/null -w '%{http_code}\n' --unix-socket socket http://h/none
 done
 @MORE@
-number=$(cat pid); nginx -c $PWD/conf -p $PWD -s quit
+number=$(cat pid); nginx -c $PWD/conf -p $PWD -s quit 2> log
 while kill -0 $number 2> /dev/null; do sleep 0.05; done
 """
 

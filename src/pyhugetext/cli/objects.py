@@ -11,7 +11,7 @@ from pyhugetext import _words
 from pyhugetext._settings import Settings
 from pyhugetext._units import HUGE
 from pyhugetext.cli import installed
-from pyhugetext.programs import libraries
+from pyhugetext.programs import libraries, looking
 from pyhugetext.programs.looking import Program
 
 
@@ -62,3 +62,9 @@ def fits(path: str, settings: Settings) -> bool:
     if any(fnmatchcase(path, pattern) for pattern in settings.exclude):
         return False
     return not settings.include or any(fnmatchcase(path, p) for p in settings.include)
+
+
+def is_moved_by_kernel(path: str) -> bool:
+    """Whether it is a program whose address is another one at each start."""
+    program = looking.look(path, {})
+    return program.path == path and program.dynamic.position_independent

@@ -37,7 +37,6 @@ class Warming:
     progress: Progress = field(default_factory=Progress)
     wanted: dict[Wanted, None] = field(default_factory=dict)
     elsewhere: list[Wanted] = field(default_factory=list)  # at another address each time
-    programs: set[str] = field(default_factory=set)  # of these, those that the kernel puts there
     present: dict[Wanted, None] = field(default_factory=dict)  # in the system's store already
     made: list[Made] = field(default_factory=list)
     stores: list[tuple[Store, str]] = field(default_factory=list)
@@ -148,8 +147,6 @@ def _preloaded(call: Warming) -> str:
         return ""
     if program.why_not:
         text.say(f"{program.path} itself cannot be covered: {program.why_not}", call.name)
-    elif program.dynamic.position_independent:
-        call.programs.add(os.path.realpath(program.path))
     return library
 
 
@@ -207,8 +204,6 @@ def find_program(call: Warming, program: Program, found: Sequence[Object]) -> No
     for one in useful:
         if one.bias is None:
             call.elsewhere.append(Wanted(one.path, 0))
-            if one.program:
-                call.programs.add(one.path)
         elif Wanted(one.path, one.bias) in ready:
             call.present[Wanted(one.path, one.bias)] = None
         else:
@@ -247,25 +242,28 @@ def _find_installed(call: Warming) -> None:
 
 
 def _prepare(call: Warming, store: Store) -> None:
+    from pyhugetext.cli import objects
     from pyhugetext.store import warm
 
-    objects = [wanted for wanted in call.wanted if _comes_again(call, wanted)]
+    lasting = [wanted for wanted in call.wanted if _comes_again(call, wanted)]
     for wanted in call.present:
         if wanted in call.wanted:
             continue
         if store.kind == "system":
-            objects.append(wanted)
+            lasting.append(wanted)
         else:
             call.made.append(warm.Made(*wanted, stores.settings().system_store, warm.PRESENT))
     for wanted in dict.fromkeys(call.elsewhere):
-        who = "kernel" if wanted.path in call.programs else "dynamic linker"
-        where = "" if who == "kernel" else " on this file system"
-        reason = f"the {who} puts it at another address each time{where}"
+        reason = (
+            "the kernel puts it at another address each time"
+            if objects.is_moved_by_kernel(wanted.path)
+            else "the dynamic linker puts it at another address each time on this file system"
+        )
         call.made.append(warm.Made(*wanted, store.root, warm.REFUSED, reason))
-    sizes = [_file_size(wanted.path) for wanted in objects]
+    sizes = [_file_size(wanted.path) for wanted in lasting]
     warmer = warm.Warmer(store)
     call.progress.begin("", sum(sizes))
-    for wanted, size in zip(objects, sizes):
+    for wanted, size in zip(lasting, sizes):
         call.progress.label(os.path.basename(wanted.path))
         call.made.append(warmer.prepare(wanted.path, wanted.bias))
         call.progress.advance(size)
@@ -288,11 +286,12 @@ def _comes_again(call: Warming, wanted: Wanted) -> bool:
 
 
 def _tell_elsewhere(call: Warming) -> None:
+    from pyhugetext.cli import objects
     from pyhugetext.process import linker
 
     paths = list(dict.fromkeys(wanted.path for wanted in call.elsewhere))
-    programs = [path for path in paths if path in call.programs]
-    others = [path for path in paths if path not in call.programs]
+    programs = [path for path in paths if objects.is_moved_by_kernel(path)]
+    others = [path for path in paths if path not in programs]
     if programs:
         call.fail(
             f"{_first(programs)} was not stored: it is position-independent, so each start has it at "
