@@ -9,7 +9,7 @@ import pytest
 from support.common import HUGE, big_sum
 from support.preloaded import Ended, Preloaded, programs
 
-SUM = f"sum {big_sum(7, 5000)}\n"
+SUM = f"sum {big_sum(7, 500)}\n"
 
 # What each case opens of libbig.so is on huge pages at its end.
 OPENING = ("plain", "errors", "namespaces", "versions", "closing", "handler", "threads")

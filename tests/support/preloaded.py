@@ -57,7 +57,7 @@ class Preloaded:
         self.count = 0
 
     def environment(self, **env: str) -> dict[str, str]:
-        return clean_environment(PYHUGETEXT_STORE=str(self.store), **env)
+        return clean_environment(**{"PYHUGETEXT_STORE": str(self.store), **env})
 
     def plain(self, *command: str | Path, **env: str) -> Ended:
         return self._run(command, self.environment(**env), None)
@@ -91,14 +91,16 @@ class Preloaded:
 def _make(place: Path) -> None:
     compiler = tool("cc", "gcc", "clang")
 
-    def compile_(source: Path, target: str, *flags: str) -> None:
+    def compile_(source: Path, target: str, *flags: str | Path) -> None:
         command = [compiler, "-O1", "-Wall", "-o", place / target, source, *flags]
         subprocess.run(command, check=True, stdout=2)
 
     (place / "plugins").mkdir()
-    big = place / "big.c"
-    big.write_text(big_source(5000))
     shared = ("-shared", "-fPIC", "-ldl")
+    for name, tag in (("big", "f"), ("own", "g")):
+        (place / f"{name}.c").write_text(big_source(500, tag, padding=10_000))
+        compile_(place / f"{name}.c", f"{name}.o", "-c", "-fPIC")
+    big, own = place / "big.o", place / "own.o"
     compile_(big, "libbig.so", *shared)
     for name in ("allocator", "constructor", "first", "iterator", "second"):
         compile_(SOURCES / "libraries.c", f"lib{name}.so", *shared, f"-D{name.upper()}")
@@ -109,6 +111,19 @@ def _make(place: Path) -> None:
     # The order of these two is what RTLD_NEXT goes by.
     behind = ("-Wl,--no-as-needed", f"-L{place}", "-lfirst", "-lsecond", "-lconstructor", origin)
     compile_(SOURCES / "program.c", "program", "-D_GNU_SOURCE", *behind, "-ldl", "-pthread")
+
+
+    here = (own, f"-L{place}", "-lbig", "-Wl,-rpath,$ORIGIN")
+    compile_(SOURCES / "large.c", "large", *here)
+    compile_(SOURCES / "large.c", "large-fixed", "-no-pie", *here)
+    # Without a library that is found by where the program lies.
+    compile_(SOURCES / "large.c", "large-alone", own, big)
+    # As the idea that this goes back to has objects linked again, to be covered whole.
+    pages = ("-Wl,-z,common-page-size=2097152", "-Wl,-z,max-page-size=2097152")
+    (place / "whole").mkdir()
+    compile_(big, "whole/libbig.so", *shared, *pages)
+    there = (own, f"-L{place}/whole", "-lbig", "-Wl,-rpath,$ORIGIN")
+    compile_(SOURCES / "large.c", "whole/large", *there, *pages)
 
 
 def programs() -> Path:
