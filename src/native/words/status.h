@@ -40,6 +40,8 @@ enum class Status : u8 {
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
     filtered,       // a seccomp filter was added since: the next call might kill
+    other_engine,   // of another version, which was there first
+    watched,        // by valgrind or a sanitizer
     busy,           // another thread has the engine, and may wait for this one
     no_memory,      // own tables could not grow
 };
@@ -106,6 +108,10 @@ inline constexpr StatusText kStatusTexts[] = {
      "a seccomp filter was added after the start, which may kill for any further "
      "call: libraries loaded since are left; pyhugetext.remap() covers them where "
      "the filter allows"},
+    {"other_engine",
+     "another version of pyhugetext is at work in this process: preloaded, or of another "
+     "environment"},
+    {"watched", "valgrind or a sanitizer watches the memory of this program"},
     {"busy",
      "another thread has the engine and waits for the dynamic linker, whose lock "
      "this one holds (it is in a callback of dl_iterate_phdr)"},
