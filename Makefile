@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format bench bench-startup \
     bench-servers clean
 .DELETE_ON_ERROR:
 
@@ -32,6 +32,7 @@ help:
 	@echo "make heavy          the tests that need torch and other large wheels"
 	@echo "make containers     images that are prepared, and what their containers get; needs root"
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
+	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
@@ -158,6 +159,11 @@ $(SERVERS)/installed: $(SOURCES)
 servers: private export PATH := $(CURDIR)/$(SERVERS)/bin:$(PATH):/usr/sbin
 servers: $(SERVERS)/installed
 	$(SERVERS)/bin/python -m pytest tests/servers $(PYTEST_ARGS)
+
+# Real programs do the same with the preload library as without; those that are installed.
+any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
+any-program: $(TEST)/installed
+	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
 
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
