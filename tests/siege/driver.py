@@ -38,14 +38,14 @@ from support.groups import memory_group
 
 BACKINGS = ("store", "shm", "memfd", "thp", "auto", "file", "hugetlb")
 SHARED_MEMORY = ("shm", "auto")  # need a /dev/shm of the harness's own
-STEPS = 3000  # of one process, which then ends and is judged as a whole
+STEPS = 5000  # of one process, which then ends and is judged as a whole
 LEAST = 100  # even where the time is up
 HANGS = 120  # seconds without a step
 WORKER = Path(__file__).with_name("worker.py")
 SMALL = "size=14M"  # of the file system that is filled
 LIMIT = 64 << 20  # of the control group's memory
 MOUNTS = (
-    'mount -t tmpfs -o size=1G tmpfs /dev/shm; mount -t tmpfs -o "$0" tmpfs "$1"; shift; exec "$@"'
+    'mount -t tmpfs -o size=96M tmpfs /dev/shm; mount -t tmpfs -o "$0" tmpfs "$1"; shift; exec "$@"'
 )
 
 

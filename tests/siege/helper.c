@@ -105,6 +105,7 @@ static int stopped(int pid) {
 
 static int breakpoint(int pid, unsigned long at, int wanted) {
     int hits = 0;
+    setvbuf(stdout, 0, _IOLBF, 0);
     if (ptrace(PTRACE_SEIZE, pid, 0, 0)) fail("PTRACE_SEIZE");
     if (ptrace(PTRACE_INTERRUPT, pid, 0, 0)) fail("PTRACE_INTERRUPT");
     for (int status; !((status = stopped(pid)) >> 16);)
@@ -115,12 +116,12 @@ static int breakpoint(int pid, unsigned long at, int wanted) {
     const long armed = (old & ~0xffL) | 0xcc;
     if (ptrace(PTRACE_POKETEXT, pid, at, armed)) fail("PTRACE_POKETEXT");
     puts("armed");
-    fflush(stdout);
     ptrace(PTRACE_CONT, pid, 0, 0);
     while (hits < wanted) {
         int status = stopped(pid);
         struct user_regs_struct registers;
         ptrace(PTRACE_GETREGS, pid, 0, &registers);
+        printf("stopped with %#x at %#llx\n", (unsigned)status, registers.rip);
         if (status >> 16 || WSTOPSIG(status) != SIGTRAP || registers.rip != at + 1) {
             ptrace(PTRACE_CONT, pid, 0, status >> 16 ? 0 : WSTOPSIG(status));
             continue;

@@ -19,7 +19,9 @@ HEAD = """
 #include <unistd.h>
 int s_off;  /* what a test sets to have a wrong result seen */
 int s_factor(void) { return FACTOR; }
+/* For uprobes, for breakpoints (an int3 of both is the uprobe's), for the profiler's signal. */
 int s_probe(int x) { return x * FACTOR; }
+int s_trap(int x) { return x * FACTOR; }
 int s_tick(int x) { return x * FACTOR; }
 """
 TAIL = """

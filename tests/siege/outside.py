@@ -3,6 +3,7 @@ machine's memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import shutil
@@ -41,7 +42,7 @@ def breakpoint_(world: World) -> None:
     """Somebody's breakpoint stays and is hit, whatever is remapped meanwhile; and goes again."""
     world.require("breakpoint")
     library = world.pick()
-    words = ["break", str(os.getpid()), str(library.probe), str(HITS)]
+    words = ["break", str(os.getpid()), str(library.trap), str(HITS)]
     rounds = [world.chance.choice(("remap", "restore", "")) for _ in range(HITS)]
     tracer = subprocess.Popen([f"{world.pool}/helper", *words], stdout=subprocess.PIPE)
     assert tracer.stdout
@@ -54,17 +55,18 @@ def breakpoint_(world: World) -> None:
             world.remap(library, world.backing)
         elif what == "restore":
             _native.restore()
-        if library.code.s_probe(11) != 11 * library.factor:
+        if library.code.s_trap(11) != 11 * library.factor:
             raise Wrong("a function with a breakpoint computes something else")
-    tracer.stdout.close()
     try:
-        code = tracer.wait(SECONDS)
+        told, _ = tracer.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         tracer.kill()
-        tracer.wait()
-        raise Wrong(f"a breakpoint was not hit: {rounds}") from None
-    if code != 7:
-        raise Wrong(f"helper break: exit status {code}")
+        told, _ = tracer.communicate()
+        there = ctypes.string_at(library.trap, 4).hex()
+        raise Wrong(f"a breakpoint was not hit: {rounds}, {library.path} has {there} there; "
+                    f"the helper told {told!r}") from None  # fmt: skip
+    if tracer.returncode != 7:
+        raise Wrong(f"helper break: exit status {tracer.returncode}, told {told!r}")
 
 
 def _files(world: World, *names: str) -> list[Path]:
@@ -128,7 +130,11 @@ def poison_copy(world: World) -> None:
         data[:] = bytes(len(data))
     elif kind == "header":
         data[world.chance.randrange(64)] ^= 1 << world.chance.randrange(8)
-    new.write_bytes(data)
+    try:
+        new.write_bytes(data)
+    except OSError as error:
+        new.unlink()
+        raise LeftOut(f"the store's file system has no room: {error.strerror}") from None
     new.chmod(0o666 if kind == "open" else 0o400)
     if kind == "link":
         shutil.move(copy, copy.with_name("elsewhere"))

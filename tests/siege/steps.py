@@ -33,7 +33,6 @@ IMPORTS = {
     "_decimal": lambda module: module.Decimal(7) * 6 == 42,
     "_sqlite3": lambda module: bool(module.sqlite_version),
     "_ssl": lambda module: bool(module.OPENSSL_VERSION),
-    "mypy.types": lambda module: bool(module.__name__),
 }
 
 Step = Callable[[World], None]
@@ -76,6 +75,8 @@ def load(world: World) -> None:
 
 
 def unload(world: World) -> None:
+    if len(world.loaded) < 2:
+        return  # one stays, for the others to have something to do
     library = world.pick()
     layout = next(name for name, one in world.loaded.items() if one is library)
     if world.ticking == layout:

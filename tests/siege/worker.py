@@ -26,24 +26,24 @@ from world import LeftOut, World, Wrong
 import pyhugetext
 from pyhugetext import _native
 
-STATISTICS = 64  # steps between two looks at stats() and smaps
-MAPPINGS = 8  # and at the number of mappings
+STATISTICS = 128  # steps between two looks at stats() and smaps
+MAPPINGS = 16  # and at the number of mappings
 LINE = 64  # bytes of a note
 NOTES = 32
 
 # How often in ten thousand. The core kinds, without which a run proves nothing, come first.
 CORE = {
-    steps.remap: 1700, steps.restore: 1000, steps.call: 1200, steps.load: 900, steps.unload: 450,
-    steps.start_thread: 250, steps.stop_threads: 250, steps.fork: 60, steps.vfork: 300,
-    steps.spawn: 100,
+    steps.remap: 1100, steps.restore: 650, steps.call: 2500, steps.load: 600, steps.unload: 300,
+    steps.start_thread: 200, steps.stop_threads: 150, steps.fork: 25, steps.vfork: 150,
+    steps.spawn: 30,
 }  # fmt: skip
 OTHERS = {
-    steps.remap_all: 150, steps.public: 40, steps.other_namespace: 30, steps.execute: 40,
-    steps.tick: 250, steps.advise: 1200, steps.protect: 900, steps.beside: 1100,
-    steps.change_user: 20, steps.bring_in: 40, steps.uprobe: 20, steps.replace_file: 10,
-    outside.attach: 30, outside.breakpoint_: 20, outside.drop_cache: 20, outside.prune: 6,
-    outside.poison_record: 20, outside.poison_copy: 15, outside.move: 10, outside.fill: 10,
-    outside.future: 15, outside.kill_builder: 3, outside.start_python: 4, outside.pressure: 6,
+    steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, steps.execute: 12,
+    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.beside: 1200,
+    steps.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
+    outside.attach: 12, outside.breakpoint_: 10, outside.drop_cache: 6, outside.prune: 4,
+    outside.poison_record: 8, outside.poison_copy: 6, outside.move: 8, outside.fill: 8,
+    outside.future: 6, outside.kill_builder: 1, outside.start_python: 2, outside.pressure: 2,
 }  # fmt: skip
 KINDS = {**CORE, **OTHERS}
 
@@ -114,6 +114,8 @@ def finish(world: World) -> None:
     modified = [region for region in left if "modified" not in (region["reason"] or "")]
     if modified:
         raise Wrong(f"still swapped after restore(): {modified}")
+    if not left and (ours := world.mappings_of_ours()):
+        raise Wrong(f"still mapped after restore(): {ours}")
 
 
 def main() -> None:

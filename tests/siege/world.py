@@ -41,6 +41,7 @@ class Library:
         lines = [line for line in child.maps() if line[5] == path]
         self.low, self.high = lines[0][0], lines[-1][1]
         self.probe = ctypes.cast(self.code.s_probe, ctypes.c_void_p).value or 0
+        self.trap = ctypes.cast(self.code.s_trap, ctypes.c_void_p).value or 0
         # Where in the file, for uprobes: the mappings are the original ones yet.
         self.probe_offset = next(
             (self.probe - start + offset for start, end, _, offset, _, _ in lines
@@ -139,6 +140,14 @@ class World:
         if count > MOST_MAPPINGS:
             raise Wrong(f"{count} mappings")
         return count
+
+    def mappings_of_ours(self) -> list[child.Line]:
+        """Text that no file of the dynamic linker's is behind."""
+        stores = ("/memfd:", "/anon_hugepage", f"{self.store}/", f"{self.store}.away/", "/dev/shm/")
+        return [
+            line for line in child.maps()
+            if "x" in line[2] and (line[5].startswith(stores) or not line[5])
+        ]  # fmt: skip
 
     def judge_statistics(self) -> int:
         """stats() against a second reading of smaps, which the kernel may change between them. Returns
