@@ -213,6 +213,7 @@ def find_rights(pool: Path, group: str) -> dict[str, str]:
         "root": root and f"{root} change its user",
         "ptrace": ptrace,
         "breakpoint": ptrace or ("" if os.uname().machine == "x86_64" else "for x86_64 only"),
+        "patch": "" if os.uname().machine == "x86_64" else "for x86_64 only",
         "uprobe": f"{root} plant probes"
         if root
         else ("" if probing else "the kernel has no uprobes"),

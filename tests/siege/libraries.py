@@ -12,6 +12,12 @@ PADDING = 72_000  # of text a function that is never executed: 4.6 MiB in all
 FACTORS = (3, 5)  # of the first version, and of the one that takes its place
 
 HEAD = """
+/* Somebody writes another number into the instruction, which is four bytes at a multiple of four. */
+#ifdef __x86_64__
+#define PATCHED "nop; nop; nop; mov $7, %eax; ret"
+#else
+#define PATCHED "mov w0, 7; ret"
+#endif
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sys/resource.h>
@@ -22,6 +28,9 @@ int s_factor(void) { return FACTOR; }
 /* For uprobes, for breakpoints (an int3 of both is the uprobe's), for the profiler's signal. */
 int s_probe(int x) { return x * FACTOR; }
 int s_trap(int x) { return x * FACTOR; }
+int s_patched(void);
+__asm__(".text\\n.globl s_patched\\n.type s_patched,@function\\n.balign 16\\ns_patched:\\n"
+        PATCHED "\\n.size s_patched,.-s_patched\\n");
 int s_tick(int x) { return x * FACTOR; }
 """
 TAIL = """

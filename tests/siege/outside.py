@@ -21,6 +21,7 @@ from pyhugetext import _native
 HITS = 3
 LIMIT = 64 << 20  # of the control group
 ALLOCATED = 24 << 20  # by a process in it
+MOST_STORED = 256 << 20  # what a store of a few libraries of 5 MiB never has
 STARTED = "import sys; print(6 * 7, len(sys.argv))"
 # What a builder of libraries does: they are loaded, and the store has them afterwards.
 BUILDER = """
@@ -227,3 +228,24 @@ def pressure(world: World) -> None:
         world.remap(None, world.backing)
 
     _in_child(world, "pressure", action)
+
+
+def judge_files(world: World) -> None:
+    """What killed builders left goes when somebody writes next; and a store does not grow for ever."""
+    if os.path.exists(f"{world.store}.away"):
+        move(world)
+    if os.path.ismount(top := os.path.dirname(world.store)):
+        Path(top, "junk").unlink(missing_ok=True)
+    for record in _files(world, "index"):
+        record.unlink()
+    command = [sys.executable, "-c", BUILDER, *map(world.path, world.layouts)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if (done.returncode, done.stdout, done.stderr) != (0, "", ""):
+        raise Wrong(f"a builder: {done}")
+    if left := [path for path in _files(world, "tmp") if path.stat().st_size > 16 << 10]:
+        raise Wrong(f"left by a builder: {left}")
+    size = sum(path.stat().st_blocks * 512 for path in _files(world))
+    if size > MOST_STORED:
+        raise Wrong(f"the store has {size >> 20} MiB")
+    if strange := [name for name in os.listdir("/dev/shm") if not name.startswith("pyhugetext-")]:
+        raise Wrong(f"in shared memory: {strange}")

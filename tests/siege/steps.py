@@ -9,6 +9,7 @@ import mmap
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 
 import libraries
@@ -156,6 +157,48 @@ def protect(world: World) -> None:
     start = low + world.chance.randrange((high - low) // PAGE) * PAGE
     size = min(world.chance.choice((PAGE, 1 << 16, 1 << 21)), high - start)
     world.libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.PROT_READ | 4)
+
+
+def patch(world: World) -> None:
+    """Somebody writes to our text, as hooks and JIT compilers do."""
+    world.require("patch")
+    library = world.pick()
+    number = world.chance.randrange(1, 1 << 30)
+    at = library.patched + 4
+    page, length = ctypes.c_void_p(at // PAGE * PAGE), ctypes.c_size_t(PAGE)
+    if world.libc.mprotect(page, length, 7):
+        # Sealed memory files cannot be written to; remapping says so, and restore() makes it possible.
+        _native.restore()
+        if world.libc.mprotect(page, length, 7):
+            raise Wrong(f"mprotect: {os.strerror(ctypes.get_errno())}")
+    ctypes.c_int.from_address(at).value = library.number = number
+    if world.libc.mprotect(page, length, 5):
+        raise Wrong(f"mprotect back: {os.strerror(ctypes.get_errno())}")
+
+
+def race(world: World) -> None:
+    """Another thread remaps and restores while this one goes on."""
+    kinds = [
+        world.chance.choice((load, unload, call, fork, vfork, spawn, advise)) for _ in range(4)
+    ]
+    backings = [world.chance.choice((world.backing, "memfd", "")) for _ in range(3)]
+
+    def others() -> None:
+        for backing in backings:
+            if backing:
+                world.remap(None, backing)
+            else:
+                _native.restore()
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        for kind in kinds:
+            kind(world)
+            for library in world.loaded.values():
+                library.judge()
+    finally:
+        thread.join()
 
 
 def beside(world: World) -> None:

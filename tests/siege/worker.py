@@ -39,7 +39,7 @@ CORE = {
 }  # fmt: skip
 OTHERS = {
     steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, steps.execute: 12,
-    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.beside: 1200,
+    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, steps.race: 6, steps.beside: 1200,
     steps.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
     outside.attach: 12, outside.breakpoint_: 10, outside.drop_cache: 6, outside.prune: 4,
     outside.poison_record: 8, outside.poison_copy: 6, outside.move: 8, outside.fill: 8,
@@ -114,6 +114,7 @@ def finish(world: World) -> None:
     modified = [region for region in left if "modified" not in (region["reason"] or "")]
     if modified:
         raise Wrong(f"still swapped after restore(): {modified}")
+    outside.judge_files(world)
     if not left and (ours := world.mappings_of_ours()):
         raise Wrong(f"still mapped after restore(): {ours}")
 

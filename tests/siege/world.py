@@ -47,11 +47,15 @@ class Library:
             (self.probe - start + offset for start, end, _, offset, _, _ in lines
              if start <= self.probe < end), 0)  # fmt: skip
         self.text = next((line[:2] for line in lines if "x" in line[2]), (self.low, self.high))
+        self.patched = ctypes.cast(self.code.s_patched, ctypes.c_void_p).value or 0
+        self.number = 7  # what it returns
         self.threads = 0
 
     def judge(self) -> None:
         if self.code.s_check(7) != libraries.expected(7, self.factor):
             raise Wrong(f"{self.path} computes {self.code.s_check(7)}")
+        if self.code.s_patched() != self.number:
+            raise Wrong(f"{self.path} was patched to {self.number}: {self.code.s_patched()}")
         if self.threads and self.code.s_wrong():
             raise Wrong(f"{self.path}: {self.code.s_wrong()} wrong results in threads")
 
