@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format bench bench-startup \
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format bench bench-startup siege inject \
     bench-servers clean
 .DELETE_ON_ERROR:
 
@@ -35,6 +35,8 @@ help:
 	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
+	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -187,6 +189,18 @@ suites: $(SUITES)/installed
 	    test_multiprocessing_fork test_ctypes test_site test_fork1 test_subprocess test_capi \
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
+
+# Both print what repeats a finding, and say what they leave out on this machine.
+SECONDS ?= 60
+SEED ?=
+BACKINGS ?=
+siege: $(TEST)/installed
+	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(BACKINGS),--backings $(BACKINGS))
+
+INJECT_ARGS ?=
+inject: $(TEST)/installed
+	@$(TEST)/bin/python tests/siege/inject.py $(INJECT_ARGS)
 
 # What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
 RUNS ?= 1000000
