@@ -102,7 +102,10 @@ def objects() -> Iterator[bytes]:
         data = Path(file).read_bytes()
         parts = parts_of(data)
         if parts:
-            phoff, phnum = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+            phoff, phnum = (
+                struct.unpack_from("<Q", data, 32)[0],
+                struct.unpack_from("<H", data, 56)[0],
+            )
             headers = data[phoff : phoff + 56 * min(phnum, 24)]
             notes = [part for at, part in parts if at not in (0, phoff)]
             for kind in (0, 1):
@@ -157,7 +160,11 @@ def environments() -> Iterator[bytes]:
 
 
 def control_groups() -> Iterator[bytes]:
-    limit, usage, stat = b"67108864\n", b"33554432\n", b"anon_thp 0\nshmem 4096\ninactive_file 8192\n"
+    limit, usage, stat = (
+        b"67108864\n",
+        b"33554432\n",
+        b"anon_thp 0\nshmem 4096\ninactive_file 8192\n",
+    )
     old = b"total_rss_huge 0\ntotal_shmem 4096\nhierarchical_memory_limit 67108864\n"
 
     def text(value: bytes) -> bytes:

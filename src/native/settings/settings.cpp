@@ -334,6 +334,7 @@ void Settings::read(Str name, Str value) {
     if (is("_INCLUDE")) split(value, &include_);
     if (is("_EXCLUDE")) split(value, &exclude_);
     if (is("_STORE")) read_store(value);
+    if (is("_STRICT")) choose(name, value, kFlag, &request_.inward, "");
 }
 
 void Settings::add_default_stores(const char *const *environment) {
