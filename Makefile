@@ -37,7 +37,7 @@ help:
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
-	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
+	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
@@ -202,24 +202,7 @@ INJECT_ARGS ?=
 inject: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/inject.py $(INJECT_ARGS)
 
-# What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
-RUNS ?= 1000000
-FUZZ ?= build/fuzz
-FUZZ_FLAGS := -std=c++20 -O2 -g -fno-sanitize-recover=undefined -fno-exceptions -fno-rtti \
-    -Isrc/native -include tests/fuzz/shim.h
-# The checks are no part of what is to be covered.
-FUZZED := $(patsubst %,src/native/builder/%.cpp,elf_file layout offsets sections segments) \
-    src/native/elf/object.cpp src/native/elf/plan.cpp
-fuzz:
-	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ and its run-time libraries:\
-	 install them (Debian: apt-get install clang libclang-rt-14-dev)." >&2; exit 1; }
-	@mkdir -p $(FUZZ)/corpus
-	clang++ $(FUZZ_FLAGS) -fsanitize=address,undefined -c -o $(FUZZ)/layout.o tests/fuzz/layout.cpp
-	clang++ $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $(FUZZ)/layout $(FUZZ)/layout.o \
-	    -fsanitize-coverage-ignorelist=tests/fuzz/ignored.txt tests/fuzz/memory.cpp $(FUZZED)
-	$(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
-	$(FUZZ)/layout -runs=$(RUNS) -max_len=16384 -timeout=60 -entropic=0 -artifact_prefix=$(FUZZ)/ \
-	    $(FUZZ)/corpus $(FUZZ)/seeds tests/fuzz/found
+include tests/fuzz/targets.mk
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)

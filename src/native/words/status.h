@@ -10,6 +10,7 @@ enum class Status : u8 {
     ok,             // nothing stands in the way
     restored,       // was swapped, and put back
     too_small,      // no 2 MiB page of its read-only run holds text
+    strict,         // its 2 MiB pages hold other content beside text, and only text may be taken
     below_minimum,  // less text than the settings ask for
     excluded,       // by a pattern
     not_included,   // by a pattern
@@ -54,6 +55,10 @@ inline constexpr StatusText kStatusTexts[] = {
     {"ok", ""},
     {"restored", "put back by restore()"},
     {"too_small", "too small: no 2 MiB page of its read-only part holds text"},
+    {"strict",
+     "strict: each 2 MiB page with its text holds other data, too, which must not become "
+     "executable "
+     "(PYHUGETEXT_STRICT)"},
     {"below_minimum", "too small: less coverable text than PYHUGETEXT_MIN_TEXT"},
     {"excluded", "excluded by a pattern"},
     {"not_included", "matches none of the include patterns"},
