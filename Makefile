@@ -21,8 +21,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
-    bench-servers clean
+.PHONY: help demo check test heavy containers servers tools suites wheels fuzz lint format bench \
+    bench-startup bench-servers clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -182,6 +183,17 @@ suites: $(SUITES)/installed
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
+# In dist: for every python that is found, x86_64 and aarch64. WHEELS='--python /usr/bin/python3
+# --target x86_64' makes fewer.
+WHEELS ?=
+WHEEL_TOOLS := .venv-wheels/$(TAG)
+$(WHEEL_TOOLS)/installed: Makefile pyproject.toml
+	$(call install,$(WHEEL_TOOLS),--group wheels)
+
+wheels: $(WHEEL_TOOLS)/installed
+	$(WHEEL_TOOLS)/bin/python packaging/wheels/make.py $(WHEELS)
+	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
+
 # What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
 RUNS ?= 1000000
 FUZZ ?= build/fuzz
@@ -263,6 +275,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
