@@ -85,8 +85,8 @@ def candidates() -> Iterator[str]:
         for place in ("/usr/bin", *os.environ.get("PATH", "").split(os.pathsep)):
             yield f"{place}/{name}"
     root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    for place in sorted(Path(root).glob("versions/3.*"), reverse=True):
-        yield f"{place}/bin/python3"
+    for version in sorted(Path(root).glob("versions/3.*"), reverse=True):
+        yield f"{version}/bin/python3"
 
 
 def look(path: str) -> Python | None:
