@@ -25,9 +25,14 @@ HERE = Path(__file__).resolve().parent
 VERSIONS = range(9, 16)
 BUILD = "from scikit_build_core.build import {}; print({}({!r}, {!r}))"
 FACTS = """
-import sys, sysconfig
+import os, sys, sysconfig
+config = sysconfig.get_config_h_filename()
+# Debian's includes that of one platform, of several that there are.
+triplet = sysconfig.get_config_var("MULTIARCH") or ""
+folder = os.path.dirname(config)
+place = os.path.join(os.path.dirname(folder), triplet, os.path.basename(folder), "pyconfig.h")
 print(sys.implementation.name, sys.version_info[1], sysconfig.get_config_var("Py_GIL_DISABLED") or 0,
-      sysconfig.get_config_var("EXT_SUFFIX"), sysconfig.get_config_h_filename(),
+      sysconfig.get_config_var("EXT_SUFFIX"), place if os.path.exists(place) else config,
       sysconfig.get_path("include"))
 """
 
@@ -139,8 +144,8 @@ class Workshop:
         return path
 
     def headers(self, python: Python) -> Path:
-        """Its header files with the pyconfig.h of this machine, which Debian has elsewhere. What an
-        extension sees of it is the same on every 64-bit Linux."""
+        """Its header files with the pyconfig.h of this machine: what an extension sees of it is
+        the same on every 64-bit Linux."""
         place = self.place / f"include-{python.tag}"
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(python.include, place)
