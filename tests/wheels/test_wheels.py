@@ -143,44 +143,79 @@ def test_python_starts_with_any_file_of_the_package_missing(python, tmp_path):
         aside.rename(file)
 
 
-# pip, killed as it opens the Nth file of the package for writing: that file is empty then.
+# pip, killed as it opens the Nth file of the package for writing, which is empty then, or before the
+# Nth time that it moves something of the package away.
 KILLED = """
 import os, runpy, signal, sys
-place, number = sys.argv[1], int(sys.argv[2])
-opened = 0
-def audit(event, arguments):
-    global opened
-    if event != "open" or not isinstance(arguments[0], str) or place not in arguments[0]:
+place, event, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+seen = 0
+def audit(name, arguments):
+    global seen
+    if name != event or not isinstance(arguments[0], str) or not arguments[0].startswith(place):
         return
-    written = arguments[1] and "w" in arguments[1]
-    if written and "pyhugetext" in os.path.relpath(arguments[0], place):
-        if opened == number:
+    if name == "open" and not (arguments[1] and "w" in arguments[1]):
+        return
+    if "pyhugetext" in arguments[0][len(place):]:
+        if seen == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        opened += 1
+        seen += 1
 sys.addaudithook(audit)
-sys.argv[:] = ["pip", *sys.argv[3:]]
+sys.argv[:] = ["pip", *sys.argv[4:]]
 runpy.run_module("pip", run_name="__main__")
 """
 
 
-def test_python_starts_where_pip_was_killed(tmp_path):
-    python = environment(PYTHONS[0].path, tmp_path / "venv", "--clear")
+def killed(python: Path, event: str, number: int, *words: str | Path) -> int:
+    """The exit status of pip, killed so in the environment."""
+    words = (packages(python), event, str(number), *words)
+    return command(python, "-c", KILLED, *words, PYHUGETEXT="0", check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The python of an environment with pip in which the wheel is installed."""
+    place = tmp_path_factory.mktemp("whole") / "venv"
+    python = environment(PYTHONS[0].path, place, "--clear")
+    pip(python, "install", "--quiet", *FROM_FILES, "pyhugetext")
+    return python
+
+
+def test_python_starts_where_pip_was_killed_as_it_installed(whole, tmp_path):
     wheel = next(DIST.glob(f"*-cp{PYTHONS[0].tag}-manylinux*x86_64.whl"))
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
+    place = packages(whole)
+    kept = shutil.copytree(place, tmp_path / "kept")
     library = next(n for n, name in enumerate(names) if "/_boot." in name)
-    place = packages(python)
-    # As it writes the library, the next file, what starts with every python, and what tells of it.
-    for number in (library, library + 1, names.index("pyhugetext.pth"), len(names) - 2):
-        install = ("install", "--quiet", "--no-compile", "--no-index", wheel)
-        told = command(
-            python, "-c", KILLED, place, str(number), *install, PYHUGETEXT="0", check=False
-        )
-        assert told.returncode == -9, told.stderr
-        there = [(place / name).exists() for name in names]
-        assert there == [n <= number for n in range(len(names))], "pip follows another order"
-        assert (place / names[number]).stat().st_size == 0
-        told = command(python, *NOTHING, check=False)
-        assert (told.returncode, told.stdout, told.stderr) == (0, "", ""), names[number]
-        for path in place.glob("pyhugetext*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        # As it writes the library, the next file, what starts with every python, and what tells of it.
+        for number in (library, library + 1, names.index("pyhugetext.pth"), len(names) - 2):
+            for path in [*place.glob("*pyhugetext*"), *place.glob("~*")]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            install = ("install", "--quiet", "--no-compile", "--no-index", wheel)
+            assert killed(whole, "open", number, *install) == -9
+            there = [(place / name).exists() for name in names]
+            assert there == [n <= number for n in range(len(names))], "pip follows another order"
+            assert (place / names[number]).stat().st_size == 0
+            told = command(whole, *NOTHING, check=False)
+            assert (told.returncode, told.stdout, told.stderr) == (0, "", ""), names[number]
+    finally:
+        shutil.rmtree(place)
+        kept.rename(place)
+
+
+def test_python_starts_where_pip_was_killed_as_it_uninstalled(whole, tmp_path):
+    place = packages(whole)
+    kept = shutil.copytree(place, tmp_path / "kept")
+    for number in range(20):
+        status = killed(whole, "os.rename", number, "uninstall", "--yes", "pyhugetext")
+        told = command(whole, *NOTHING, check=False)
+        assert (told.returncode, told.stdout, told.stderr) == (0, "", ""), number
+        # Of a .start without its package Python 3.15 would tell at every start.
+        starts = (place / "pyhugetext.start").exists()
+        assert not starts or (place / "pyhugetext" / "__init__.py").exists()
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+        if status == 0:
+            break
+    assert number > 2
