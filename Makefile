@@ -21,8 +21,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format bench bench-startup siege inject \
-    bench-servers clean
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format \
+    bench bench-startup siege inject bench-servers clean wheels
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
@@ -202,6 +203,17 @@ INJECT_ARGS ?=
 inject: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/inject.py $(INJECT_ARGS)
 
+# In dist: for every python that is found, x86_64 and aarch64. WHEELS='--python /usr/bin/python3
+# --target x86_64' makes fewer.
+WHEELS ?=
+WHEEL_TOOLS := .venv-wheels/$(TAG)
+$(WHEEL_TOOLS)/installed: Makefile pyproject.toml
+	$(call install,$(WHEEL_TOOLS),--group wheels)
+
+wheels: $(WHEEL_TOOLS)/installed
+	$(WHEEL_TOOLS)/bin/python packaging/wheels/make.py $(WHEELS)
+	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
+
 include tests/fuzz/targets.mk
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
@@ -266,6 +278,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
