@@ -17,7 +17,8 @@ from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure
 
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
-package is installed; these commands prepare and look after what it draws on."""
+package is installed; these commands prepare and look after what it draws on. Without a command:
+what runs from huge pages in this process, what this machine can do, and what to try next."""
 
 _MANUAL = """\
 environment:
@@ -85,6 +86,10 @@ def _run(arguments: list[str]) -> int:
     try:
         if sys.stdout is None:
             raise Failure("the standard output is closed")
+        if not arguments:
+            from pyhugetext.cli import welcome
+
+            return welcome.greet()
         modules = load()
         parser, parsers = make_parsers(modules)
         own, command = _split(arguments)
