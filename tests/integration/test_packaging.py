@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from support.common import ROOT, clean_environment
-from support.facts import VARIABLES
 from support.once import builds_share_objects
 
 EXAMPLE = ROOT / "sitecustomize_example"
@@ -178,11 +177,6 @@ def test_wheel_has_the_version_of_the_package(wheels):
         name = next(n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = file.read(name).decode()
     assert f"\nVersion: {version[1]}\n" in metadata
-
-
-def test_readme_names_every_setting():
-    table = re.findall(r"^\| `(PYHUGETEXT\w*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(VARIABLES)
 
 
 def test_startup_files_sort_after_the_editable_finder():
