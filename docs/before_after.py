@@ -82,9 +82,7 @@ def squares(found: dict[str, Any], y: float) -> tuple[list[Markup], float]:
             draw = hatched if state == "small" else square
             parts[state].append(draw(MARGIN + column * PITCH, y + row * PITCH))
             number += 1
-    shown = [
-        el("path", class_=state, d="".join(paths)) for state, paths in parts.items() if paths
-    ]
+    shown = [el("path", class_=state, d="".join(paths)) for state, paths in parts.items() if paths]
     return shown, y + -(-number // COLUMNS) * PITCH
 
 

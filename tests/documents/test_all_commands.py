@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def environ(place: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def as_documented(environ: dict[str, str]) -> Iterator[bool]:
+def as_documented(environ: dict[str, str]) -> bool:
     """Whether this machine is of the kind that the documents show: a store on disk."""
     asked = subprocess.run(
         [PROGRAMS / "python", "-m", "pyhugetext", "doctor", "--json"],
@@ -53,7 +52,7 @@ def as_documented(environ: dict[str, str]) -> Iterator[bool]:
         text=True,
         check=False,
     )
-    yield json.loads(asked.stdout)["backing"] == "store"
+    return bool(json.loads(asked.stdout)["backing"] == "store")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.id)
