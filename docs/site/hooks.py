@@ -105,3 +105,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     # Drawings as sources: the site loads no script from elsewhere to draw them.
     shown = markdown.replace("```mermaid", "```text")
     return _LINK.sub(replaced, shown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The theme's search has no name, for who cannot see it."""
+    return output.replace(
+        'data-md-component="search" role="dialog"',
+        'data-md-component="search" role="dialog" aria-label="Search"',
+    )
