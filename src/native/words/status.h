@@ -29,6 +29,7 @@ enum class Status : u8 {
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
     absent,         // the entry has no copy of this page yet
+    little_used,    // of this page, and the control group has little memory
     promised,       // the store will have it after the next start or two
     small_copy,     // it is cached in small pages, which cannot be dropped now
     stale,          // the entry was never known to be on disk, and the machine was started since
@@ -77,6 +78,8 @@ inline constexpr StatusText kStatusTexts[] = {
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
     {"absent", "the store has no copy of this page yet"},
+    {"little_used",
+     "little of this page is used, and the control group has too little memory for 2 MiB of it"},
     {"promised",
      "its copy in the store is being made, a part at each start (PYHUGETEXT_BUILD_TIME); the next "
      "ones have it"},
