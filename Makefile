@@ -22,7 +22,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 export PYHUGETEXT := 0
 
 .PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format \
-    bench bench-startup siege inject bench-servers clean wheels
+    bench bench-startup siege inject bench-servers clean wheels docs docs-test docs-links man
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +33,7 @@ help:
 	@echo "make containers     images that are prepared, and what their containers get; needs root"
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
 	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
-	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
+	@echo "make tools          the table of tools that attach in docs/tools.md; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
@@ -44,6 +44,10 @@ help:
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
 	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
 	@echo "make bench-servers  requests a second and memory of servers; BENCH_ARGS='--only gunicorn'"
+	@echo "make docs           the documents as a site in build/site"
+	@echo "make docs-test      runs every command that the documents show"
+	@echo "make docs-links     asks for every address that the documents name; needs a network"
+	@echo "make man            the manual page, build/pyhugetext.1"
 	@echo "make clean          remove what the targets made"
 
 # Stops with one sentence that says what is missing and how to get it.
@@ -277,7 +281,36 @@ $(SUITE)/installed: $(SOURCES)
 bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
+# A generator that complains of a link complains of all: --strict.
+DOCS := .venv-docs/$(TAG)
+$(DOCS)/installed: Makefile pyproject.toml
+	@test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
+	@echo "installing into $(DOCS): --group docs"
+	@$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	@$(DOCS)/bin/python -m pip install --quiet --group docs
+	@touch $@
+
+man:
+	@mkdir -p build
+	@PYTHONPATH=src $(PYTHON) docs/site/manual.py build/pyhugetext.1
+	@echo build/pyhugetext.1
+
+docs: $(DOCS)/installed man
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+# Every command in an environment that has what the documents want installed, and nothing else.
+DOCS_TEST := .venv-docs-test/$(TAG)
+$(DOCS_TEST)/installed: $(SOURCES)
+	$(call install,$(DOCS_TEST),'.[all]' numpy)
+
+docs-test: $(TEST)/installed $(DOCS_TEST)/installed
+	DOCUMENTED_PROGRAMS=$(CURDIR)/$(DOCS_TEST)/bin $(TEST)/bin/python -m pytest tests/documents -n 0 $(PYTEST_ARGS)
+
+docs-links:
+	@$(PYTHON) docs/site/links.py
+
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels .venv-docs .venv-docs-test \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
