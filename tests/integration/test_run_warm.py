@@ -16,7 +16,7 @@ import pytest
 
 from support.cli import Cli, Library, assert_one_sentence, status_of
 from support.common import HUGE, tool
-from support.preloaded import Sample
+from support.sample_program import Sample
 
 ON = {"PYHUGETEXT": "1"}
 

@@ -58,6 +58,7 @@ void start(const Settings &settings, const Patience &patience) {
         report_settings(settings);
     }
     if (settings.off) return;
+    if (settings.request().inward) try_unexecuted();
     const long missing = Engine::get().remap(settings.request(), Scope::fresh);
     if (missing > 0) Engine::get().complete(patience, false);
     Engine::get().tidy(settings.request());

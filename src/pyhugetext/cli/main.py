@@ -18,7 +18,8 @@ from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
 package is installed; these commands prepare and look after what it draws on, and run any other
-program the same way."""
+program the same way. Without a command: what runs from huge pages in this process, what this
+machine can do, and what to try next."""
 
 _MANUAL = """\
 environment:
@@ -93,6 +94,12 @@ def _needs_no_output(modules: dict[str, ModuleType], arguments: list[str]) -> bo
 def _run(arguments: list[str]) -> int:
     name = ""
     try:
+        if not arguments:
+            if sys.stdout is None:
+                raise Failure("the standard output is closed")
+            from pyhugetext.cli import welcome
+
+            return welcome.greet()
         modules = load()
         own, command = _split(arguments)
         if sys.stdout is None and not _needs_no_output(modules, own):
