@@ -13,7 +13,10 @@ Each program is stopped (SIGSTOP) while it works, and looked at from outside:
 - private: executable memory that no other process shares
 - start: the median of pairs of starts with and without, processor time
 - perf: the share of samples in user space, without JIT code, that have a symbol (cpu-clock, 2 s)
-- gdb: of the frames that it shows attached, those with a name
+- gdb: of the frames that it shows attached, those with a name; each is stopped elsewhere
+
+`setarch -R` starts a program without address space randomization: so a position-independent one has
+the same address each time, and a copy in the store.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from pyhugetext._stats import smaps
 from pyhugetext.programs import preload
@@ -53,6 +56,7 @@ class Program(NamedTuple):
     work: list[str]
     user: str = ""
     text: str = ""  # on its standard input
+    moved: bool = False  # position-independent: at another address at each start
 
 
 class Peer(NamedTuple):
@@ -60,6 +64,7 @@ class Peer(NamedTuple):
     environ: dict[str, str]
     warm: bool = False
     pool: int = 0
+    prefix: tuple[str, ...] = ()  # of the command
 
 
 class Seen(NamedTuple):
@@ -97,8 +102,9 @@ def programs(place: Path) -> Iterator[Program]:
             [*_as(user), f"{bin_}/initdb", "-D", data, "--no-sync", "-A", "trust"],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        work = [found[-1], "--single", "-D", data, "postgres"]
-        yield Program("postgres", [found[-1], "--version"], work, user, _SQL)
+        # Without the code that LLVM would make of it.
+        work = [found[-1], "--single", "-c", "jit=off", "-D", data, "postgres"]
+        yield Program("postgres", [found[-1], "--version"], work, user, _SQL, moved=True)
     yield Program("python", ["/usr/bin/python3", "-c", ""], ["/usr/bin/python3", "-c", _PYTHON])
 
 
@@ -122,11 +128,18 @@ def pool(pages: int) -> Iterator[str]:
 
 
 @contextmanager
-def at_work(program: Program, environ: dict[str, str], place: Path) -> Iterator[int]:
-    """The process of a program that has worked for a while."""
+def _input(program: Program) -> Iterator[IO[bytes]]:
+    """What is on its standard input."""
     with tempfile.TemporaryFile() as given:
         given.write(program.text.encode())
         given.seek(0)
+        yield given
+
+
+@contextmanager
+def at_work(program: Program, environ: dict[str, str], place: Path) -> Iterator[int]:
+    """The process of a program that has worked for a while."""
+    with _input(program) as given:
         process = subprocess.Popen(
             [*_as(program.user), *program.work], env=environ, cwd=place, stdin=given,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -234,21 +247,31 @@ def starts(program: Program, environ: dict[str, str], base: dict[str, str], pair
     return f"{statistics.median(differences):+.1f} ms"
 
 
-def peers(options: argparse.Namespace, base: dict[str, str]) -> Iterator[Peer]:
+def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -> Iterator[Peer]:
     yield Peer("none", base)
     if options.iodlr:
         yield Peer("iodlr", {**base, "LD_PRELOAD": os.path.abspath(options.iodlr)})
     if glob("/usr/lib/*/libhugetlbfs.so.0"):
         wanted = {"HUGETLB_ELFMAP": "RX", "HUGETLB_FORCE_ELFMAP": "yes", "HUGETLB_VERBOSE": "0"}
         yield Peer("libhugetlbfs", {**base, **wanted, "LD_PRELOAD": "libhugetlbfs.so.0"}, pool=1)
-    yield Peer("pyhugetext", preload.environment(base, preload.path()), warm=True)
+    ours = preload.environment(base, preload.path())
+    yield Peer("pyhugetext", ours, warm=True)
+    if program.moved:
+        yield Peer("pyhugetext, setarch -R", ours, warm=True, prefix=("setarch", "-R"))
 
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
     if peer.warm:
-        # The hook of this interpreter fills the store, as root or as the user of the program.
-        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", *program.start]
-        subprocess.run([*_as(program.user), *warm], env=base, capture_output=True, check=False)
+        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "-s", "KILL", "5"]
+        with _input(program) as given:
+            subprocess.run(
+                [*_as(program.user), *warm, *peer.prefix, *program.work],
+                env={**base, "PYHUGETEXT_BUILD": "always" if peer.prefix else "auto"},
+                cwd=place, stdin=given, capture_output=True, check=False,
+            )  # fmt: skip
+    program = program._replace(
+        start=[*peer.prefix, *program.start], work=[*peer.prefix, *program.work]
+    )
     with at_work(program, peer.environ, place) as pid:
         perf = perf_share(pid, place)
         try:
@@ -301,7 +324,7 @@ def main() -> int:
                 store = Path(tempfile.mkdtemp(prefix="pyhugetext-store-", dir="/var/tmp"))
                 base["PYHUGETEXT_STORE"] = str(store)
             try:
-                for peer in peers(options, base):
+                for peer in peers(options, base, program):
                     with pool(options.pool if peer.pool else 0) as missing:
                         if peer.pool and missing:
                             print_row([program.name, peer.name, missing])
