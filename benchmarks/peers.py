@@ -262,7 +262,7 @@ def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
     if peer.warm:
-        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "-s", "KILL", "5"]
+        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "5"]
         with _input(program) as given:
             subprocess.run(
                 [*_as(program.user), *warm, *peer.prefix, *program.work],
