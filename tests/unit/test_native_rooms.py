@@ -108,7 +108,11 @@ def test_no_room_allows_more_than_it_takes() -> None:
             "#include <Python.h>",
             "engine includes Python.h; only module knows Python",
         ),
-        ("store/store.cpp", '#include "kernel/sys_write.h"', "store writes; only builder and preload may"),
+        (
+            "store/store.cpp",
+            '#include "kernel/sys_write.h"',
+            "store writes; only builder and preload may",
+        ),
         ("elf/plan.cpp", "long n = sys::now();", "elf makes a system call; it may not"),
         ("words/status.h", '#include "types.h"', "types.h is included without its room"),
     ],

@@ -58,6 +58,7 @@ void start(const Settings &settings, const Patience &patience, bool frugal) {
         report_settings(settings);
     }
     if (settings.off) return;
+    if (settings.request().inward) try_unexecuted();
     Request request = settings.request();
     request.frugal = frugal;
     const long missing = Engine::get().remap(request, Scope::fresh);

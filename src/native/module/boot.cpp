@@ -69,6 +69,7 @@ PyObject *describe_settings(const Settings &settings) {
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
                  set_item(out, "building", PyLong_FromLong(static_cast<long>(request.building))) &&
+                 set_item(out, "strict", PyBool_FromLong(request.inward)) &&
                  set_item(out, "system_store", root(kSystemStore)) &&
                  set_item(out, "store", root(user_store(request))) &&
                  set_item(out, "shm_store", root(shared_store(request))) &&
@@ -192,6 +193,7 @@ PyMethodDef methods[] = {
 
 int exec_module(PyObject *module) {
     const EngineApi &engine = engine_of_process();
+    if (Settings::of_process().request().inward) try_unexecuted();
     engine.interpreter_at(reinterpret_cast<u64>(&Py_IsInitialized));
     PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&engine), kCapsule, nullptr);
     if (!capsule) return -1;

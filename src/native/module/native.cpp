@@ -64,7 +64,7 @@ Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
         else if (name == "building")
             request.building = static_cast<Building>(value.cast<int>());
         else if (name == "inward")
-            request.inward = value.cast<bool>();
+            request.inward = request.inward || value.cast<bool>();  // strict stays strict
         else
             known = false;
         const auto take_number = [&request, &known, &name, number = value](const SizeField &field) {

@@ -24,6 +24,7 @@ inline constexpr const char *kVariables[] = {
     "PYHUGETEXT_SHM_LIMIT",
     "PYHUGETEXT_STORE",
     "PYHUGETEXT_STORE_LIMIT",
+    "PYHUGETEXT_STRICT",
 };
 
 class Settings : NonCopyable {

@@ -22,7 +22,9 @@ struct Request {
     Str stores, shm_stores;  // directories, each ended by a NUL; the system's first
     // Private copies only in a share of the processor time that was taken: a start makes none.
     bool frugal = false;
-    bool inward = false;  // the plan of other tools, for benchmarks; see plan()
+    // Only pages that are text from end to end, so that nothing becomes executable that was not:
+    // PYHUGETEXT_STRICT; and the plan of other tools, for benchmarks. See plan().
+    bool inward = false;
 };
 
 // Its numbers by the names that settings and callers use.

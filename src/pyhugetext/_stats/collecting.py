@@ -204,6 +204,7 @@ def collect(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     problems: tuple[str, ...],
+    strict: bool = False,
 ) -> Stats:
     """Takes the statistics now."""
     raw = _native.snapshot()
@@ -229,4 +230,4 @@ def collect(
         why = _OFF if off else _why_inactive(raw, regions)
     elif not sentences.is_ok(raw["last"]):
         found.append(f"the last look at this process failed: {sentences.sentence(raw['last'])}")
-    return total(regions, why, raw["elapsed_ns"], found)
+    return total(regions, why, raw["elapsed_ns"], found, strict)
