@@ -171,6 +171,7 @@ servers: $(SERVERS)/installed
 any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
 any-program: $(TEST)/installed
 	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
+	$(TEST)/bin/python -m pytest tests/programs $(PYTEST_ARGS)
 
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)

@@ -132,6 +132,23 @@ static int filtered(void) {
     return 4;
 }
 
+// A process that opened a library and then locked itself up: any other call kills.
+static int locked(void) {
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_write, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_exit_group, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof *program, program};
+    printf("locked\n");
+    fflush(stdout);
+    if (!open_here("libbig.so", RTLD_NOW)) return 1;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 77;
+    _exit(dlsym(RTLD_DEFAULT, "strtol") == (void *)strtol ? 7 : 8);
+}
+
 static int closing(void) {
     for (int fd = 3; fd < 1024; ++fd) close(fd);
     printf("sum %ld\n", use_big());
@@ -222,7 +239,7 @@ int main(int count, char **arguments) {
     } cases[] = {{"plain", plain},       {"runpath", runpath}, {"next", next},
                  {"local", local},       {"errors", errors},   {"namespaces", namespaces},
                  {"versions", versions}, {"closing", closing}, {"filtered", filtered},
-                 {"daemon", daemon_},    {"threads", threads}, {"handler", handler},
+                 {"daemon", daemon_}, {"locked", locked},    {"threads", threads}, {"handler", handler},
                  {"child", child}};
     if (count < 3) return 99;
     place = arguments[2];
