@@ -45,7 +45,8 @@ def shown(page: Path) -> str:
 def test_it_has_every_command_option_and_section(page: Path) -> None:
     text = page.read_text()
     for name, parser in main.make_parsers(main.load())[1].items():
-        assert f'.SH "PYHUGETEXT {name.upper()}"' in text
+        heading = name.upper().replace("-", "\\-")
+        assert f'.SH "PYHUGETEXT {heading}"' in text
         for action in parser._actions:
             for option in action.option_strings[-1:]:
                 if option != "--help":
