@@ -21,8 +21,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites siege inject fuzz lint format bench bench-startup \
-    bench-servers clean
+.PHONY: help demo check test heavy containers servers tools suites siege inject fuzz lint format bench \
+    bench-startup bench-servers clean
 .DELETE_ON_ERROR:
 
 help:
@@ -188,9 +188,10 @@ suites: $(SUITES)/installed
 SECONDS ?= 60
 SEED ?=
 BACKINGS ?=
+POOL ?= 0
 siege: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(BACKINGS),--backings $(BACKINGS))
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
 
 INJECT_ARGS ?=
 inject: $(TEST)/installed

@@ -19,6 +19,7 @@ import pyhugetext
 from pyhugetext import _backing, _native
 
 STRANGER = 54321
+HUGETLB = _backing.NUMBERS["hugetlb"]
 PAGE = 4096
 SECONDS = 60  # after which a child hangs
 NOREPLACE = 0x100000  # MAP_FIXED_NOREPLACE
@@ -167,9 +168,11 @@ def patch(world: World) -> None:
     at = library.patched + 4
     page, length = ctypes.c_void_p(at // PAGE * PAGE), ctypes.c_size_t(PAGE)
     if world.libc.mprotect(page, length, 7):
-        # Sealed memory files cannot be written to; remapping says so, and restore() makes it possible.
+        # A reserved huge page is protected whole; asked for by name only, and restore() undoes it.
+        reserved = [region for region in _native.snapshot()["regions"]
+                    if region["path"] == library.path and region["backing"] == HUGETLB]  # fmt: skip
         _native.restore()
-        if world.libc.mprotect(page, length, 7):
+        if not reserved or world.libc.mprotect(page, length, 7):
             raise Wrong(f"mprotect: {os.strerror(ctypes.get_errno())}")
     ctypes.c_int.from_address(at).value = library.number = number
     if world.libc.mprotect(page, length, 5):
