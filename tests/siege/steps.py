@@ -160,6 +160,11 @@ def protect(world: World) -> None:
     world.libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.PROT_READ | 4)
 
 
+def _is_reserved(library: Library) -> bool:
+    regions = _native.snapshot()["regions"]
+    return any(r["path"] == library.path and r["backing"] == HUGETLB for r in regions)
+
+
 def patch(world: World) -> None:
     """Somebody writes to our text, as hooks and JIT compilers do."""
     world.require("patch")
@@ -168,12 +173,9 @@ def patch(world: World) -> None:
     at = library.patched + 4
     page, length = ctypes.c_void_p(at // PAGE * PAGE), ctypes.c_size_t(PAGE)
     if world.libc.mprotect(page, length, 7):
-        # A reserved huge page is protected whole; asked for by name only, and restore() undoes it.
-        reserved = [region for region in _native.snapshot()["regions"]
-                    if region["path"] == library.path and region["backing"] == HUGETLB]  # fmt: skip
-        _native.restore()
-        if not reserved or world.libc.mprotect(page, length, 7):
+        if not _is_reserved(library):
             raise Wrong(f"mprotect: {os.strerror(ctypes.get_errno())}")
+        raise LeftOut("a reserved huge page can be protected as a whole only")
     ctypes.c_int.from_address(at).value = library.number = number
     if world.libc.mprotect(page, length, 5):
         raise Wrong(f"mprotect back: {os.strerror(ctypes.get_errno())}")
@@ -251,7 +253,7 @@ def _in_child(world: World, what: str, action: Callable[[], None]) -> None:
         try:
             signal.alarm(SECONDS)
             for library in world.loaded.values():
-                library.threads = 0  # they stayed with the parent
+                library.forget()
                 library.judge()
             action()
             for library in world.loaded.values():

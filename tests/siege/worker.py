@@ -65,7 +65,9 @@ class Notes:
         self._memory[at : at + LINE] = f"{number} {what}".encode().ljust(LINE)
 
 
-def besiege(world: World, notes: Notes, least: int, most: int, until: float) -> dict[str, object]:
+def besiege(
+    world: World, notes: Notes, seed: str, least: int, most: int, until: float
+) -> dict[str, object]:
     kinds, weights = list(KINDS), list(KINDS.values())
     taken: collections.Counter[str] = collections.Counter()
     left_out: collections.Counter[str] = collections.Counter()
@@ -73,9 +75,12 @@ def besiege(world: World, notes: Notes, least: int, most: int, until: float) -> 
     world.begin()
     number = most_mappings = covered = 0
     steps.load(world)
+    choose = random.Random(seed)
     while number < most and (number < least or time.monotonic() < until):
         number += 1
-        [kind] = world.chance.choices(kinds, weights)
+        [kind] = choose.choices(kinds, weights)
+        # What a step draws depends on what it finds, which must not change the steps after it.
+        world.chance.seed(f"{seed}:{number}")
         name = name_of(kind)
         notes.add(number, name)
         started = time.monotonic()
@@ -130,7 +135,7 @@ def main() -> None:
     )  # fmt: skip
     until = time.monotonic() + (config["seconds"] or 1e9)
     notes = Notes(config["notes"])
-    told = besiege(world, notes, config["least"], config["steps"], until)
+    told = besiege(world, notes, config["seed"], config["least"], config["steps"], until)
     print(json.dumps(told), flush=True)
 
 
