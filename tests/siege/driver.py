@@ -307,7 +307,11 @@ def run_all(siege: Siege, backings: list[str], seconds: float, processes: int) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(60)
+            if thread.is_alive():
+                done = sum(sum(total.steps.values()) for total in siege.totals.values())
+                print(f"{time.monotonic() + seconds - until:.0f} s: {done} steps", flush=True)
 
 
 def parse() -> argparse.Namespace:
