@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from steps import SECONDS, _in_child
+from children import SECONDS, in_child
 from world import LeftOut, World, Wrong
 
 from pyhugetext import _native
@@ -227,7 +227,7 @@ def pressure(world: World) -> None:
                     pass
         world.remap(None, world.backing)
 
-    _in_child(world, "pressure", action)
+    in_child(world, "pressure", action)
 
 
 def judge_files(world: World) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import children
 import outside
 import steps
 from world import LeftOut, World, Wrong
@@ -34,13 +35,13 @@ NOTES = 32
 # How often in ten thousand. The core kinds, without which a run proves nothing, come first.
 CORE = {
     steps.remap: 1100, steps.restore: 650, steps.call: 2500, steps.load: 600, steps.unload: 300,
-    steps.start_thread: 200, steps.stop_threads: 150, steps.fork: 25, steps.vfork: 150,
-    steps.spawn: 30,
+    steps.start_thread: 200, steps.stop_threads: 150, children.fork: 25, children.vfork: 150,
+    children.spawn: 30,
 }  # fmt: skip
 OTHERS = {
-    steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, steps.execute: 12,
-    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, steps.race: 6, steps.beside: 1200,
-    steps.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
+    steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, children.execute: 12,
+    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, children.race: 6, children.refuse: 8, steps.tighten: 15, steps.beside: 1200,
+    children.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
     outside.attach: 12, outside.breakpoint_: 10, outside.drop_cache: 6, outside.prune: 4,
     outside.poison_record: 8, outside.poison_copy: 6, outside.move: 8, outside.fill: 8,
     outside.future: 6, outside.kill_builder: 1, outside.start_python: 2, outside.pressure: 2,
