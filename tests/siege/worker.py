@@ -7,6 +7,7 @@ argv: the configuration as JSON; see driver.py.
 from __future__ import annotations
 
 import collections
+import errno
 import json
 import mmap
 import os
@@ -90,6 +91,11 @@ def besiege(
             taken[name] += 1
         except LeftOut as reason:
             left_out[f"{name}: {reason}"] += 1
+        except OSError as error:
+            # What harms a store that is full itself may find no room.
+            if error.errno != errno.ENOSPC or kind.__module__ != "outside":
+                raise
+            left_out[f"{name}: {error.strerror}"] += 1
         world.judge()
         if number % MAPPINGS == 0:
             most_mappings = max(most_mappings, world.judge_mappings())
