@@ -200,9 +200,10 @@ suites: $(SUITES)/installed
 SECONDS ?= 60
 SEED ?=
 BACKINGS ?=
+POOL ?= 0
 siege: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(BACKINGS),--backings $(BACKINGS))
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
 
 INJECT_ARGS ?=
 inject: $(TEST)/installed
