@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
+.PHONY: help demo check test heavy containers servers tools suites fuzz sanitize compilers analyze lint format bench bench-startup \
     bench-servers clean
 .DELETE_ON_ERROR:
 
@@ -35,6 +35,9 @@ help:
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make sanitize       the engine and the extension under ASan, UBSan and TSan; KINDS='address'"
+	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
+	@echo "make analyze        clang's static analyzer over src/native"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
@@ -183,6 +186,22 @@ suites: $(SUITES)/installed
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
 include tests/fuzz/targets.mk
+
+# KINDS="address undefined thread"; the modules are built anew for each, with GCC.
+KINDS ?= address undefined thread
+SANITIZE ?= build/sanitize
+sanitize: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+sanitize: $(TEST)/installed $(LINT)/installed
+	@for tool in gcc g++ setarch; do command -v $$tool >/dev/null || { echo "make sanitize needs $$tool:\
+	 install it (Debian: apt-get install gcc g++ util-linux)." >&2; exit 1; }; done
+	@$(TEST)/bin/python tests/sanitize/run.py $(CURDIR)/$(SANITIZE) $(CURDIR)/$(LINT) $(KINDS)
+
+# CHROOTS="/srv/trixie /srv/sid": directories with other suites' compilers, beside those on PATH.
+CHROOTS ?=
+compilers:
+	@$(PYTHON) tests/analysis/compilers.py $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
+analyze:
+	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
