@@ -55,7 +55,7 @@ Str view(const py::bytes &bytes) {
 // The request of the settings, with what is given by name in place of its parts. `texts` keeps the
 // lists that are given: bytes, each text ended by a NUL.
 Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
-    Request request = engine().settings();
+    Request request = engine().settings().request();
     for (const auto &[key, value] : given) {
         const auto name = key.cast<std::string>();
         bool known = true;

@@ -238,6 +238,15 @@ const Settings &Settings::of_process() {
     return *std::launder(reinterpret_cast<Settings *>(storage));
 }
 
+bool Settings::silently_off(const char *const *environment) {
+    const Str key = strip(variable(environment, "PYHUGETEXT"));
+    bool off = false;
+    for (const auto &choice : kSwitch)
+        if (equal_but_case(key, choice.name)) off = choice.value;
+    return off && !variable(environment, "PYHUGETEXT_DEBUG").size &&
+           !variable(environment, "PYHUGETEXT_REPORT").size;
+}
+
 void Settings::complain(Str name, Str value, const char *rest) {
     append(&problems_, name);
     append(&problems_, str("="));
@@ -319,6 +328,13 @@ void Settings::read_store(Str value) {
     if (user_store_.empty()) append(&user_store_, str("/"));
 }
 
+void Settings::read_report(Str value) {
+    if (is_absolute(value))
+        append(&report_, value);
+    else if (value.size)
+        complain(str("PYHUGETEXT_REPORT"), value, " is no absolute path; no report is written");
+}
+
 void Settings::read(Str name, Str value) {
     constexpr size_t kFront = 10;  // PYHUGETEXT
     const Str suffix = {name.data + kFront, name.size - kFront};
@@ -334,6 +350,7 @@ void Settings::read(Str name, Str value) {
     if (is("_INCLUDE")) split(value, &include_);
     if (is("_EXCLUDE")) split(value, &exclude_);
     if (is("_STORE")) read_store(value);
+    if (is("_REPORT")) read_report(value);
     if (is("_STRICT")) choose(name, value, kFlag, &request_.inward, "");
 }
 

@@ -30,6 +30,7 @@ enum class Status : u8 {
     untrusted,      // somebody else could have written it
     no_entry,       // the store has nothing for this file as it is
     absent,         // the entry has no copy of this page yet
+    little_used,    // of this page, and the control group has little memory
     promised,       // the store will have it after the next start or two
     small_copy,     // it is cached in small pages, which cannot be dropped now
     stale,          // the entry was never known to be on disk, and the machine was started since
@@ -40,6 +41,8 @@ enum class Status : u8 {
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
     filtered,       // a seccomp filter was added since: the next call might kill
+    other_engine,   // of another version, which was there first
+    watched,        // by valgrind or a sanitizer
     busy,           // another thread has the engine, and may wait for this one
     no_memory,      // own tables could not grow
 };
@@ -82,6 +85,8 @@ inline constexpr StatusText kStatusTexts[] = {
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
     {"absent", "the store has no copy of this page yet"},
+    {"little_used",
+     "little of this page is used, and the control group has too little memory for 2 MiB of it"},
     {"promised",
      "its copy in the store is being made, a part at each start (PYHUGETEXT_BUILD_TIME); the next "
      "ones have it"},
@@ -108,6 +113,10 @@ inline constexpr StatusText kStatusTexts[] = {
      "a seccomp filter was added after the start, which may kill for any further "
      "call: libraries loaded since are left; pyhugetext.remap() covers them where "
      "the filter allows"},
+    {"other_engine",
+     "another version of pyhugetext is at work in this process: preloaded, or of another "
+     "environment"},
+    {"watched", "valgrind or a sanitizer watches the memory of this program"},
     {"busy",
      "another thread has the engine and waits for the dynamic linker, whose lock "
      "this one holds (it is in a callback of dl_iterate_phdr)"},
