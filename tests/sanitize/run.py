@@ -142,8 +142,8 @@ def programs(kind: str, place: Path, logs: Path) -> Iterator[Part]:
     environ = environment(kind, logs)
     for backing in BACKINGS:
         for name, command in (
-            ("hosted", [place / "pyhugetext_hosted", place, backing]),
-            ("rounds", [place / "pyhugetext_rounds", big, other, backing, ROUNDS]),
+            ("hosted", [place / "sanitized_hosted", place, backing]),
+            ("rounds", [place / "sanitized_rounds", big, other, backing, ROUNDS]),
         ):
             began = time.monotonic()
             ended = call([*prefix(kind), *command], env=environ, timeout=900)
