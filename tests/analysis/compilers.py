@@ -30,7 +30,14 @@ CHECKERS = (
     "alpha.deadcode.UnreachableCode"
 )
 ANALYZER = ["--analyze", "--analyzer-output", "text", "-Xclang", f"-analyzer-checker={CHECKERS}"]
-ANALYZER += ["-Xclang", "-analyzer-config", "-Xclang", "max-nodes=900000", "-Xclang", "-analyzer-werror"]
+ANALYZER += [
+    "-Xclang",
+    "-analyzer-config",
+    "-Xclang",
+    "max-nodes=900000",
+    "-Xclang",
+    "-analyzer-werror",
+]
 HOSTED_ROOMS = ("engine", "host", "preload", "settings")
 
 
@@ -43,7 +50,9 @@ class Compiler(NamedTuple):
         return [*inside, self.name, *arguments]
 
     def version(self) -> str:
-        told = subprocess.run(self.command("--version"), capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            self.command("--version"), capture_output=True, text=True, check=False
+        )
         return told.stdout.splitlines()[0] if told.returncode == 0 and told.stdout else ""
 
 
@@ -85,7 +94,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chroot", type=Path, action="append", default=[])
     parser.add_argument("--only", default="", help="a pattern on names, as 'g\\+\\+-15'")
-    parser.add_argument("--syntax", action="store_true", help="no code: sizes of frames are not seen")
+    parser.add_argument(
+        "--syntax", action="store_true", help="no code: sizes of frames are not seen"
+    )
     parser.add_argument("--analyze", action="store_true", help="clang's static analyzer")
     options = parser.parse_args()
     wanted = r"^clang\+\+" if options.analyze else options.only
