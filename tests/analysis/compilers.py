@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def sources() -> list[Path]:
     return [one for one in sorted(NATIVE.rglob("*.cpp")) if one.parent.name != "module"]
 
 
-def compile_one(compiler: Compiler, source: Path, place: Path, how: list[str]) -> str:
+def compile_one(compiler: Compiler, place: Path, how: list[str], source: Path) -> str:
     """What the compiler says; empty where it says nothing."""
     hosted = source.parent.name in HOSTED_ROOMS
     options = ["-std=c++20", f"-I{place}", *WARNINGS, *BARE, *([] if hosted else CORE)]
@@ -116,7 +117,7 @@ def main() -> int:
             shutil.rmtree(inside, ignore_errors=True)
             shutil.copytree(NATIVE, inside)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            told = list(pool.map(lambda s: compile_one(compiler, s, place, how), sources()))
+            told = list(pool.map(partial(compile_one, compiler, place, how), sources()))
         if compiler.root is not None:
             shutil.rmtree(inside)
         found = [text for text in told if text]
