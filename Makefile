@@ -21,7 +21,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format \
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
+    compilers analyze lint format \
     bench bench-startup siege inject bench-servers clean wheels docs docs-test docs-links man
 .DELETE_ON_ERROR:
 
@@ -38,6 +39,9 @@ help:
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make sanitize       the engine and the extension under ASan, UBSan and TSan; KINDS='address'"
+	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
+	@echo "make analyze        clang's static analyzer over src/native"
 	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -221,6 +225,22 @@ wheels: $(WHEEL_TOOLS)/installed
 	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
 
 include tests/fuzz/targets.mk
+
+# KINDS="address undefined thread"; the modules are built anew for each, with GCC.
+KINDS ?= address undefined thread
+SANITIZE ?= build/sanitize
+sanitize: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+sanitize: $(TEST)/installed $(LINT)/installed
+	@for tool in gcc g++ setarch; do command -v $$tool >/dev/null || { echo "make sanitize needs $$tool:\
+	 install it (Debian: apt-get install gcc g++ util-linux)." >&2; exit 1; }; done
+	@$(TEST)/bin/python tests/sanitize/run.py $(CURDIR)/$(SANITIZE) $(CURDIR)/$(LINT) $(KINDS)
+
+# CHROOTS="/srv/trixie /srv/sid": directories with other suites' compilers, beside those on PATH.
+CHROOTS ?=
+compilers:
+	@$(PYTHON) tests/analysis/compilers.py $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
+analyze:
+	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
