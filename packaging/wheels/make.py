@@ -123,10 +123,11 @@ def found(named: list[str]) -> list[Python]:
 class Workshop:
     """Where the sources are unpacked, and what builds there."""
 
-    def __init__(self, place: Path, sdist: Path) -> None:
+    def __init__(self, place: Path, sdist: Path, zig: Path) -> None:
         self.place = place
+        self.zig = zig  # where it keeps the libraries of the targets, which take it minutes
         shutil.rmtree(place / "source", ignore_errors=True)
-        for name in ("objects", "source", "zig"):
+        for name in ("objects", "source"):
             (place / name).mkdir(parents=True, exist_ok=True)
         with tarfile.open(sdist) as file:
             options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -196,8 +197,8 @@ class Workshop:
             CMAKE_CXX_COMPILER_LAUNCHER=launcher,
             CMAKE_BUILD_PARALLEL_LEVEL=str(len(os.sched_getaffinity(0))),
             COMPILE_ONCE=str(self.place / "objects"),
-            ZIG_GLOBAL_CACHE_DIR=str(self.place / "zig"),
-            ZIG_LOCAL_CACHE_DIR=str(self.place / "zig"),
+            ZIG_GLOBAL_CACHE_DIR=str(self.zig),
+            ZIG_LOCAL_CACHE_DIR=str(self.zig),
             # What scikit-build-core and sysconfig read of a platform that is not this one.
             _PYTHON_HOST_PLATFORM=f"linux-{target.machine}",
             SETUPTOOLS_EXT_SUFFIX=suffix,
@@ -283,7 +284,7 @@ def main() -> None:
 
     archive = sdist(dist)
     same(archive, sdist(work / "again"))
-    shop = Workshop(work, archive)
+    shop = Workshop(work, archive, work / "zig")
     publish(shop.pure(), None, dist)
     for name in options.target or TARGETS:
         for python in pythons:
@@ -294,7 +295,7 @@ def main() -> None:
             print(f"{wheel.stat().st_size:8} bytes  {wheel.name}", flush=True)
     target = TARGETS[(options.target or ["x86_64"])[0]]
     # With no object of the first time, and in another place.
-    again = Workshop(work / "again", archive)
+    again = Workshop(work / "again", archive, work / "zig")
     shutil.rmtree(again.place / "objects")
     (again.place / "objects").mkdir()
     second = publish(again.build(pythons[0], target), target, work / "again")

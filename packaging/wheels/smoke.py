@@ -2,7 +2,8 @@
 wherever it is installed. Prints what it saw, and needs nothing but the package and a writable
 PYHUGETEXT_STORE.
 
-`--inactive WORDS`: the package must stand still, for a reason with these words.
+`--active`: some text must be on huge pages. `--inactive WORDS`: the package must stand still, for a reason
+with these words.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def run(*arguments: str) -> str:
         for name, value in os.environ.items()
         if not name.startswith("PYHUGETEXT") or name == "PYHUGETEXT_STORE"
     }
+    environment["PYHUGETEXT_BUILD_TIME"] = "unlimited"  # on a slow machine, too
     command = [sys.executable, *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, check=False)
     out, err = result.stdout.decode(), result.stderr.decode()
@@ -40,8 +42,10 @@ def run(*arguments: str) -> str:
 def main() -> None:
     """Starts pythons and looks at them."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--active", action="store_true")
     parser.add_argument("--inactive", metavar="WORDS")
-    wanted = parser.parse_args().inactive
+    options = parser.parse_args()
+    wanted = options.inactive
     if run("-c", "pass"):
         sys.exit("a python that does nothing printed something")
     run("-c", ASK)  # makes the entries that the second start finds
@@ -60,6 +64,10 @@ def main() -> None:
     if problems:
         sys.exit("there are problems")
     print(run("-m", "pyhugetext", "--version").strip())
+    if options.active:
+        if not active or not mapped:
+            sys.exit("no text is on huge pages")
+        print(run("-m", "pyhugetext", "status"))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def test_pip_takes_the_wheel_of_this_python_which_needs_no_compiler(python, tmp_
     size = sum(file.stat().st_size for file in packages(here).rglob("pyhugetext/**/*"))
     print(f"\npip install took {taken:.1f} s, {size >> 10} KiB")
     assert f"-cp{python.tag}-manylinux" in tag_of(here)
-    print(command(here, SMOKE, PYHUGETEXT_STORE=str(tmp_path / "store")).stdout)
+    print(command(here, SMOKE, "--active", PYHUGETEXT_STORE=str(tmp_path / "store")).stdout)
 
 
 def test_pip_of_a_new_environment_takes_it_from_an_index(index, tmp_path):
