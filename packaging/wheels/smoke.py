@@ -50,6 +50,7 @@ def main() -> None:
         sys.exit("a python that does nothing printed something")
     run("-c", ASK)  # makes the entries that the second start finds
     started, active, reason, mapped, problems = json.loads(run("-c", ASK))
+    reason = reason or "nothing is wrong"
     print(
         f"{sys.version.split()[0]}: active {active}, {mapped} bytes mapped, {reason!r} {problems}"
     )
