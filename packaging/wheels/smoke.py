@@ -68,7 +68,8 @@ def main() -> None:
     if options.active:
         if not active or not mapped:
             sys.exit("no text is on huge pages")
-        print(run("-m", "pyhugetext", "status"))
+        if "python" not in run("-m", "pyhugetext", "status", str(os.getpid())):
+            sys.exit("status does not know this process")
 
 
 if __name__ == "__main__":
