@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from support.common import ROOT, clean_environment
-from support.facts import VARIABLES
 from support.once import builds_share_objects
 
 EXAMPLE = ROOT / "sitecustomize_example"
@@ -239,11 +238,6 @@ def test_two_builds_of_the_wheel_are_the_same(source, tmp_path, monkeypatch):
     different = [name for name in contents[0] if contents[0][name] != contents[1].get(name)]
     assert different == []
     assert made[0].read_bytes() == made[1].read_bytes()
-
-
-def test_readme_names_every_setting():
-    table = re.findall(r"^\| `(PYHUGETEXT\w*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(VARIABLES)
 
 
 def test_startup_files_sort_after_the_editable_finder():
