@@ -93,9 +93,7 @@ def test_constructor_is_the_last_of_those_at_the_start(run: Preloaded) -> None:
 
 def test_nothing_is_said_and_nothing_left_but_the_store(run: Preloaded) -> None:
     place = programs()
-    plain = run.plain(
-        "/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd"
-    )
+    plain = run.plain("/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd")
     ended = run("/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd")
     assert ended.status == plain.status == 0
     assert ended.stdout.splitlines()[1:] == plain.stdout.splitlines()[1:]

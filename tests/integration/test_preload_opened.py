@@ -76,7 +76,9 @@ def test_children_are_as_without(run: Preloaded) -> None:
     ended = both(run, "child")
     assert len(ended.reports) == 2
     for report in ended.reports.values():
-        assert any(r["path"].endswith("libbig.so") and r["mapped_bytes"] for r in report["regions"])
+        assert any(
+            r["path"].endswith("libbig.so") and r["mapped_bytes"] for r in report["regions"]
+        )
 
 
 @pytest.mark.parametrize("other", ["liballocator.so", "libiterator.so"])

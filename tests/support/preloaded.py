@@ -112,6 +112,7 @@ def _make(place: Path) -> None:
     behind = ("-Wl,--no-as-needed", f"-L{place}", "-lfirst", "-lsecond", "-lconstructor", origin)
     compile_(SOURCES / "program.c", "program", "-D_GNU_SOURCE", *behind, "-ldl", "-pthread")
 
+
     here = (own, f"-L{place}", "-lbig", "-Wl,-rpath,$ORIGIN")
     compile_(SOURCES / "large.c", "large", *here)
     compile_(SOURCES / "large.c", "large-fixed", "-no-pie", *here)
