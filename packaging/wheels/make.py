@@ -203,7 +203,11 @@ class Workshop:
             _PYTHON_HOST_PLATFORM=f"linux-{target.machine}",
             SETUPTOOLS_EXT_SUFFIX=suffix,
         )
-        return out / printed.splitlines()[-1]
+        wheel = out / printed.splitlines()[-1]
+        # The .pth looks for this name; by another it is found, but later.
+        if f"pyhugetext/_boot{suffix}" not in contents(wheel):
+            sys.exit(f"{wheel.name} has no _boot{suffix}: {printed}")
+        return wheel
 
     def pure(self) -> Path:
         """The wheel without a native part."""
