@@ -157,8 +157,9 @@ class Workshop:
         """An environment of that interpreter with what builds the package."""
         place = self.place / f"env-{python.tag}"
         if not (place / "ready").exists():
-            run(python.path, "-m", "venv", "--clear", "--without-pip", place)
-            pip = (sys.executable, "-m", "pip", "--python", place, "install", "--quiet")
+            # With its own pip: a later one may not be for it.
+            run(python.path, "-m", "venv", "--clear", place)
+            pip = (place / "bin" / "python", "-m", "pip", "install", "--quiet")
             run(*pip, "scikit-build-core>=1.0", "pybind11>=3")
             (place / "ready").touch()
         return place / "bin" / "python"

@@ -162,6 +162,8 @@ def audit(name, arguments):
         return
     if "pyhugetext" in arguments[0][len(place):]:
         if seen == number:
+            if name == "open":
+                os.close(os.open(arguments[0], os.O_CREAT | os.O_WRONLY))
             os.kill(os.getpid(), signal.SIGKILL)
         seen += 1
 sys.addaudithook(audit)
@@ -180,7 +182,7 @@ def killed(python: Path, event: str, number: int, *words: str | Path) -> int:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The python of an environment with pip in which the wheel is installed."""
     place = tmp_path_factory.mktemp("whole") / "venv"
-    python = environment(PYTHONS[0].path, place, "--clear")
+    python = environment(PYTHONS[0].path, place)
     pip(python, "install", "--quiet", *FROM_FILES, "pyhugetext")
     return python
 
