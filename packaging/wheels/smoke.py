@@ -14,6 +14,11 @@ import os
 import subprocess
 import sys
 
+PRELOAD = """
+import os, pyhugetext
+path = os.path.join(os.path.dirname(pyhugetext.__file__), "libpyhugetext_preload.so")
+print(path if os.path.exists(path) else "")
+"""
 ASK = """
 import json, sys
 started = "pyhugetext._boot" in sys.modules
@@ -37,6 +42,15 @@ def run(*arguments: str) -> str:
     if result.returncode or err:
         sys.exit(f"{command} ended with {result.returncode}:\n{out}{err}")
     return out
+
+
+def preload() -> None:
+    """A program without threads or Python starts with the library in front of it."""
+    library = run("-c", PRELOAD).strip()
+    environment = {"PATH": os.defpath, "LD_PRELOAD": library}
+    told = subprocess.run(["ls", "/"], env=environment, capture_output=True, check=False)
+    if not library or told.returncode or told.stderr:
+        sys.exit(f"with {library!r} in LD_PRELOAD ls ended with {told.returncode}: {told.stderr!r}")
 
 
 def main() -> None:
@@ -65,6 +79,7 @@ def main() -> None:
     if problems:
         sys.exit("there are problems")
     print(run("-m", "pyhugetext", "--version").strip())
+    preload()
     if options.active:
         if not active or not mapped:
             sys.exit("no text is on huge pages")
