@@ -68,7 +68,9 @@ bool Table::is_host(const Region &region) const {
 Outcome Table::filter(const Region &region, const Request &request) const {
     for (const u64 address : keep_out_)
         if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
-    if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
+    if (region.coverable_bytes == 0)
+        return {region.outcome.status == Status::strict ? Status::strict : Status::too_small,
+                Call::none, 0};
     const Str path = region.path_text();
     if (request.include.size && !matches_any(request.include, path))
         return {Status::not_included, Call::none, 0};
