@@ -297,7 +297,7 @@ man:
 	@echo build/pyhugetext.1
 
 docs: $(DOCS)/installed man
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo build/site/index.html
 
 # Every command in an environment that has what the documents want installed, and nothing else.
