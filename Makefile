@@ -109,11 +109,12 @@ GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
 # Tests build the package, too: what this build compiles they need not compile once more.
 SERVERS := .venv-servers/$(TAG)
-BOTH := $(TEST)/installed $(SERVERS)/installed
-$(BOTH): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
-$(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
+DOCS_TEST := .venv-docs-test/$(TAG)
+ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed
+$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(ALIKE): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
-$(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
+$(ALIKE): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
@@ -318,12 +319,12 @@ man:
 	@echo build/pyhugetext.1
 
 docs: $(DOCS)/installed man
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo build/site/index.html
 
 # Every command in an environment that has what the documents want installed, and nothing else.
-DOCS_TEST := .venv-docs-test/$(TAG)
 $(DOCS_TEST)/installed: $(SOURCES)
+	@mkdir -p $(TEST)/objects
 	$(call install,$(DOCS_TEST),'.[all]' numpy)
 
 docs-test: $(TEST)/installed $(DOCS_TEST)/installed
