@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
+.PHONY: help demo check test heavy containers servers tools suites kernels zoo fuzz lint format bench bench-startup \
     bench-servers clean
 .DELETE_ON_ERROR:
 
@@ -34,6 +34,8 @@ help:
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
 	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make kernels        other kernels under qemu, and what each gives; KERNELS='6.1 6.12 7'"
+	@echo "make zoo            forty popular wheels, used with and without; ZOO_ARGS='numpy torch'"
 	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -182,6 +184,20 @@ suites: $(SUITES)/installed
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
+# 77 is "skipped", said in a sentence by the script (tests/kernels/README.md, tests/zoo/README.md).
+KERNELS ?=
+KERNELS_ARGS ?=
+kernels:
+	@PYTHONPATH=tests $(PYTHON) -m kernels $(KERNELS) $(KERNELS_ARGS) || test $$? = 77
+
+ZOO := .venv-zoo/$(TAG)
+ZOO_ARGS ?=
+$(ZOO)/installed: $(SOURCES)
+	$(call install,$(ZOO),.)
+
+zoo: $(ZOO)/installed
+	@PYTHONPATH=tests $(ZOO)/bin/python -m zoo $(ZOO_ARGS) || test $$? = 77
+
 # What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
 RUNS ?= 1000000
 FUZZ ?= build/fuzz
@@ -263,6 +279,6 @@ bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-zoo .venv-lint \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

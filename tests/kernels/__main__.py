@@ -77,7 +77,7 @@ def ask(
     here = work / f"root-{kind.architecture}"
     with tempfile.TemporaryDirectory(dir=work) as place:
         initrd = machine.initramfs(kernel, here, Path(place) / "initrd")
-        images = machine.disks(Path(place), tar, here)
+        images = machine.disks(Path(place), tar)
         limits = machine.Limits(options.boot, options.limit)
         said = machine.boot(
             name, kernel, initrd, images, f"guest.fs={options.fs}", limits, results / f"{name}.log"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernels import kinds
-from kernels.needs import run
+from kernels.needs import PATH, run
 
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "crc32c_generic", "crc32c-intel", "ext4", "xfs",
            "btrfs", "overlay", "loop", "squashfs")  # fmt: skip
@@ -74,28 +74,20 @@ def _module(file: Path, place: Path) -> str:
     return file.stem
 
 
-def disks(place: Path, tar: Path, root: Path) -> list[Path]:
-    """The root as a tar, then empty file systems; a squashfs of the root where it can be made."""
+def disks(place: Path, tar: Path) -> list[Path]:
+    """The root as a tar, then empty file systems; a squashfs of the root where one was made."""
     images = [tar]
     for kind, command in (("ext4", "mke2fs -q -F -t ext4 -b 4096"), ("xfs", "mkfs.xfs -q -f"),
                           ("btrfs", "mkfs.btrfs -q -f")):  # fmt: skip
         image = place / f"{kind}.img"
         with image.open("wb") as file:
             file.truncate(SIZE)
-        run([*command.split(), image], f"no {kind} image", env={**os.environ, "PATH": _path()})
+        run([*command.split(), image], f"no {kind} image", env={**os.environ, "PATH": PATH})
         images.append(image)
-    if shutil.which("mksquashfs", path=_path()):
-        image = place / "squashfs.img"
-        run(
-            ["mksquashfs", root, image, "-quiet", "-no-progress", "-comp", "gzip", "-all-root"],
-            "squashfs",
-        )
-        images.append(image)
+    squashfs = tar.with_suffix(".squashfs")
+    if squashfs.exists():
+        images.append(squashfs)
     return images
-
-
-def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def boot(
@@ -115,7 +107,7 @@ def boot(
                f"console={CONSOLE[architecture]} panic=-1 quiet loglevel=1 {append}"]  # fmt: skip
     for number, image in enumerate(images):
         drive = f"file={image},if=none,id=d{number},format=raw,cache=unsafe"
-        drive += ",readonly=on" if image.suffix == ".tar" or "squashfs" in image.name else ""
+        drive += ",readonly=on" if image.suffix in (".tar", ".squashfs") else ""
         command += ["-drive", drive, "-device", f"virtio-blk-pci,drive=d{number}"]
     rows: list[Row] = []
     for line in _lines(command, limits, log):

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from kernels.archive import Archive
-from kernels.needs import Failure, Skip, run
+from kernels.needs import PATH, Failure, Skip, run
 
 TREE = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
@@ -33,7 +33,7 @@ def make(work: Path, architecture: str) -> Path:
     root = work / f"root-{architecture}"
     shutil.rmtree(root, ignore_errors=True)
     archive.unpack(PACKAGES, root)
-    for folder in ("proc", "sys", "dev", "tmp", "root", "run", "var/tmp", "etc", "t"):
+    for folder in ("proc", "sys", "dev", "tmp", "root", "run", "var/tmp", "etc", "lib64", "t"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     site = root / f"usr/local/lib/{PYTHON}/dist-packages"
@@ -60,7 +60,17 @@ def make(work: Path, architecture: str) -> Path:
         run([*command, "-s", root, "-p", "/", *folders], "the modules cannot be compiled")
     tar = work / f"root-{architecture}.tar"
     run(["tar", "cf", tar, "--owner=0", "--group=0", "-C", root, "."], "the root cannot be packed")
+    _squashfs(root, tar.with_suffix(".squashfs"))
     return tar
+
+
+def _squashfs(root: Path, image: Path) -> None:
+    """The same read only, where the program is there that makes it."""
+    image.unlink(missing_ok=True)
+    program = shutil.which("mksquashfs", path=PATH)
+    if program:
+        command = [program, root, image, "-quiet", "-no-progress", "-comp", "gzip", "-all-root"]
+        run(command, "the root cannot be packed")
 
 
 def _tools(work: Path) -> Path:
