@@ -29,7 +29,15 @@ def an_object(name: str, **changes: Any) -> rows.Row:
 
 def start(step: str, *objects: rows.Row, fs: str = "ext4", **changes: Any) -> rows.Row:
     seen = {"objects": list(objects), "private": 0, "result": "ok", **changes}
-    return {"fs": fs, "step": step, "exit": 0, "stderr": "", "seen": seen, "shm": 0, "store": 5 * MIB}
+    return {
+        "fs": fs,
+        "step": step,
+        "exit": 0,
+        "stderr": "",
+        "seen": seen,
+        "shm": 0,
+        "store": 5 * MIB,
+    }
 
 
 ABOUT = {"step": "about", "kernel": "6.1", "architecture": "amd64", "what": "Debian's", "date": "2026-01-02",
@@ -66,8 +74,14 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
         ({"step": "damaged", "text": "{"}, "a line of the guest was damaged"),
         ({"step": "failed", "fs": "xfs", "error": "mount: no"}, "xfs: mount: no"),
         ({"step": "log", "lines": ["BUG: bad page"]}, "the kernel's log: BUG: bad page"),
-        ({"step": "first", "fs": "ext4", "exit": -11, "stderr": ""}, "ext4, first: exit status -11"),
-        (start("first", an_object("a", smaps=0)), "stats() says 4194304 bytes are huge, smaps says 0"),
+        (
+            {"step": "first", "fs": "ext4", "exit": -11, "stderr": ""},
+            "ext4, first: exit status -11",
+        ),
+        (
+            start("first", an_object("a", smaps=0)),
+            "stats() says 4194304 bytes are huge, smaps says 0",
+        ),
         (start("first", result="other"), "computed something else than without"),
         (start("restore", an_object("a")), "huge text is left after restore()"),
         ({**start("first"), "stderr": "Traceback"}, "stderr 'Traceback'"),
@@ -162,7 +176,9 @@ def test_no_network_and_no_package_are_skips(
     monkeypatch.setattr(archive, "KEYS", keys)
     monkeypatch.setattr(archive, "MIRROR", "http://127.0.0.1:1/debian")
     assert "Debian's bookworm cannot be reached" in skipped(capsys, "6.1", "--work", str(tmp_path))
-    monkeypatch.setattr(archive.Archive, "update", lambda self: self.debs.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(
+        archive.Archive, "update", lambda self: self.debs.mkdir(parents=True, exist_ok=True)
+    )
     assert "has no package linux-image-amd64" in skipped(capsys, "6.1", "--work", str(tmp_path))
 
 
@@ -175,9 +191,21 @@ def test_nothing_to_render_is_a_skip_and_the_page_stays(
 def test_make_takes_a_skip_for_success_and_nothing_else(tmp_path: Path) -> None:
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    call = ["make", "-s", "-C", str(TESTS.parent), "kernels", f"PYTHON={sys.executable}", "KERNELS=2.4"]
+    call = [
+        "make",
+        "-s",
+        "-C",
+        str(TESTS.parent),
+        "kernels",
+        f"PYTHON={sys.executable}",
+        "KERNELS=2.4",
+    ]
     result = subprocess.run(
-        [*call, f"KERNELS_ARGS=--work {tmp_path}"], capture_output=True, text=True, check=False, env={**os.environ}
+        [*call, f"KERNELS_ARGS=--work {tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
     )
     assert result.returncode == 0, result.stderr
     assert "skipped" in result.stdout

@@ -26,7 +26,9 @@ def row(wheel: str, **changes: Any) -> rows.Row:
 def test_output_exit_status_and_stderr_are_compared() -> None:
     without = command.Run(0, "a", "b", 1.0)
     assert rows.difference(without, command.Run(0, "a", "b", 9.0)) == ""
-    assert rows.difference(without, command.Run(-11, "a", "b", 1.0)).startswith("exit status -11, without 0")
+    assert rows.difference(without, command.Run(-11, "a", "b", 1.0)).startswith(
+        "exit status -11, without 0"
+    )
     assert rows.difference(without, command.Run(0, "x", "b", 1.0)) == "stdout 'x', without 'a'"
     assert rows.difference(without, command.Run(0, "a", "x", 1.0)) == "stderr 'x', without 'b'"
 
@@ -44,10 +46,14 @@ def test_the_table_tells_ratios_differences_and_what_was_skipped() -> None:
 def test_an_interrupted_run_goes_on_after_the_last_whole_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "results.jsonl").write_text(json.dumps(row("numpy")) + '\n{"wheel": "scipy", "ver\n')
+    (tmp_path / "results.jsonl").write_text(
+        json.dumps(row("numpy")) + '\n{"wheel": "scipy", "ver\n'
+    )
     asked = []
     monkeypatch.setattr(command, "apart", lambda: None)
-    monkeypatch.setattr(command, "ask", lambda wheel, _: asked.append(wheel.name) or row(wheel.name))
+    monkeypatch.setattr(
+        command, "ask", lambda wheel, _: asked.append(wheel.name) or row(wheel.name)
+    )
     assert command.main(["--work", str(tmp_path), "numpy", "scipy"]) == 0
     assert asked == ["scipy"]
     assert "2 of 2 with the same" in capsys.readouterr().out
@@ -57,7 +63,9 @@ def test_where_nothing_can_be_installed_it_skips_without_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "apart", lambda: None)
-    monkeypatch.setattr(command, "install", lambda wheel, place: "pip cannot install it: no network")
+    monkeypatch.setattr(
+        command, "install", lambda wheel, place: "pip cannot install it: no network"
+    )
     assert command.main(["--work", str(tmp_path), "numpy"]) == command.SKIPPED
     said = capsys.readouterr().out
     assert "make zoo: skipped: pip cannot install it: no network." in said
@@ -69,7 +77,9 @@ def test_a_difference_is_exit_status_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "apart", lambda: None)
-    monkeypatch.setattr(command, "ask", lambda wheel, _: row(wheel.name, same=False, differences=["d"]))
+    monkeypatch.setattr(
+        command, "ask", lambda wheel, _: row(wheel.name, same=False, differences=["d"])
+    )
     assert command.main(["--work", str(tmp_path), "numpy"]) == 1
     capsys.readouterr()
 
@@ -77,7 +87,9 @@ def test_a_difference_is_exit_status_one(
 def test_a_use_that_crashes_only_with_the_package_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "use.py").write_text("import os\nprint(1)\nos.environ.get('PYHUGETEXT') or os._exit(3)\n")
+    (tmp_path / "use.py").write_text(
+        "import os\nprint(1)\nos.environ.get('PYHUGETEXT') or os._exit(3)\n"
+    )
     found = command.measure(tmp_path, 1)
     assert not found["same"]
     assert found["differences"][0].startswith("exit status 3, without 0")
