@@ -1,6 +1,6 @@
 """Boots the kernels that are asked for, one after the other, and says what the package gets there.
 
-    make kernels [KERNELS="6.1 6.12 7 rothp-6.1 5.10 arm64-6.1"] [KERNELS_ARGS="--fs ext4,xfs"]
+    make kernels [KERNELS="6.1 6.12 7 5.10 arm64-6.1 rothp-6.1 rothp-5.10"] [KERNELS_ARGS="--fs ext4,xfs"]
     make kernels KERNELS_ARGS=--render     # docs/platforms.md, of the results that are there
 
 Exit status: 0 all kernels were asked and nothing was wrong; 1 something was, or a kernel did not boot; 77
@@ -27,7 +27,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--work", type=Path, default=root.TREE / "build/kernels", help="several GB go here"
     )
-    parser.add_argument("--fs", default=",".join(rows.SYSTEMS), help="file systems, with commas")
+    parser.add_argument(
+        "--fs",
+        default=",".join(rows.SYSTEMS),
+        help="these file systems, with commas; what others gave before stays",
+    )
     parser.add_argument(
         "--boot", type=int, default=300, metavar="SECONDS", help="until a guest says something"
     )
@@ -84,9 +88,10 @@ def ask(
         )
     about = {"step": "about", "kernel": name, "architecture": kind.architecture, "what": kind.what,
              "date": f"{datetime.date.today()}", "commit": commit()}  # fmt: skip
-    found = [about, *said]
+    file = results / f"{name}.jsonl"
+    found = rows.merge(rows.read(file) if file.exists() else [], [about, *said])
     lines = "".join(json.dumps(row) + "\n" for row in found)
-    (results / f"{name}.jsonl").write_text(lines)
+    file.write_text(lines)
     return found
 
 

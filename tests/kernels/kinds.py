@@ -24,8 +24,11 @@ KINDS = {
     "6.12": Kind("trixie", "6.12."),
     "7": Kind("sid", "7."),
     "arm64-6.1": Kind("bookworm", "6.1.", "arm64"),
+    "5.10": Kind("bullseye", "5.10.", what="Debian's, without MADV_COLLAPSE"),
     "rothp-6.1": Kind("bookworm", "6.1.", source="linux-source-6.1", what="READ_ONLY_THP_FOR_FS"),
-    "5.10": Kind("bullseye", "5.10.", source="linux-source-5.10", what="no MADV_COLLAPSE"),
+    "rothp-5.10": Kind(
+        "bullseye", "5.10.", source="linux-source-5.10", what="READ_ONLY_THP_FOR_FS"
+    ),
 }
 USUAL = ("6.1", "6.12", "7")
 

@@ -104,7 +104,7 @@ def boot(
     command = ["nice", "-n", "15", *QEMU[architecture], "-accel", "tcg,thread=multi", "-m", "3G",
                "-smp", "2", "-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel.image),
                "-initrd", str(initrd), "-append",
-               f"console={CONSOLE[architecture]} panic=-1 quiet loglevel=1 {append}"]  # fmt: skip
+               f"console={CONSOLE[architecture]} panic=-1 quiet loglevel=1 nowatchdog {append}"]  # fmt: skip
     for number, image in enumerate(images):
         drive = f"file={image},if=none,id=d{number},format=raw,cache=unsafe"
         drive += ",readonly=on" if image.suffix in (".tar", ".squashfs") else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-STARTS = ("first", "second", "third", "fourth", "warmed")
+STARTS = ("first", "second", "third", "warmed")
 SYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "squashfs")
 INTERPRETER = re.compile(r"^python3")
 
@@ -30,6 +30,23 @@ smaps shows less than was put there.
 def read(file: Path) -> list[Row]:
     """The rows of one kernel; the first one tells when, and from which commit."""
     return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+
+
+def merge(before: Sequence[Row], now: Sequence[Row]) -> list[Row]:
+    """What was told now, and of other file systems what the same kernel told before of the same commit."""
+    same = [
+        [
+            (row or {}).get(key)
+            for row, key in (
+                (found[0] if found else None, "commit"),
+                (find(found, "booted"), "release"),
+            )
+        ]
+        for found in (before, now)
+    ]
+    asked = {row.get("fs") for row in now}
+    keep = before if same[0] == same[1] else ()
+    return [*now, *(row for row in keep if row.get("fs") and row["fs"] not in asked)]
 
 
 def find(rows: Sequence[Row], step: str, fs: str | None = None) -> Row | None:

@@ -107,10 +107,20 @@ def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None
     file.write_text("".join(json.dumps(row) + "\n" for row in found))
     page = rows.document([file])
     assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
-    assert "| ext4 | store, 100 % | not asked | not asked | not asked | store, 100 % |" in page
+    assert "| ext4 | store, 100 % | not asked | not asked | store, 100 % |" in page
     assert page.count("- file: kernel said no\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page
+
+
+def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
+    before = [ABOUT, BOOTED, start("first", fs="xfs"), start("first", fs="ext4"), {"step": "end"}]
+    now = [ABOUT, BOOTED, start("second", fs="ext4"), {"step": "end"}]
+    assert rows.merge(before, now) == [*now, start("first", fs="xfs")]
+    for changed in ({"commit": "other"}, {"release": "6.1.0-2-amd64"}):
+        other = [{**row, **changed} if row in (ABOUT, BOOTED) else row for row in now]
+        assert rows.merge(before, other) == other
+    assert rows.merge([], now) == now
 
 
 def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:

@@ -139,14 +139,13 @@ def ask(fs):
     mount_system(root)
     observe = "/t/observe.py"
     step(root, fs, "without", observe, "numpy", PYHUGETEXT="0")
-    for name in ("first", "second", "third", "fourth"):
+    for name in ("first", "second", "third"):
         step(root, fs, name, observe, "numpy")
     step(root, fs, "remap", observe, "--remap", "numpy")
     step(root, fs, "restore", observe, "--restore", "numpy")
     step(root, fs, "memfd", observe, "numpy", PYHUGETEXT_BACKING="memfd")
     step(root, fs, "warm", "-m", "pyhugetext", "warm", "--", PYTHON, "-c", "import numpy")
     step(root, fs, "warmed", observe, "numpy")
-    step(root, fs, "doctor", "-m", "pyhugetext", "doctor")
 
 
 def settings():
