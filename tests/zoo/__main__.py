@@ -91,8 +91,9 @@ def ask(wheel: Wheel, options: argparse.Namespace) -> Row:
         why = install(wheel, place)
         if why:
             return {"skipped": why}
-        version = next((p.name.split("-")[1] for p in place.glob("site/*.dist-info")
-                        if p.name.lower().replace("_", "-").startswith(wheel.name.lower() + "-")), "")  # fmt: skip
+        infos = [path.name.removesuffix(".dist-info").split("-") for path in place.glob("site/*.dist-info")]
+        called = wheel.name.lower().replace("-", "_")
+        version = next((own for name, own in infos if name.lower() == called), "")
         (place / "use.py").write_text(wheel.use.lstrip())
         return {"version": version, **measure(place, options.pairs)}
 
