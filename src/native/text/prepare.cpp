@@ -68,7 +68,9 @@ bool Table::is_host(const Region &region) const {
 Outcome Table::filter(const Region &region, const Request &request) const {
     for (const u64 address : keep_out_)
         if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
-    if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
+    if (region.coverable_bytes == 0)
+        return {region.outcome.status == Status::strict ? Status::strict : Status::too_small,
+                Call::none, 0};
     const Str path = region.path_text();
     if (request.include.size && !matches_any(request.include, path))
         return {Status::not_included, Call::none, 0};
@@ -134,7 +136,7 @@ size_t Table::leave_cold(Region &region, size_t most, Status why, const Pagemap 
 Outcome Table::stage_pages(Region &region, Backing backing, const Request &request,
                            const Sources &sources) {
     Outcome outcome = done();
-    size_t ready = 0, absent = 0;
+    size_t ready = 0, absent = 0, little = 0;
     Outcome small = {Status::no_huge_page, Call::none, 0};
     for (size_t i = 0; i < region.pages.size(); ++i) {
         HugePage &page = region.pages[i];
@@ -144,6 +146,8 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
         page.outcome = {Status::absent, Call::none, 0};
         ++absent;
     }
+    if (sources.entry && request.backing == Backing::automatic)
+        little = leave_little_used(region, sources.pagemap);
     const auto wanted = [](const HugePage &page) {
         return page.state == HugePage::State::small && !page.absent;
     };
@@ -182,7 +186,9 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
         }
     });
     if (outcome.ok() && ready == 0)
-        outcome = absent ? Outcome{Status::absent, Call::none, 0} : small;
+        outcome = little   ? Outcome{Status::little_used, Call::none, 0}
+                  : absent ? Outcome{Status::absent, Call::none, 0}
+                           : small;
     // What is there serves, and the rest is asked for.
     const Entry *entry = sources.entry;
     if (entry && request.building != Building::never && entry->may_grow() && entry->is_growing())
@@ -299,8 +305,10 @@ void Table::choose(Region &region, const Request &request, const Sources &source
                 break;
             }
             if (attempt(backing)) break;
-            // An entry without the pages that are used has none of the others either.
-            if (region.outcome.status == Status::absent) break;
+            // An entry without the pages that are used has none of the others either, and what is
+            // not worth a page of the store is worth no private one.
+            const Status status = region.outcome.status;
+            if (status == Status::absent || status == Status::little_used) break;
             // What the store will give soon is worth no copy.
             if (backing == Backing::file && waits_for_store(region)) break;
             // Building the entry comes before a private copy, if somebody is to do it.

@@ -85,8 +85,10 @@ private:
     static bool still_ours(const Region &region, const Array<struct PlainMapping> &around);
     Outcome filter(const Region &region, const Request &request) const;
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
-    static Outcome stage_pages(Region &region, Backing backing, const Request &request,
-                               const Sources &sources);
+    bool is_scarce();
+    size_t leave_little_used(Region &region, const Pagemap &pagemap);
+    Outcome stage_pages(Region &region, Backing backing, const Request &request,
+                        const Sources &sources);
     u64 most_copied(const Request &request, u64 own, Status *why) const;
     static size_t leave_cold(Region &region, size_t most, Status why, const Pagemap &pagemap);
     static void unstage(Region &region);
@@ -112,7 +114,8 @@ private:
 
     Array<Region *> regions_;
     u64 keep_out_[2] = {};
-    u64 interpreter_ = 0;  // where nobody told, every program counts as one
+    bool knows_room_ = false, scarce_ = false;  // the memory of its control group
+    u64 interpreter_ = 0;                       // where nobody told, every program counts as one
     size_t next_ = 0;  // where find() looks first: objects are listed in the same order each time
     bool inward_ = false, bti_ = false;
     bool mends_patiently_ = false;

@@ -42,7 +42,7 @@ def lines(found: Measurement, columns: int | None = None) -> list[str]:
     out = [f"{a:<{width[0]}}  {b:<{width[1]}}  {c}".rstrip() for a, b, c in rows]
     if columns is not None and max(map(len, out)) > columns:
         out = [f"{a:<{width[0]}}  {b}".rstrip() for a, b, _ in rows]
-    rest = [*(_statement(found) if found.kind == "statement" else ()), *_counters(found)]
+    rest = [*(_statement if found.kind == "statement" else _command)(found), *_counters(found)]
     rest.append(found.verdict.sentence)
     for line in rest:
         out += textwrap.wrap(line, columns) if columns is not None else [line]
@@ -66,6 +66,14 @@ def _statement(found: Measurement) -> list[str]:
         out.append(f"text on huge pages: {mapped} of {coverable}, backing {found.text['backing']}")
         out += _private(found)
     return out
+
+
+def _command(found: Measurement) -> list[str]:
+    if not found.text:
+        return []
+    of, backing = text.printable(found.text["command"]), found.text["backing"]
+    mapped, coverable = (text.size(found.text[k]) for k in ("mapped_bytes", "coverable_bytes"))
+    return [f"text on huge pages: {mapped} of {coverable}, backing {backing} ({of})"]
 
 
 def _private(found: Measurement) -> list[str]:

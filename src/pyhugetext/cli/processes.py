@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pyhugetext._stats.model import Stats
+from pyhugetext._stats.smaps import Mapping
 from pyhugetext.cli.outcome import USAGE, Failure
 from pyhugetext.process import inspect, proc
 
@@ -23,6 +24,7 @@ class Seen(NamedTuple):
     user: str
     command: str
     python: bool
+    preloaded: bool  # the preload library is in it
     stats: Stats
 
 
@@ -51,8 +53,8 @@ def look(pid: int) -> Seen | Unread:
         return _unread(pid, error)
 
 
-def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
-    """All Python processes but this one, in order of their ids, and those of which it cannot be
+def running(only_mine: bool) -> Iterator[Seen | Unread]:
+    """All processes but this one that run Python, have the preload library or text of ours, in order of their ids, and those of which it cannot be
     told. Kernel threads and what ends meanwhile are left out."""
     for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         pid = int(name)
@@ -62,7 +64,7 @@ def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
             with proc.Process(pid) as process:
                 if only_mine and process.owner != os.geteuid():
                     continue
-                if inspect.runs_python(process.mappings("maps")):
+                if _counts(process.mappings("maps")):
                     yield _seen(process)
         except (proc.Gone, proc.NoMemory):
             continue
@@ -70,12 +72,19 @@ def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
             yield _unread(pid, error)
 
 
+def _counts(mappings: list[Mapping]) -> bool:
+    """Whether a process is one that this package has to do with."""
+    return (
+        inspect.runs_python(mappings) or inspect.is_preloaded(mappings) or inspect.is_ours(mappings)
+    )
+
+
 def _seen(process: proc.Process) -> Seen:
-    stats, python = inspect.examine(process)
+    stats, python, preloaded = inspect.examine(process)
     words = process.text("cmdline", _COMMAND).split("\0")
     command = " ".join(words).strip() or f"[{process.state().name}]"
     user = user_name(process.owner)
-    return Seen(process.pid, process.owner, user, command, python, stats)
+    return Seen(process.pid, process.owner, user, command, python, preloaded, stats)
 
 
 def _unread(pid: int, error: proc.NotInspectable) -> Unread:

@@ -1,0 +1,49 @@
+// Where memory is scarce: which pages are worth 2 MiB of it.
+#include "limits/memory.h"
+#include "text/table.h"
+
+namespace pht {
+
+namespace {
+
+// A control group of so little memory; and how much of a page somebody has to use there. A page of
+// the store counts whole against the group, and in the PSS of whoever maps it.
+constexpr u64 kScarce = 256ull << 20;
+constexpr u16 kWorthIt = 512 / 4;
+
+}  // namespace
+
+// Asked once, since it reads a dozen small files; and again by who asks for everything.
+bool Table::is_scarce() {
+    if (!knows_room_) {
+        MemoryRoom room;
+        memory_room(&room);
+        scarce_ = room.limit <= kScarce;
+        knows_room_ = true;
+    }
+    return scarce_;
+}
+
+// Leaves what little is used of on the original's small pages, which others share. The
+// interpreter's own is used by definition, and is all that most starts see. Returns how many.
+size_t Table::leave_little_used(Region &region, const Pagemap &pagemap) {
+    const u64 interpreter = __atomic_load_n(&interpreter_, __ATOMIC_RELAXED);
+    const Object &object = region.object;
+    if (object.is_main || (object.low <= interpreter && interpreter < object.high)) return 0;
+    if (!is_scarce()) return 0;
+    Array<u16> used;
+    if (!used.resize(region.pages.size()) ||
+        !pagemap.count_present(region.base, region.pages.size(), used.data()).ok())
+        return 0;
+    size_t left = 0;
+    for (size_t i = 0; i < region.pages.size(); ++i) {
+        HugePage &page = region.pages[i];
+        if (page.state != HugePage::State::small || page.absent || used[i] >= kWorthIt) continue;
+        page.absent = true;
+        page.outcome = {Status::little_used, Call::none, 0};
+        ++left;
+    }
+    return left;
+}
+
+}  // namespace pht
