@@ -14,6 +14,7 @@ from kernels.needs import Failure, Skip, run
 
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+# Dates are not checked: a mirror may stand still. Signatures are.
 SETTINGS = """\
 Dir::State "{place}/state"; Dir::Cache "{place}/cache"; Dir::Etc "{place}/etc";
 Dir::State::status "{place}/status"; Dir::Log "{place}"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
