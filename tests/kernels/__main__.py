@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -87,19 +86,12 @@ def ask(
             name, kernel, initrd, images, f"guest.fs={options.fs}", limits, results / f"{name}.log"
         )
     about = {"step": "about", "kernel": name, "architecture": kind.architecture, "what": kind.what,
-             "date": f"{datetime.date.today()}", "commit": commit()}  # fmt: skip
+             "date": f"{datetime.date.today()}", "commit": root.commit_of(tar)}  # fmt: skip
     file = results / f"{name}.jsonl"
     found = rows.merge(rows.read(file) if file.exists() else [], [about, *said])
     lines = "".join(json.dumps(row) + "\n" for row in found)
     file.write_text(lines)
     return found
-
-
-def commit() -> str:
-    """Of the tree that the package was built from; a + says that it was changed since."""
-    command = ["git", "-C", str(root.TREE), "describe", "--always", "--dirty=+", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
 
 
 def render(work: Path) -> int:

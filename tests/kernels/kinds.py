@@ -76,7 +76,8 @@ def _packaged(kind: Kind, archive: Archive, work: Path) -> Kernel:
     if not images or top is None:
         raise Failure(f"{' '.join(packages)} has no image or no modules")
     version = next((top / "lib/modules").iterdir()).name
-    run(["depmod", "-b", top, version], f"the modules of {version}")
+    if not (top / "lib/modules" / version / "modules.dep").exists():
+        run(["depmod", "-b", top, version], f"the modules of {version}")
     return Kernel(images[0], top)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import venv
 import zipfile
@@ -61,7 +62,15 @@ def make(work: Path, architecture: str) -> Path:
     tar = work / f"root-{architecture}.tar"
     run(["tar", "cf", tar, "--owner=0", "--group=0", "-C", root, "."], "the root cannot be packed")
     _squashfs(root, tar.with_suffix(".squashfs"))
+    command = ["git", "-C", str(TREE), "describe", "--always", "--dirty=+", "--exclude=*"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    tar.with_suffix(".commit").write_text(told or "unknown")
     return tar
+
+
+def commit_of(tar: Path) -> str:
+    """Of the tree that the package was built from; a + says that it was changed since."""
+    return tar.with_suffix(".commit").read_text()
 
 
 def _squashfs(root: Path, image: Path) -> None:

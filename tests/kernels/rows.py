@@ -24,6 +24,10 @@ A cell says what the text runs from after that start of `import numpy`: of the i
 (`none`: small pages). The percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be
 covered, once every page of it was used; a second figure in MiB is memory of this process alone. `small` where
 smaps shows less than was put there.
+
+An emulated processor is many times slower than a real one, and what a start may spend on copies is a time
+(`PYHUGETEXT_BUILD_TIME`): how much the first starts cover here says nothing of a real machine; which backing
+they take, and what is covered after `warm`, does.
 """
 
 
