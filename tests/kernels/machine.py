@@ -109,16 +109,14 @@ def boot(
         drive = f"file={image},if=none,id=d{number},format=raw,cache=unsafe"
         drive += ",readonly=on" if image.suffix in (".tar", ".squashfs") else ""
         command += ["-drive", drive, "-device", f"virtio-blk-pci,drive=d{number}"]
-    rows: list[Row] = []
-    for line in _lines(command, limits, log):
-        row = parse(line)
-        if row:
-            rows.append(row)
+    lines = _lines(command, limits, log)
+    rows = [row for row in map(parse, lines) if row]
     steps = [row["step"] for row in rows]
+    said = next((line.strip()[-200:] for line in reversed(lines) if line.strip()), "nothing")
     if "booted" not in steps:
-        rows.append({"step": "did not boot", "limit": limits.boot})
+        rows.append({"step": "did not boot", "limit": limits.boot, "said": said})
     elif "end" not in steps:
-        rows.append({"step": "did not end", "limit": limits.all})
+        rows.append({"step": "did not end", "limit": limits.all, "said": said[:80]})
     return rows
 
 

@@ -104,7 +104,7 @@ def faults(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         step, where = str(row.get("step")), f"{row.get('fs')}, {row.get('step')}"
         if step in ("did not boot", "did not end"):
-            found.append(f"{step} in {row['limit']} s")
+            found.append(f"{step} in {row['limit']} s; the last it said: {row['said']}")
         elif step == "damaged":
             found.append(f"a line of the guest was damaged: {row['text'][:60]}")
         elif step == "failed":

@@ -69,8 +69,11 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"step": "did not boot", "limit": 9}, "did not boot in 9 s"),
-        ({"step": "did not end", "limit": 9}, "did not end in 9 s"),
+        (
+            {"step": "did not boot", "limit": 9, "said": "panic"},
+            "did not boot in 9 s; the last it said: panic",
+        ),
+        ({"step": "did not end", "limit": 9, "said": "@@"}, "did not end in 9 s"),
         ({"step": "damaged", "text": "{"}, "a line of the guest was damaged"),
         ({"step": "failed", "fs": "xfs", "error": "mount: no"}, "xfs: mount: no"),
         ({"step": "log", "lines": ["BUG: bad page"]}, "the kernel's log: BUG: bad page"),
@@ -124,7 +127,7 @@ def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
 
 
 def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:
-    page = rows.section([ABOUT, {"step": "did not boot", "limit": 300}])
+    page = rows.section([ABOUT, {"step": "did not boot", "limit": 300, "said": "no"}])
     assert "## 6.1: did not boot, amd64" in page
     assert "- did not boot in 300 s" in page
     assert "|" not in page
@@ -133,6 +136,17 @@ def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:
 def test_an_emulator_that_never_says_anything_is_a_row(tmp_path: Path) -> None:
     lines = machine._lines(["sleep", "60"], machine.Limits(1, 60), tmp_path / "log")
     assert lines == [""]
+
+
+def test_qemu_that_fails_at_once_is_a_kernel_that_did_not_boot_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(machine.QEMU, "amd64", ("sh", "-c", "echo no such machine >&2; exit 1"))
+    kernel = kinds.Kernel(tmp_path / "image", None)
+    found = machine.boot(
+        "6.1", kernel, tmp_path / "initrd", [], "", machine.Limits(9, 9), tmp_path / "log"
+    )
+    assert found == [{"step": "did not boot", "limit": 9, "said": "no such machine"}]
 
 
 def skipped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
