@@ -55,6 +55,7 @@ class Preloaded:
         self.place = place
         self.store = place / "store"
         self.count = 0
+        self.library = preload_library()
 
     def environment(self, **env: str) -> dict[str, str]:
         return clean_environment(**{"PYHUGETEXT_STORE": str(self.store), **env})
@@ -66,7 +67,8 @@ class Preloaded:
         self.count += 1
         place = self.place / f"reports{self.count}"
         place.mkdir()
-        libraries = preload.format(library=preload_library()) or str(preload_library())
+        place.chmod(0o1777)
+        libraries = preload.format(library=self.library) or str(self.library)
         own = {"LD_PRELOAD": libraries, "PYHUGETEXT_REPORT": f"{place}/%p.json"}
         return self._run(command, self.environment(**{**own, **env}), place)
 
