@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pyhugetext.cli import text
@@ -320,8 +320,6 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
             call.begin(label)
 
     library = _preloaded(call.command)
-    if library:
-        _warm(call, call.command)
     comparison = processes.Comparison(
         call.command,
         call.seconds,
@@ -331,6 +329,8 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
     )
     log = call.options.log
     with open(os.devnull if log is None else log, "ab") as comparison.log:
+        if library:
+            _warm(call, call.command)
         interrupted = call.interrupted(comparison.run)
     if not comparison.quads:
         return None, interrupted
@@ -366,10 +366,9 @@ def _warm(call: _Call, command: list[str]) -> None:
     if (call.backing or _settings.current().backing) in (*_backing.PRIVATE, "file"):
         return
     filling = warming.Warming("bench", command=command, silent=True)
-    try:
+    # What is in its way is told by the measurement: by what came to lie on huge pages.
+    with suppress(Failure):
         warming.fill(filling)
-    except Failure as failure:
-        text.say(str(failure), "bench")
     if filling.interrupted:
         raise KeyboardInterrupt
 
