@@ -154,7 +154,8 @@ def test_another_version_that_was_there_first_is_left_to_it(run: Preloaded, tmp_
 def test_python_in_a_program_that_is_watched_says_so(run: Preloaded) -> None:
     tool("valgrind")
     code = "import pyhugetext; print(pyhugetext.stats().reason)"
-    ended = run("valgrind", "-q", sys.executable, "-S", "-c", code, PYHUGETEXT_BACKING="memfd")
+    env = {"PYHUGETEXT_BACKING": "memfd", "PYTHONPATH": str(installed_files()[0].parent)}
+    ended = run("valgrind", "-q", sys.executable, "-S", "-c", code, **env)
     if ended.status:
         pytest.skip(f"valgrind does not run this python: {ended.stderr}")
     assert ended.stdout == "valgrind or a sanitizer watches the memory of this program\n"
