@@ -22,8 +22,8 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 export PYHUGETEXT := 0
 
 .PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
-    compilers analyze lint format \
-    bench bench-startup siege inject bench-servers clean wheels docs docs-test docs-links man
+    compilers analyze lint format bench bench-startup siege inject bench-servers clean wheels \
+    docs docs-test docs-links man kernels zoo
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +36,8 @@ help:
 	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
 	@echo "make tools          the table of tools that attach in docs/tools.md; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make kernels        other kernels under qemu, and what each gives; KERNELS='6.1 6.12 7'"
+	@echo "make zoo            forty popular wheels, used with and without; ZOO_ARGS='numpy torch'"
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
@@ -109,11 +111,12 @@ GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
 # Tests build the package, too: what this build compiles they need not compile once more.
 SERVERS := .venv-servers/$(TAG)
-BOTH := $(TEST)/installed $(SERVERS)/installed
-$(BOTH): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
-$(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
+DOCS_TEST := .venv-docs-test/$(TAG)
+ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed
+$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(ALIKE): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
-$(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
+$(ALIKE): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
@@ -175,6 +178,7 @@ servers: $(SERVERS)/installed
 any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
 any-program: $(TEST)/installed
 	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
+	$(TEST)/bin/python -m pytest tests/programs $(PYTEST_ARGS)
 
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
@@ -199,13 +203,28 @@ suites: $(SUITES)/installed
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
+# 77 is "skipped", said in a sentence by the script (tests/kernels/README.md, tests/zoo/README.md).
+KERNELS ?=
+KERNELS_ARGS ?=
+kernels:
+	@PYTHONPATH=tests $(PYTHON) -m kernels $(KERNELS) $(KERNELS_ARGS) || test $$? = 77
+
+ZOO := .venv-zoo/$(TAG)
+ZOO_ARGS ?=
+$(ZOO)/installed: $(SOURCES)
+	$(call install,$(ZOO),.)
+
+zoo: $(ZOO)/installed
+	@PYTHONPATH=tests $(ZOO)/bin/python -m zoo $(ZOO_ARGS) || test $$? = 77
+
 # Both print what repeats a finding, and say what they leave out on this machine.
 SECONDS ?= 60
 SEED ?=
 BACKINGS ?=
+POOL ?= 0
 siege: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(BACKINGS),--backings $(BACKINGS))
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
 
 INJECT_ARGS ?=
 inject: $(TEST)/installed
@@ -316,12 +335,12 @@ man:
 	@echo build/pyhugetext.1
 
 docs: $(DOCS)/installed man
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo build/site/index.html
 
 # Every command in an environment that has what the documents want installed, and nothing else.
-DOCS_TEST := .venv-docs-test/$(TAG)
 $(DOCS_TEST)/installed: $(SOURCES)
+	@mkdir -p $(TEST)/objects
 	$(call install,$(DOCS_TEST),'.[all]' numpy)
 
 docs-test: $(TEST)/installed $(DOCS_TEST)/installed
@@ -331,6 +350,6 @@ docs-links:
 	@$(PYTHON) docs/site/links.py
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels .venv-docs .venv-docs-test \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-zoo .venv-lint .venv-wheels .venv-docs .venv-docs-test \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
