@@ -21,8 +21,9 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites fuzz lint format \
-    bench bench-startup siege inject bench-servers clean wheels docs docs-test docs-links man
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
+    compilers analyze lint format bench bench-startup siege inject bench-servers clean wheels \
+    docs docs-test docs-links man kernels zoo
 .DELETE_ON_ERROR:
 
 help:
@@ -35,9 +36,14 @@ help:
 	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
 	@echo "make tools          the table of tools that attach in docs/tools.md; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make kernels        other kernels under qemu, and what each gives; KERNELS='6.1 6.12 7'"
+	@echo "make zoo            forty popular wheels, used with and without; ZOO_ARGS='numpy torch'"
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make sanitize       the engine and the extension under ASan, UBSan and TSan; KINDS='address'"
+	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
+	@echo "make analyze        clang's static analyzer over src/native"
 	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -172,6 +178,7 @@ servers: $(SERVERS)/installed
 any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
 any-program: $(TEST)/installed
 	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
+	$(TEST)/bin/python -m pytest tests/programs $(PYTEST_ARGS)
 
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
@@ -196,13 +203,28 @@ suites: $(SUITES)/installed
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
+# 77 is "skipped", said in a sentence by the script (tests/kernels/README.md, tests/zoo/README.md).
+KERNELS ?=
+KERNELS_ARGS ?=
+kernels:
+	@PYTHONPATH=tests $(PYTHON) -m kernels $(KERNELS) $(KERNELS_ARGS) || test $$? = 77
+
+ZOO := .venv-zoo/$(TAG)
+ZOO_ARGS ?=
+$(ZOO)/installed: $(SOURCES)
+	$(call install,$(ZOO),.)
+
+zoo: $(ZOO)/installed
+	@PYTHONPATH=tests $(ZOO)/bin/python -m zoo $(ZOO_ARGS) || test $$? = 77
+
 # Both print what repeats a finding, and say what they leave out on this machine.
 SECONDS ?= 60
 SEED ?=
 BACKINGS ?=
+POOL ?= 0
 siege: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(BACKINGS),--backings $(BACKINGS))
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
 
 INJECT_ARGS ?=
 inject: $(TEST)/installed
@@ -220,6 +242,22 @@ wheels: $(WHEEL_TOOLS)/installed
 	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
 
 include tests/fuzz/targets.mk
+
+# KINDS="address undefined thread"; the modules are built anew for each, with GCC.
+KINDS ?= address undefined thread
+SANITIZE ?= build/sanitize
+sanitize: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+sanitize: $(TEST)/installed $(LINT)/installed
+	@for tool in gcc g++ setarch; do command -v $$tool >/dev/null || { echo "make sanitize needs $$tool:\
+	 install it (Debian: apt-get install gcc g++ util-linux)." >&2; exit 1; }; done
+	@$(TEST)/bin/python tests/sanitize/run.py $(CURDIR)/$(SANITIZE) $(CURDIR)/$(LINT) $(KINDS)
+
+# CHROOTS="/srv/trixie /srv/sid": directories with other suites' compilers, beside those on PATH.
+CHROOTS ?=
+compilers:
+	@$(PYTHON) tests/analysis/compilers.py $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
+analyze:
+	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
@@ -312,6 +350,6 @@ docs-links:
 	@$(PYTHON) docs/site/links.py
 
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint .venv-wheels .venv-docs .venv-docs-test \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-zoo .venv-lint .venv-wheels .venv-docs .venv-docs-test \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
