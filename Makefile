@@ -21,8 +21,9 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites kernels zoo \
-    fuzz lint format bench bench-startup siege inject bench-servers clean wheels docs docs-test docs-links man
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
+    compilers analyze lint format bench bench-startup siege inject bench-servers clean wheels \
+    docs docs-test docs-links man kernels zoo
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,9 @@ help:
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
 	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
 	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make sanitize       the engine and the extension under ASan, UBSan and TSan; KINDS='address'"
+	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
+	@echo "make analyze        clang's static analyzer over src/native"
 	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
@@ -107,11 +111,12 @@ GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
 # Tests build the package, too: what this build compiles they need not compile once more.
 SERVERS := .venv-servers/$(TAG)
-BOTH := $(TEST)/installed $(SERVERS)/installed
-$(BOTH): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
-$(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
+DOCS_TEST := .venv-docs-test/$(TAG)
+ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed
+$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(ALIKE): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
-$(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
+$(ALIKE): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
@@ -173,6 +178,7 @@ servers: $(SERVERS)/installed
 any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
 any-program: $(TEST)/installed
 	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
+	$(TEST)/bin/python -m pytest tests/programs $(PYTEST_ARGS)
 
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
@@ -215,9 +221,10 @@ zoo: $(ZOO)/installed
 SECONDS ?= 60
 SEED ?=
 BACKINGS ?=
+POOL ?= 0
 siege: $(TEST)/installed
 	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(BACKINGS),--backings $(BACKINGS))
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
 
 INJECT_ARGS ?=
 inject: $(TEST)/installed
@@ -235,6 +242,22 @@ wheels: $(WHEEL_TOOLS)/installed
 	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
 
 include tests/fuzz/targets.mk
+
+# KINDS="address undefined thread"; the modules are built anew for each, with GCC.
+KINDS ?= address undefined thread
+SANITIZE ?= build/sanitize
+sanitize: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+sanitize: $(TEST)/installed $(LINT)/installed
+	@for tool in gcc g++ setarch; do command -v $$tool >/dev/null || { echo "make sanitize needs $$tool:\
+	 install it (Debian: apt-get install gcc g++ util-linux)." >&2; exit 1; }; done
+	@$(TEST)/bin/python tests/sanitize/run.py $(CURDIR)/$(SANITIZE) $(CURDIR)/$(LINT) $(KINDS)
+
+# CHROOTS="/srv/trixie /srv/sid": directories with other suites' compilers, beside those on PATH.
+CHROOTS ?=
+compilers:
+	@$(PYTHON) tests/analysis/compilers.py $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
+analyze:
+	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
@@ -312,12 +335,12 @@ man:
 	@echo build/pyhugetext.1
 
 docs: $(DOCS)/installed man
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo build/site/index.html
 
 # Every command in an environment that has what the documents want installed, and nothing else.
-DOCS_TEST := .venv-docs-test/$(TAG)
 $(DOCS_TEST)/installed: $(SOURCES)
+	@mkdir -p $(TEST)/objects
 	$(call install,$(DOCS_TEST),'.[all]' numpy)
 
 docs-test: $(TEST)/installed $(DOCS_TEST)/installed

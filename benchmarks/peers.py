@@ -8,12 +8,15 @@ libhugetlbfs the system's package is taken (Debian: libhugetlbfs-bin). It needs 
 
 Each program is stopped (SIGSTOP) while it works, and looked at from outside:
 
-- text: executable file text that is in memory, or anonymous where a peer put it; huge: what of that the
-  kernel holds in 2 MiB pages. A peer that maps less has less.
-- private: Private_Dirty and Private_Hugetlb of executable mappings, which no other process shares
-- start: the median of pairs of starts with and without, wall clock
+- text: executable text that is in memory; huge: what of that the kernel holds in 2 MiB pages, the
+  read-only data of the same pages included
+- private: executable memory that no other process shares
+- start: the median of pairs of starts with and without, processor time
 - perf: the share of samples in user space, without JIT code, that have a symbol (cpu-clock, 2 s)
-- gdb: of the frames that it shows attached, those with a name
+- gdb: of the frames that it shows attached, those with a name; each is stopped elsewhere
+
+`setarch -R` starts a program without address space randomization: so a position-independent one has
+the same address each time, and a copy in the store.
 """
 
 from __future__ import annotations
@@ -34,14 +37,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from pyhugetext._stats import smaps
 from pyhugetext.programs import preload
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-_HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ (....) \S+ \S+ (\d+) *(.*)")
-_HUGE = ("AnonHugePages", "FilePmdMapped", "ShmemPmdMapped", "Private_Hugetlb", "Shared_Hugetlb")
-_WORKING = 2.0  # seconds until a program is stopped
+_WORKING = 1.5  # seconds of processor time until a program is looked at
+_PATIENCE = 120.0
 _MIB = 1 << 20
 
 
@@ -53,6 +56,7 @@ class Program(NamedTuple):
     work: list[str]
     user: str = ""
     text: str = ""  # on its standard input
+    moved: bool = False  # position-independent: at another address at each start
 
 
 class Peer(NamedTuple):
@@ -60,6 +64,7 @@ class Peer(NamedTuple):
     environ: dict[str, str]
     warm: bool = False
     pool: int = 0
+    prefix: tuple[str, ...] = ()  # of the command
 
 
 class Seen(NamedTuple):
@@ -86,7 +91,7 @@ def programs(place: Path) -> Iterator[Program]:
     if shutil.which("clang++"):
         # clang++ starts another one of itself but for -cc1's sake.
         work = ["clang++", "-fintegrated-cc1", "-O2", "-x", "c++", "-S", "-o", "/dev/null", "-"]
-        yield Program("clang", ["clang++", "--version"], work, text=_LARGE * 1)
+        yield Program("clang", ["clang++", "--version"], work, text=_LARGE)
     if shutil.which("node"):
         yield Program("node", ["node", "--version"], ["node", "-e", _NODE])
     found = sorted(glob("/usr/lib/postgresql/*/bin/postgres"))
@@ -97,8 +102,9 @@ def programs(place: Path) -> Iterator[Program]:
             [*_as(user), f"{bin_}/initdb", "-D", data, "--no-sync", "-A", "trust"],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        work = [found[-1], "--single", "-D", data, "postgres"]
-        yield Program("postgres", [found[-1], "--version"], work, user, _SQL)
+        # Without the code that LLVM would make of it.
+        work = [found[-1], "--single", "-c", "jit=off", "-D", data, "postgres"]
+        yield Program("postgres", [found[-1], "--version"], work, user, _SQL, moved=True)
     yield Program("python", ["/usr/bin/python3", "-c", ""], ["/usr/bin/python3", "-c", _PYTHON])
 
 
@@ -122,17 +128,26 @@ def pool(pages: int) -> Iterator[str]:
 
 
 @contextmanager
-def at_work(program: Program, environ: dict[str, str], place: Path) -> Iterator[int]:
-    """The process of a program that has worked for a while."""
+def _input(program: Program) -> Iterator[IO[bytes]]:
+    """What is on its standard input."""
     with tempfile.TemporaryFile() as given:
         given.write(program.text.encode())
         given.seek(0)
+        yield given
+
+
+@contextmanager
+def at_work(program: Program, environ: dict[str, str], place: Path) -> Iterator[int]:
+    """The process of a program that has worked for a while."""
+    with _input(program) as given:
         process = subprocess.Popen(
             [*_as(program.user), *program.work], env=environ, cwd=place, stdin=given,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     try:
-        time.sleep(_WORKING)
+        end = time.monotonic() + _PATIENCE
+        while process.poll() is None and _used(process.pid) < _WORKING and time.monotonic() < end:
+            time.sleep(0.05)
         yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -140,33 +155,26 @@ def at_work(program: Program, environ: dict[str, str], place: Path) -> Iterator[
         process.wait()
 
 
+def _used(pid: int) -> float:
+    """Processor time of a process, in seconds."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def look(pid: int) -> Seen:
-    """What smaps says of executable memory."""
+    """What smaps says of executable memory. Originals that pyhugetext has moved out of the way, which
+    nobody runs, are not counted: they are the file's pages in the cache, as in any process."""
     text = huge = private = 0
-    counts = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        match = _HEADER.match(line)
-        if match:
-            # JIT code is writable, or anonymous and small: what is huge of it is not ours to count.
-            permissions, inode, path = match.groups()
-            anonymous = inode == "0" and not path.startswith("[v")
-            counts = "x" in permissions and ("w" not in permissions or not anonymous)
-            small = anonymous
+    for m in smaps.read(f"/proc/{pid}/smaps"):
+        anonymous = not m.inode or m.path.startswith(("/memfd:", "/anon_hugepage"))
+        # JIT code is no file's.
+        if "x" not in m.permissions or m.retired or (anonymous and not m.huge):
             continue
-        name, _, value = line.partition(":")
-        if not counts or not value.endswith("kB"):
-            continue
-        size = int(value.split()[0]) << 10
-        if (name == "Rss" and not small) or (name in _HUGE and small):
-            text += size
-        if name in ("Private_Hugetlb", "Shared_Hugetlb") and not small:
-            text += size  # Rss has them not
-        if name in _HUGE:
-            huge += size
-        if name in ("Private_Hugetlb",) or (name == "Private_Dirty" and not small):
-            private += size
-        if name == "AnonHugePages" and small:
-            private += size
+        text += max(m.resident, m.huge)  # reserved pages are not resident
+        huge += m.huge
+        private += m.private if anonymous or not m.resident else m.anonymous
     return Seen(text, huge, private)
 
 
@@ -216,15 +224,19 @@ def gdb_frames(pid: int) -> str:
 
 
 def starts(program: Program, environ: dict[str, str], base: dict[str, str], pairs: int) -> str:
-    """What a start takes longer, in milliseconds."""
+    """What a start takes longer, in milliseconds of processor time."""
 
     def once(which: dict[str, str]) -> float:
-        began = time.perf_counter()
-        subprocess.run(
-            [*_as(program.user), *program.start], env=which, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        return 1000 * (time.perf_counter() - began)
+        process = subprocess.Popen(
+            [*_as(program.user), *program.start],
+            env=which,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return 1000 * (usage.ru_utime + usage.ru_stime)
 
     once(environ)
     differences = []
@@ -235,21 +247,31 @@ def starts(program: Program, environ: dict[str, str], base: dict[str, str], pair
     return f"{statistics.median(differences):+.1f} ms"
 
 
-def peers(options: argparse.Namespace, base: dict[str, str]) -> Iterator[Peer]:
+def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -> Iterator[Peer]:
     yield Peer("none", base)
     if options.iodlr:
         yield Peer("iodlr", {**base, "LD_PRELOAD": os.path.abspath(options.iodlr)})
     if glob("/usr/lib/*/libhugetlbfs.so.0"):
         wanted = {"HUGETLB_ELFMAP": "RX", "HUGETLB_FORCE_ELFMAP": "yes", "HUGETLB_VERBOSE": "0"}
         yield Peer("libhugetlbfs", {**base, **wanted, "LD_PRELOAD": "libhugetlbfs.so.0"}, pool=1)
-    yield Peer("pyhugetext", preload.environment(base, preload.path()), warm=True)
+    ours = preload.environment(base, preload.path())
+    yield Peer("pyhugetext", ours, warm=True)
+    if program.moved:
+        yield Peer("pyhugetext, setarch -R", ours, warm=True, prefix=("setarch", "-R"))
 
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
     if peer.warm:
-        # The hook of this interpreter fills the store, as root or as the user of the program.
-        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", *program.start]
-        subprocess.run([*_as(program.user), *warm], env=base, capture_output=True, check=False)
+        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "-s", "KILL", "5"]
+        with _input(program) as given:
+            subprocess.run(
+                [*_as(program.user), *warm, *peer.prefix, *program.work],
+                env={**base, "PYHUGETEXT_BUILD": "always" if peer.prefix else "auto"},
+                cwd=place, stdin=given, capture_output=True, check=False,
+            )  # fmt: skip
+    program = program._replace(
+        start=[*peer.prefix, *program.start], work=[*peer.prefix, *program.work]
+    )
     with at_work(program, peer.environ, place) as pid:
         perf = perf_share(pid, place)
         try:
@@ -302,7 +324,7 @@ def main() -> int:
                 store = Path(tempfile.mkdtemp(prefix="pyhugetext-store-", dir="/var/tmp"))
                 base["PYHUGETEXT_STORE"] = str(store)
             try:
-                for peer in peers(options, base):
+                for peer in peers(options, base, program):
                     with pool(options.pool if peer.pool else 0) as missing:
                         if peer.pool and missing:
                             print_row([program.name, peer.name, missing])

@@ -58,10 +58,10 @@ def page() -> str:
         lines += [".TP", f".B {escaped(name)}", escaped(module.SUMMARY)]
     for name, one in parsers.items():
         lines += [f'.SH "{escaped("pyhugetext " + name).upper()}"', *prose(one.description or "")]
-        lines += [*options(one), *manual(one.format_help(), one.epilog or "")]
+        lines += [*options(one), *manual(one.epilog or "")]
     lines += [
         re.sub(r"^\.SS (.*)", lambda title: f".SH {title[1].upper()}", line)
-        for line in manual("", parser.epilog or "")
+        for line in manual(parser.epilog or "")
     ]
     lines += [".SH SEE ALSO", escaped(SEE[0]), ".PP", escaped(SEE[1])]
     text = "\n".join(lines) + "\n"
@@ -102,13 +102,11 @@ def options(parser: argparse.ArgumentParser) -> list[str]:
     return out
 
 
-def manual(helped: str, epilog: str) -> list[str]:
+def manual(epilog: str) -> list[str]:
     """What follows the options: sections with a title at the margin, whose lines are terms with a
-    text, paragraphs, or examples, which stay as they are. `helped` has the epilog without %%."""
-    at = helped.find(epilog.split("\n", 1)[0]) if epilog else -1
-    text = helped[at:] if at >= 0 else epilog.replace("%%", "%")
+    text, paragraphs, or examples, which stay as they are."""
     out: list[str] = []
-    for title, lines in sections(text):
+    for title, lines in sections(epilog):
         if title:
             out.append(f'.SS "{escaped(title)}"')
         if title.startswith("example"):

@@ -123,10 +123,11 @@ def found(named: list[str]) -> list[Python]:
 class Workshop:
     """Where the sources are unpacked, and what builds there."""
 
-    def __init__(self, place: Path, sdist: Path) -> None:
+    def __init__(self, place: Path, sdist: Path, zig: Path) -> None:
         self.place = place
+        self.zig = zig  # where it keeps the libraries of the targets, which take it minutes
         shutil.rmtree(place / "source", ignore_errors=True)
-        for name in ("objects", "source", "zig"):
+        for name in ("objects", "source"):
             (place / name).mkdir(parents=True, exist_ok=True)
         with tarfile.open(sdist) as file:
             options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -156,8 +157,9 @@ class Workshop:
         """An environment of that interpreter with what builds the package."""
         place = self.place / f"env-{python.tag}"
         if not (place / "ready").exists():
-            run(python.path, "-m", "venv", "--clear", "--without-pip", place)
-            pip = (sys.executable, "-m", "pip", "--python", place, "install", "--quiet")
+            # With its own pip: a later one may not be for it.
+            run(python.path, "-m", "venv", "--clear", place)
+            pip = (place / "bin" / "python", "-m", "pip", "install", "--quiet")
             run(*pip, "scikit-build-core>=1.0", "pybind11>=3")
             (place / "ready").touch()
         return place / "bin" / "python"
@@ -196,13 +198,17 @@ class Workshop:
             CMAKE_CXX_COMPILER_LAUNCHER=launcher,
             CMAKE_BUILD_PARALLEL_LEVEL=str(len(os.sched_getaffinity(0))),
             COMPILE_ONCE=str(self.place / "objects"),
-            ZIG_GLOBAL_CACHE_DIR=str(self.place / "zig"),
-            ZIG_LOCAL_CACHE_DIR=str(self.place / "zig"),
+            ZIG_GLOBAL_CACHE_DIR=str(self.zig),
+            ZIG_LOCAL_CACHE_DIR=str(self.zig),
             # What scikit-build-core and sysconfig read of a platform that is not this one.
             _PYTHON_HOST_PLATFORM=f"linux-{target.machine}",
             SETUPTOOLS_EXT_SUFFIX=suffix,
         )
-        return out / printed.splitlines()[-1]
+        wheel = out / printed.splitlines()[-1]
+        # The .pth looks for this name; by another it is found, but later.
+        if f"pyhugetext/_boot{suffix}" not in contents(wheel):
+            sys.exit(f"{wheel.name} has no _boot{suffix}: {printed}")
+        return wheel
 
     def pure(self) -> Path:
         """The wheel without a native part."""
@@ -283,7 +289,7 @@ def main() -> None:
 
     archive = sdist(dist)
     same(archive, sdist(work / "again"))
-    shop = Workshop(work, archive)
+    shop = Workshop(work, archive, work / "zig")
     publish(shop.pure(), None, dist)
     for name in options.target or TARGETS:
         for python in pythons:
@@ -294,7 +300,7 @@ def main() -> None:
             print(f"{wheel.stat().st_size:8} bytes  {wheel.name}", flush=True)
     target = TARGETS[(options.target or ["x86_64"])[0]]
     # With no object of the first time, and in another place.
-    again = Workshop(work / "again", archive)
+    again = Workshop(work / "again", archive, work / "zig")
     shutil.rmtree(again.place / "objects")
     (again.place / "objects").mkdir()
     second = publish(again.build(pythons[0], target), target, work / "again")

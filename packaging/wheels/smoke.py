@@ -2,7 +2,8 @@
 wherever it is installed. Prints what it saw, and needs nothing but the package and a writable
 PYHUGETEXT_STORE.
 
-`--inactive WORDS`: the package must stand still, for a reason with these words.
+`--active`: some text must be on huge pages. `--inactive WORDS`: the package must stand still, for a reason
+with these words.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import os
 import subprocess
 import sys
 
+PRELOAD = """
+import os, pyhugetext
+path = os.path.join(os.path.dirname(pyhugetext.__file__), "libpyhugetext_preload.so")
+print(path if os.path.exists(path) else "")
+"""
 ASK = """
 import json, sys
 started = "pyhugetext._boot" in sys.modules
@@ -29,6 +35,7 @@ def run(*arguments: str) -> str:
         for name, value in os.environ.items()
         if not name.startswith("PYHUGETEXT") or name == "PYHUGETEXT_STORE"
     }
+    environment["PYHUGETEXT_BUILD_TIME"] = "unlimited"  # on a slow machine, too
     command = [sys.executable, *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, check=False)
     out, err = result.stdout.decode(), result.stderr.decode()
@@ -37,15 +44,27 @@ def run(*arguments: str) -> str:
     return out
 
 
+def preload() -> None:
+    """A program without threads or Python starts with the library in front of it."""
+    library = run("-c", PRELOAD).strip()
+    environment = {"PATH": os.defpath, "LD_PRELOAD": library}
+    told = subprocess.run(["ls", "/"], env=environment, capture_output=True, check=False)
+    if not library or told.returncode or told.stderr:
+        sys.exit(f"with {library!r} in LD_PRELOAD ls ended with {told.returncode}: {told.stderr!r}")
+
+
 def main() -> None:
     """Starts pythons and looks at them."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--active", action="store_true")
     parser.add_argument("--inactive", metavar="WORDS")
-    wanted = parser.parse_args().inactive
+    options = parser.parse_args()
+    wanted = options.inactive
     if run("-c", "pass"):
         sys.exit("a python that does nothing printed something")
     run("-c", ASK)  # makes the entries that the second start finds
     started, active, reason, mapped, problems = json.loads(run("-c", ASK))
+    reason = reason or "nothing is wrong"
     print(
         f"{sys.version.split()[0]}: active {active}, {mapped} bytes mapped, {reason!r} {problems}"
     )
@@ -60,6 +79,12 @@ def main() -> None:
     if problems:
         sys.exit("there are problems")
     print(run("-m", "pyhugetext", "--version").strip())
+    preload()
+    if options.active:
+        if not active or not mapped:
+            sys.exit("no text is on huge pages")
+        if "python" not in run("-m", "pyhugetext", "status", str(os.getpid())):
+            sys.exit("status does not know this process")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def run(target: str, directory: Path, runs: int, seconds: int, found: Path) -> R
     ended = subprocess.run(
         [
             directory / target, f"-runs={runs}", f"-max_len={LONGEST.get(target, 4096)}",
-            f"-max_total_time={seconds}", "-timeout=60", "-entropic=0", "-print_final_stats=1",
+            f"-max_total_time={seconds}", "-timeout=60", "-entropic=0", "-print_final_stats=1", "-report_slow_units=600",
             f"-artifact_prefix={found}/", *([f"-dict={dictionary}"] if dictionary.exists() else []),
             corpus, directory / "seeds" / target, found,
         ],

@@ -121,7 +121,7 @@ def test_an_active_start_says_so_under_strace(
 
 def table() -> str:
     """BEYOND as the page has it."""
-    lines = ["| | calls |", "|---|---|"]
+    lines = ["| when | calls |", "|---|---|"]
     for situation, names in BEYOND.items():
         lines.append(f"| {situation} | " + ", ".join(f"`{n}`" for n in names.split()) + " |")
     return "\n".join(lines)

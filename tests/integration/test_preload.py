@@ -93,7 +93,9 @@ def test_constructor_is_the_last_of_those_at_the_start(run: Preloaded) -> None:
 
 def test_nothing_is_said_and_nothing_left_but_the_store(run: Preloaded) -> None:
     place = programs()
-    plain = run.plain("/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd")
+    plain = run.plain(
+        "/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd"
+    )
     ended = run("/bin/sh", "-c", "echo $PPID >&2; cat /proc/self/maps | wc -l; ls /proc/self/fd")
     assert ended.status == plain.status == 0
     assert ended.stdout.splitlines()[1:] == plain.stdout.splitlines()[1:]
@@ -180,3 +182,14 @@ def test_program_that_is_killed_ends_as_without(run: Preloaded) -> None:
     for ended in (run, run.plain):
         result = ended("/bin/sh", "-c", "kill -9 $$")  # type: ignore[operator]
         assert result.status == -signal.SIGKILL
+
+
+def test_start_makes_no_private_copy_that_nobody_asked_for(
+    run: Preloaded, huge_memfd: None
+) -> None:
+    """A position-independent executable can be served by no store; a program may be started often."""
+    env = {"PYHUGETEXT_BUILD_TIME": ""}
+    region = run(programs() / "large", **env).region("large")
+    assert (region["mapped_bytes"], region["status"]) == (0, "no_time"), region
+    region = run(programs() / "large", PYHUGETEXT_BACKING="memfd", **env).region("large")
+    assert region["mapped_bytes"] > 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.common import HUGE, big_sum
-from support.preloaded import Ended, Preloaded, programs
+from support.common import HUGE, big_sum, tool
+from support.preloaded import SOURCES, Ended, Preloaded, programs
 
 SUM = f"sum {big_sum(7, 500)}\n"
 
@@ -62,6 +63,25 @@ def test_filter_that_kills_for_swapping_kills_nobody_when_it_comes_later(run: Pr
     assert ended.region("libbig.so")["mapped_bytes"] == 0
 
 
+def test_process_that_locked_itself_up_may_still_ask_for_functions(run: Preloaded) -> None:
+    ended = both(run, "locked")
+    assert (ended.status, ended.stdout) == (7, "locked\n")
+
+
+def test_program_that_does_not_tell_debuggers_what_is_loaded(
+    run: Preloaded, tmp_path: Path
+) -> None:
+    tool("ld.lld")
+    program, place = tmp_path / "program", programs()
+    behind = ("-Wl,--no-as-needed", f"-L{place}", "-lfirst", "-lsecond", f"-Wl,-rpath,{place}")
+    command = [tool("clang", "gcc"), "-fuse-ld=lld", "-Wl,-z,rodynamic", "-w", "-o", program]
+    subprocess.run([*command, SOURCES / "program.c", *behind, "-pthread"], check=True, stdout=2)
+    for case in ("plain", "next"):
+        words = (program, case, place)
+        assert run(*words).said() == run.plain(*words).said()
+        assert run.plain(*words).status in (0, 3)
+
+
 def test_daemon_is_served_and_reports_too(run: Preloaded) -> None:
     ended = both(run, "daemon")
     covered = [
@@ -76,9 +96,7 @@ def test_children_are_as_without(run: Preloaded) -> None:
     ended = both(run, "child")
     assert len(ended.reports) == 2
     for report in ended.reports.values():
-        assert any(
-            r["path"].endswith("libbig.so") and r["mapped_bytes"] for r in report["regions"]
-        )
+        assert any(r["path"].endswith("libbig.so") and r["mapped_bytes"] for r in report["regions"])
 
 
 @pytest.mark.parametrize("other", ["liballocator.so", "libiterator.so"])

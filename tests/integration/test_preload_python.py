@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.common import ROOT, Run
+from support.common import ROOT, Run, tool
 from support.installed import installed_files
 from support.preloaded import Preloaded, preload_library, programs
 
@@ -149,3 +149,27 @@ def test_another_version_that_was_there_first_is_left_to_it(run: Preloaded, tmp_
         stats = json.loads(line)
         assert stats["reason"].startswith("another version of pyhugetext is at work")
     assert any(region["mapped_bytes"] for region in ended.report["regions"])
+
+
+def test_debugger_with_a_python_inside_has_one_engine(run: Preloaded, tmp_path: Path) -> None:
+    gdb, place = tool("gdb"), installed_files()[0].parent
+    script = tmp_path / "inside.py"
+    script.write_text(
+        f"import sys; sys.path.append({str(place)!r})\n"
+        "import json, pyhugetext\n"
+        "pyhugetext.remap(backing='memfd')\n"
+        "print(json.dumps(pyhugetext.stats().as_dict()))\n"
+        "pyhugetext.restore()\n"
+    )
+    probe = f"python import sys; print('version', sys.version_info[:2] == {sys.version_info[:2]})"
+    plain = run.plain(gdb, "-q", "-batch", "-nx", "-ex", probe)
+    if "version True" not in plain.stdout:
+        pytest.skip("gdb has no python inside, or another one")
+    ended = run(gdb, "-q", "-batch", "-nx", "-x", script)
+    assert ended.status == 0, ended.stderr
+    stats = json.loads(ended.stdout.splitlines()[-1])
+    [region] = [r for r in stats["regions"] if r["path"].endswith("/gdb")]
+    assert region["mapped_bytes"] == region["coverable_bytes"] > 0
+    [report] = [r for r in ended.reports.values() if r["command"].endswith("/gdb")]
+    assert report["reason"] == "put back by restore()"
+    assert all(region["mapped_bytes"] == 0 for region in report["regions"])

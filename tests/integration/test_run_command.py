@@ -157,6 +157,8 @@ def build(source: Path, *options: str) -> str:
 def test_static_program_is_run_and_said_not_to_be_covered(cli: Cli, tmp_path: Path) -> None:
     program = build(tmp_path / "static.c", "-static")
     assert "linked statically" in not_covered(cli, program)
+    independent = build(tmp_path / "independent.c", "-static-pie", "-fPIE")
+    assert "linked statically" in not_covered(cli, independent)
     script = tmp_path / "script"
     script.write_text(f"#!{program}\n")
     script.chmod(0o755)

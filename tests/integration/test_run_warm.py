@@ -120,6 +120,10 @@ def test_what_would_not_be_used_is_refused(disk: Cli, tmp_path: Path) -> None:
     assert disk.entries() == []
 
 
+def test_library_alone(disk: Cli, sample: Sample) -> None:
+    assert status_of(disk.json("warm", str(sample.opened)), sample.opened) == "built"
+
+
 def test_names_without_a_slash_are_modules(cli: Cli) -> None:
     result = cli("warm", "libsample.so-1")
     assert result.returncode == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.common import ROOT, clean_environment
+from support.layouts import skip_unless_huge
 
 DRIVER = ROOT / "tests" / "siege" / "driver.py"
 
@@ -30,6 +31,7 @@ def siege(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_short_siege_passes_and_leaves_nothing(tmp_path: Path) -> None:
+    skip_unless_huge("thp")
     result = siege(
         "--seconds",
         "3",

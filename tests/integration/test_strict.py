@@ -147,7 +147,8 @@ def test_entries_that_others_made_are_used_without_their_borders(python, sample,
         python(START, str(sample), str(TESTS), "remap", env={**usual, **STRICT}).stdout
     )
     stats, region, lines, result = told
-    assert stats["strict"] and not made[0]["strict"]
+    assert stats["strict"]
+    assert not made[0]["strict"]
     assert result == made[3]
     assert region["backing"] == "store"
     assert 0 < region["swapped_bytes"] < made[1]["swapped_bytes"]
@@ -164,7 +165,8 @@ def test_who_builds_an_entry_executes_nothing_of_it_but_text(python, sample, tmp
     if told[1]["backing"] != "store":
         pytest.skip(f"no store here: {told[1]['reason']}")
     ours = [line for line in told[2] if "/v1/objects/" in line[5] and line[5].endswith(sample.name)]
-    assert ours and all(line[2] == "r-xp" for line in ours if line[1] - line[0] >= HUGE)
+    assert ours
+    assert all(line[2] == "r-xp" for line in ours if line[1] - line[0] >= HUGE)
     allowed = {at for line in ours for at in range(line[3], line[3] + line[1] - line[0], HUGE)}
     pattern = re.compile(
         r"mmap\(\S+ (\d+), PROT_READ\|PROT_EXEC, \S+ \d+<.*/v1/objects/.*/"
@@ -176,7 +178,8 @@ def test_who_builds_an_entry_executes_nothing_of_it_but_text(python, sample, tmp
         for length, offset in pattern.findall(log.read_text())
         for step in range(0, int(length), HUGE)
     ]
-    assert seen and set(seen) <= allowed
+    assert seen
+    assert set(seen) <= allowed
 
 
 def test_what_has_no_whole_page_of_text_says_so(stats_of):
@@ -187,7 +190,8 @@ def test_what_has_no_whole_page_of_text_says_so(stats_of):
     ]
     interpreter = [r for r in stats["regions"] if re.search(r"/(lib)?python3?[^/]*$", r["path"])]
     if all(r["text_bytes"] < 2 * HUGE for r in interpreter):
-        assert told and "PYHUGETEXT_STRICT" in told[0]["reason"]
+        assert told
+        assert "PYHUGETEXT_STRICT" in told[0]["reason"]
     merged = stats_of()
     assert not merged["strict"]
     assert stats["coverable_bytes"] < merged["coverable_bytes"]

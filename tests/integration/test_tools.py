@@ -60,7 +60,9 @@ def perf(desk: Desk) -> list[str]:
     """perf, where it can record; by the software clock, for virtual machines have no counters. Its
     cache, into which it links what it saw, goes with the desk."""
     command = [tool("perf"), "--buildid-dir", str(desk.path / "buildids")]
-    probe = desk.run(*command, "record", "-e", "cpu-clock:u", "-o", "probe.data", "true", check=False)
+    probe = desk.run(
+        *command, "record", "-e", "cpu-clock:u", "-o", "probe.data", "true", check=False
+    )
     if probe.returncode:
         pytest.skip(f"perf cannot record here: {(probe.stderr.strip() or '?').splitlines()[0]}")
     return command

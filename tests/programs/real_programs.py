@@ -5,7 +5,7 @@ output and exit status have to be the same. Prints what was covered: `make any-p
 
 `covered` is the share of the coverable text, `store` how much of that came from the store, `private`
 what is private memory, of the program's process with the most text. `start` is the median over pairs
-of what a start takes longer (--version or the like, store warm, wall clock).
+of what a start takes longer (--version or the like, store warm, processor time).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,14 +60,17 @@ class Place:
         return preload.environment(environ, preload.path()) if preloaded else environ
 
     def run(self, command: list[str], environ: dict[str, str]) -> Ran:
-        if self.user:
-            group = f"--regid={self.user.pw_gid}"
-            command = ["setpriv", f"--reuid={self.user.pw_uid}", group, "--init-groups", *command]
         done = subprocess.run(
-            command, cwd=self.root / "work", env=environ, stdin=subprocess.DEVNULL,
+            self.of_user(command), cwd=self.root / "work", env=environ, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="backslashreplace", timeout=_SECONDS, check=False,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def of_user(self, command: list[str]) -> list[str]:
+        if self.user is None:
+            return command
+        group = f"--regid={self.user.pw_gid}"
+        return ["setpriv", f"--reuid={self.user.pw_uid}", group, "--init-groups", *command]
 
     def shell(self, script: str) -> list[str]:
         return ["sh", "-ec", script.replace("@MORE@", ":")]
@@ -84,18 +86,26 @@ def reports(directory: Path) -> list[dict[str, Any]]:
 
 
 def start_costs(place: Place, pairs: int) -> float:
-    """Milliseconds that a start takes longer."""
-    command = [place.work.program, *(place.work.start or ("--version",))]
+    """Milliseconds of processor time that a start takes longer."""
+    command = place.of_user([place.work.program, *(place.work.start or ("--version",))])
     environs = [place.environ(preloaded=preloaded) for preloaded in (False, True)]
+
+    def once(side: int) -> float:
+        process = subprocess.Popen(
+            command, cwd=place.root / "work", env=environs[side], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return 1000 * (usage.ru_utime + usage.ru_stime)
+
+    once(1)
     differences = []
-    for number in range(pairs + 1):
-        times = {}
-        for side in (0, 1) if number % 2 else (1, 0):
-            began = time.perf_counter()
-            place.run(command, environs[side])
-            times[side] = time.perf_counter() - began
-        if number:
-            differences.append(1000 * (times[1] - times[0]))
+    for number in range(pairs):
+        first = number % 2
+        times = {first: once(first)}
+        times[1 - first] = once(1 - first)
+        differences.append(times[1] - times[0])
     return statistics.median(differences)
 
 

@@ -1,6 +1,6 @@
 """The siege: processes that take random steps from a seed, each judged, on every backing.
 
-    python tests/siege/driver.py [--seconds 60] [--seed S] [--backings memfd,thp] [--processes 2]
+    python tests/siege/driver.py [--seconds 60] [--seed S] [--backings memfd,thp] [--processes 2] [--pool 16]
 
 `--seed S:BACKING:NUMBER` repeats one process, to its last step. Exit status 1 where a judgement failed,
 a process crashed or hung, or nothing was tried. See README.md.
@@ -35,6 +35,7 @@ import libraries
 from support.attaching import kind_of_this
 from support.common import clean_environment
 from support.groups import memory_group
+from support.layouts import hugetlb_pool
 
 BACKINGS = ("store", "shm", "memfd", "thp", "auto", "file", "hugetlb")
 SHARED_MEMORY = ("shm", "auto")  # need a /dev/shm of the harness's own
@@ -223,6 +224,18 @@ def find_rights(pool: Path, group: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def pool_of(pages: int) -> Iterator[None]:
+    """So many pages more in the machine's pool of reserved ones, where that can be."""
+    with contextlib.ExitStack() as stack:
+        if pages:
+            try:
+                stack.enter_context(hugetlb_pool(pages))
+            except pytest.skip.Exception as reason:
+                print(f"left out: reserved pages: {reason}")
+        yield
+
+
+@contextlib.contextmanager
 def small_group() -> Iterator[str]:
     """The path of a control group with little memory, or an empty one."""
     with contextlib.ExitStack() as stack:
@@ -294,7 +307,11 @@ def run_all(siege: Siege, backings: list[str], seconds: float, processes: int) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(60)
+            if thread.is_alive():
+                done = sum(sum(total.steps.values()) for total in siege.totals.values())
+                print(f"{time.monotonic() + seconds - until:.0f} s: {done} steps", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -303,6 +320,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", default=str(time.time_ns() % 10**9))
     parser.add_argument("--backings", default=",".join(BACKINGS))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--pool", type=int, default=0, help="more reserved pages meanwhile; 0: none"
+    )
     given = parser.parse_args()
     unknown = set(given.backings.split(",")) - set(BACKINGS)
     if unknown:
@@ -319,7 +339,8 @@ def main() -> int:
         return 0
     seed, _, one = given.seed.partition(":")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pyhugetext-siege-") as top, small_group() as group:
+    workplace = tempfile.TemporaryDirectory(prefix="pyhugetext-siege-")
+    with workplace as top, small_group() as group, pool_of(given.pool):
         siege = Siege(Path(top), {}, seed, group)
         siege.rights = find_rights(siege.pool, group)
         backings = given.backings.split(",")

@@ -1,9 +1,10 @@
-/* What Python cannot do by itself, for the siege: as a shared library a profiler's signal handler and a
-   uprobe; with -DPROGRAM what traces another process, or does nothing.
+/* What Python cannot do by itself, for the siege: as a shared library a profiler's signal handler
+   and a uprobe; with -DPROGRAM what traces another process, or does nothing.
 
      helper nothing            exits with 7
      helper attach PID         stops every thread for a moment
-     helper break PID ADDRESS HITS   says "armed", counts, takes the breakpoint away, exits with 7 */
+     helper break PID ADDRESS HITS   says "armed", counts, takes the breakpoint away, exits with 7
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -87,11 +88,11 @@ static int attach(int pid) {
     }
     closedir(directory);
     for (int i = 0; i < count; ++i) {
-        int status = 0, signal = 0;
+        int status = 0, passed = 0;
         if (waitpid(threads[i], &status, __WALL) != threads[i] || !WIFSTOPPED(status)) continue;
         /* A signal that came first has to reach it. */
-        if (!(status >> 16)) signal = WSTOPSIG(status);
-        ptrace(PTRACE_DETACH, threads[i], 0, signal);
+        if (!(status >> 16)) passed = WSTOPSIG(status);
+        ptrace(PTRACE_DETACH, threads[i], 0, passed);
     }
     return count ? 7 : 1;
 }
@@ -129,14 +130,14 @@ static int breakpoint(int pid, unsigned long at, int wanted) {
         registers.rip = at;
         ptrace(PTRACE_SETREGS, pid, 0, &registers);
         if (ptrace(PTRACE_POKETEXT, pid, at, old)) fail("PTRACE_POKETEXT back");
-        int signal = 0;
+        int passed = 0;
         ++hits;
         if (hits < wanted) {
             ptrace(PTRACE_SINGLESTEP, pid, 0, 0);
             status = stopped(pid);
-            if (!(status >> 16) && WSTOPSIG(status) != SIGTRAP) signal = WSTOPSIG(status);
+            if (!(status >> 16) && WSTOPSIG(status) != SIGTRAP) passed = WSTOPSIG(status);
             if (ptrace(PTRACE_POKETEXT, pid, at, armed)) fail("PTRACE_POKETEXT again");
-            ptrace(PTRACE_CONT, pid, 0, signal);
+            ptrace(PTRACE_CONT, pid, 0, passed);
         }
     }
     if (ptrace(PTRACE_DETACH, pid, 0, 0)) fail("PTRACE_DETACH");

@@ -161,7 +161,7 @@ class Place:
         if fault.rank < 0:
             number, code = NAMELESS[fault.call][0], getattr(__import__("errno"), fault.error)
             prefix = (sys.executable, "-S", "-c", REFUSE, str(Path(__file__).parents[1]))
-            return self._run((*prefix, str(number), str(code)), PYHUGETEXT_BUILD_TIME=""), True
+            return self._run((*prefix, str(number), str(code))), True
         what = f"inject={fault.call}:error={fault.error}:when={fault.number}"
         names = ",".join({fault.call, "mmap"})
         outcome = self.traced("--seccomp-bpf", "-e", f"trace={names}", "-e", what)

@@ -7,9 +7,8 @@ import ctypes.util
 import importlib.util
 import mmap
 import os
+import resource
 import shutil
-import signal
-import threading
 from collections.abc import Callable
 
 import libraries
@@ -18,12 +17,12 @@ from world import LeftOut, Library, World, Wrong
 import pyhugetext
 from pyhugetext import _backing, _native
 
-STRANGER = 54321
+HUGETLB = _backing.NUMBERS["hugetlb"]
 PAGE = 4096
-SECONDS = 60  # after which a child hangs
 NOREPLACE = 0x100000  # MAP_FIXED_NOREPLACE
-# None of these changes what is in memory.
-HARMLESS = (0, 1, 2, 3, 14, 15, 20, 22, 25)  # NORMAL .. COLD, POPULATE_READ, COLLAPSE; no DONTNEED
+# None of these changes what is in memory, as DONTNEED would: NORMAL, RANDOM, SEQUENTIAL, WILLNEED,
+# MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, COLD, PAGEOUT, POPULATE_READ, COLLAPSE.
+HARMLESS = (0, 1, 2, 3, 12, 13, 14, 15, 16, 17, 20, 21, 22, 25)
 IMPORTS = {
     "numpy": lambda numpy: float(numpy.arange(10.0) @ numpy.arange(10.0)) == 285.0,
     "contourpy": lambda module: bool(module.__version__),
@@ -159,6 +158,11 @@ def protect(world: World) -> None:
     world.libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.PROT_READ | 4)
 
 
+def _is_reserved(library: Library) -> bool:
+    regions = _native.snapshot()["regions"]
+    return any(r["path"] == library.path and r["backing"] == HUGETLB for r in regions)
+
+
 def patch(world: World) -> None:
     """Somebody writes to our text, as hooks and JIT compilers do."""
     world.require("patch")
@@ -167,38 +171,12 @@ def patch(world: World) -> None:
     at = library.patched + 4
     page, length = ctypes.c_void_p(at // PAGE * PAGE), ctypes.c_size_t(PAGE)
     if world.libc.mprotect(page, length, 7):
-        # Sealed memory files cannot be written to; remapping says so, and restore() makes it possible.
-        _native.restore()
-        if world.libc.mprotect(page, length, 7):
+        if not _is_reserved(library):
             raise Wrong(f"mprotect: {os.strerror(ctypes.get_errno())}")
+        raise LeftOut("a reserved huge page can be protected as a whole only")
     ctypes.c_int.from_address(at).value = library.number = number
     if world.libc.mprotect(page, length, 5):
         raise Wrong(f"mprotect back: {os.strerror(ctypes.get_errno())}")
-
-
-def race(world: World) -> None:
-    """Another thread remaps and restores while this one goes on."""
-    kinds = [
-        world.chance.choice((load, unload, call, fork, vfork, spawn, advise)) for _ in range(4)
-    ]
-    backings = [world.chance.choice((world.backing, "memfd", "")) for _ in range(3)]
-
-    def others() -> None:
-        for backing in backings:
-            if backing:
-                world.remap(None, backing)
-            else:
-                _native.restore()
-
-    thread = threading.Thread(target=others)
-    thread.start()
-    try:
-        for kind in kinds:
-            kind(world)
-            for library in world.loaded.values():
-                library.judge()
-    finally:
-        thread.join()
 
 
 def beside(world: World) -> None:
@@ -235,87 +213,23 @@ def beside(world: World) -> None:
         libc.munmap(ctypes.c_void_p(got), ctypes.c_size_t(size))
 
 
-def _ends_well(pid: int, what: str) -> None:
-    _, status = os.waitpid(pid, 0)
-    if status != 7 << 8:
-        raise Wrong(f"{what}: wait status {status}")
-
-
-def _in_child(world: World, what: str, action: Callable[[], None]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        code = 9
-        try:
-            signal.alarm(SECONDS)
-            for library in world.loaded.values():
-                library.threads = 0  # they stayed with the parent
-                library.judge()
-            action()
-            for library in world.loaded.values():
-                library.judge()
-            code = 7
-        except BaseException as error:
-            os.write(2, f"{what}, in the child: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    _ends_well(pid, what)
-
-
-def fork(world: World) -> None:
-    both = world.chance.random() < 0.5
-
-    def action() -> None:
-        if both:
-            _native.restore()
-            world.remap(None, world.backing)
-        else:
-            world.remap(None, world.chance.choice(_backing.LADDER))
-            _native.restore()
-
-    _in_child(world, "fork", action)
-
-
-def vfork(world: World) -> None:
-    if world.pick().code.s_vfork() != 7:
-        raise Wrong("vfork")
-
-
-def execute(world: World) -> None:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.execv(f"{world.pool}/helper", ["helper", "nothing"])
-        finally:
-            os._exit(9)
-    _ends_well(pid, "exec")
-
-
-def spawn(world: World) -> None:
-    _ends_well(os.posix_spawn(f"{world.pool}/helper", ["helper", "nothing"], {}), "posix_spawn")
-
-
-def change_user(world: World) -> None:
-    world.require("root")
-
-    def action() -> None:
-        if world.loaded:
-            library = world.loaded[sorted(world.loaded)[0]]
-            library.code.s_start()
-            library.threads += 1
-        os.seteuid(STRANGER)
+def tighten(world: World) -> None:
+    """Hardly any descriptors, address space, or room in files, for a moment."""
+    which = world.chance.choice((resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE))
+    room = 0
+    if which == resource.RLIMIT_NOFILE:
+        room = world.open_descriptors() + world.chance.randrange(6)
+    elif which == resource.RLIMIT_AS:
+        with open("/proc/self/statm") as file:
+            room = int(file.read().split()[0]) * PAGE + world.chance.choice((4, 8, 16)) * (1 << 20)
+    before = resource.getrlimit(which)
+    resource.setrlimit(which, (room, before[1]))
+    try:
         world.remap(None, world.backing)
         _native.restore()
-        os.seteuid(0)
         world.remap(None, world.backing)
-        os.setgid(STRANGER)
-        os.setuid(STRANGER)
-        world.remap(None, world.backing)
-        pyhugetext.stats()
-        for library in world.loaded.values():
-            library.stop()
-        _native.restore()
-
-    _in_child(world, "setuid", action)
+    finally:
+        resource.setrlimit(which, before)
 
 
 def bring_in(world: World) -> None:

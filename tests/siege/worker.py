@@ -7,6 +7,7 @@ argv: the configuration as JSON; see driver.py.
 from __future__ import annotations
 
 import collections
+import errno
 import json
 import mmap
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import children
 import outside
 import steps
 from world import LeftOut, World, Wrong
@@ -34,13 +36,13 @@ NOTES = 32
 # How often in ten thousand. The core kinds, without which a run proves nothing, come first.
 CORE = {
     steps.remap: 1100, steps.restore: 650, steps.call: 2500, steps.load: 600, steps.unload: 300,
-    steps.start_thread: 200, steps.stop_threads: 150, steps.fork: 25, steps.vfork: 150,
-    steps.spawn: 30,
+    steps.start_thread: 200, steps.stop_threads: 150, children.fork: 25, children.vfork: 150,
+    children.spawn: 30,
 }  # fmt: skip
 OTHERS = {
-    steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, steps.execute: 12,
-    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, steps.race: 6, steps.beside: 1200,
-    steps.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
+    steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, children.execute: 12,
+    steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, children.race: 6, children.refuse: 8, steps.tighten: 15, steps.beside: 1200,
+    children.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
     outside.attach: 12, outside.breakpoint_: 10, outside.drop_cache: 6, outside.prune: 4,
     outside.poison_record: 8, outside.poison_copy: 6, outside.move: 8, outside.fill: 8,
     outside.future: 6, outside.kill_builder: 1, outside.start_python: 2, outside.pressure: 2,
@@ -65,7 +67,9 @@ class Notes:
         self._memory[at : at + LINE] = f"{number} {what}".encode().ljust(LINE)
 
 
-def besiege(world: World, notes: Notes, least: int, most: int, until: float) -> dict[str, object]:
+def besiege(
+    world: World, notes: Notes, seed: str, least: int, most: int, until: float
+) -> dict[str, object]:
     kinds, weights = list(KINDS), list(KINDS.values())
     taken: collections.Counter[str] = collections.Counter()
     left_out: collections.Counter[str] = collections.Counter()
@@ -73,9 +77,12 @@ def besiege(world: World, notes: Notes, least: int, most: int, until: float) -> 
     world.begin()
     number = most_mappings = covered = 0
     steps.load(world)
+    choose = random.Random(seed)
     while number < most and (number < least or time.monotonic() < until):
         number += 1
-        [kind] = world.chance.choices(kinds, weights)
+        [kind] = choose.choices(kinds, weights)
+        # What a step draws depends on what it finds, which must not change the steps after it.
+        world.chance.seed(f"{seed}:{number}")
         name = name_of(kind)
         notes.add(number, name)
         started = time.monotonic()
@@ -84,6 +91,11 @@ def besiege(world: World, notes: Notes, least: int, most: int, until: float) -> 
             taken[name] += 1
         except LeftOut as reason:
             left_out[f"{name}: {reason}"] += 1
+        except OSError as error:
+            # What harms a store that is full itself may find no room.
+            if error.errno != errno.ENOSPC or kind.__module__ != "outside":
+                raise
+            left_out[f"{name}: {error.strerror}"] += 1
         world.judge()
         if number % MAPPINGS == 0:
             most_mappings = max(most_mappings, world.judge_mappings())
@@ -130,7 +142,7 @@ def main() -> None:
     )  # fmt: skip
     until = time.monotonic() + (config["seconds"] or 1e9)
     notes = Notes(config["notes"])
-    told = besiege(world, notes, config["least"], config["steps"], until)
+    told = besiege(world, notes, config["seed"], config["least"], config["steps"], until)
     print(json.dumps(told), flush=True)
 
 

@@ -64,6 +64,11 @@ class Library:
             raise Wrong(f"{self.path}: wrong results in threads")
         self.threads = 0
 
+    def forget(self) -> None:
+        """In a forked child: the threads stayed with the parent."""
+        self.code.s_forget()
+        self.threads = 0
+
     def close(self) -> None:
         self.stop()
         _ctypes.dlclose(self.handle)

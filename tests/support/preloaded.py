@@ -55,6 +55,7 @@ class Preloaded:
         self.place = place
         self.store = place / "store"
         self.count = 0
+        self.library = preload_library()
 
     def environment(self, **env: str) -> dict[str, str]:
         return clean_environment(**{"PYHUGETEXT_STORE": str(self.store), **env})
@@ -66,7 +67,8 @@ class Preloaded:
         self.count += 1
         place = self.place / f"reports{self.count}"
         place.mkdir()
-        libraries = preload.format(library=preload_library()) or str(preload_library())
+        place.chmod(0o1777)
+        libraries = preload.format(library=self.library) or str(self.library)
         own = {"LD_PRELOAD": libraries, "PYHUGETEXT_REPORT": f"{place}/%p.json"}
         return self._run(command, self.environment(**{**own, **env}), place)
 
@@ -111,7 +113,6 @@ def _make(place: Path) -> None:
     # The order of these two is what RTLD_NEXT goes by.
     behind = ("-Wl,--no-as-needed", f"-L{place}", "-lfirst", "-lsecond", "-lconstructor", origin)
     compile_(SOURCES / "program.c", "program", "-D_GNU_SOURCE", *behind, "-ldl", "-pthread")
-
 
     here = (own, f"-L{place}", "-lbig", "-Wl,-rpath,$ORIGIN")
     compile_(SOURCES / "large.c", "large", *here)

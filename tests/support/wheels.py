@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,14 +61,12 @@ def command(
     return result
 
 
-def environment(python: str, place: Path, *options: str) -> Path:
-    """A new environment of that python, without pip unless said otherwise; returns its python."""
-    command(python, "-m", "venv", *(options or ("--without-pip",)), place)
+def environment(python: str, place: Path) -> Path:
+    """A new environment of that python, with the pip that it brings; returns its python."""
+    command(python, "-m", "venv", place)
     return place / "bin" / "python"
 
 
 def pip(python: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """pip of this environment for that one."""
-    place = python.parent.parent
-    # With the hook off: the pip is not what is tested.
-    return command(sys.executable, "-m", "pip", "--python", place, *words, PYHUGETEXT="0")
+    """pip of that environment, with the hook off: it is not what is tested."""
+    return command(python, "-m", "pip", *words, PYHUGETEXT="0")

@@ -45,14 +45,22 @@ def shown(page: Path) -> str:
 def test_it_has_every_command_option_and_section(page: Path) -> None:
     text = page.read_text()
     for name, parser in main.make_parsers(main.load())[1].items():
-        assert f'.SH "PYHUGETEXT {name.upper()}"' in text
+        title = f"PYHUGETEXT {name.upper()}".replace("-", "\\-")
+        assert f'.SH "{title}"' in text
         for action in parser._actions:
             for option in action.option_strings[-1:]:
                 if option != "--help":
                     assert option.replace("-", "\\-") in text
-        sections = re.findall(r"(?m)^(\S.*):$", (parser.epilog or "").replace("%%", "%"))
+        sections = re.findall(r"(?m)^(\S.*):$", parser.epilog or "")
         for section in sections:
             assert f'.SS "{section.replace("-", chr(92) + "-")}"' in text
+
+
+def test_no_help_shows_a_template() -> None:
+    """argparse leaves the texts before and behind the options as they are."""
+    parser, parsers = main.make_parsers(main.load())
+    for one in (parser, *parsers.values()):
+        assert "%%" not in one.format_help()
 
 
 def test_terminals_show_what_the_help_says(page: Path) -> None:

@@ -91,7 +91,10 @@ def ask(wheel: Wheel, options: argparse.Namespace) -> Row:
         why = install(wheel, place)
         if why:
             return {"skipped": why}
-        infos = [path.name.removesuffix(".dist-info").split("-") for path in place.glob("site/*.dist-info")]
+        infos = [
+            path.name.removesuffix(".dist-info").split("-")
+            for path in place.glob("site/*.dist-info")
+        ]
         called = wheel.name.lower().replace("-", "_")
         version = next((own for name, own in infos if name.lower() == called), "")
         (place / "use.py").write_text(wheel.use.lstrip())

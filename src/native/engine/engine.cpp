@@ -165,7 +165,7 @@ void Engine::pass(Table::Scope scope) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
         see(visit);
-        request_.copy_time = in_passing_ ? time_left(request_) : ~0ull;
+        request_.copy_time = in_passing_ ? time_for_copies(request_) : ~0ull;
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) {

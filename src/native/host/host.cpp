@@ -52,14 +52,16 @@ void report_decisions() {
 
 }  // namespace
 
-void start(const Settings &settings, const Patience &patience) {
+void start(const Settings &settings, const Patience &patience, bool frugal) {
     if (settings.debug) {
         remember_stderr();
         report_settings(settings);
     }
     if (settings.off) return;
     if (settings.request().inward) try_unexecuted();
-    const long missing = Engine::get().remap(settings.request(), Scope::fresh);
+    Request request = settings.request();
+    request.frugal = frugal;
+    const long missing = Engine::get().remap(request, Scope::fresh);
     if (missing > 0) Engine::get().complete(patience, false);
     Engine::get().tidy(settings.request());
     if (settings.debug) report_decisions();

@@ -13,7 +13,8 @@ const EngineApi &engine_of_process();
 bool has_own_engine();
 
 // Begins as the settings say, unless they turn it off, and tells on stderr where that is asked for.
-void start(const Settings &settings, const Patience &patience);
+// `frugal`: in a program that may be a short one, started often; see Request.
+void start(const Settings &settings, const Patience &patience, bool frugal);
 // Looks for libraries loaded since, and has the entries built that they lack.
 void look(const Settings &settings, const Patience &patience);
 

@@ -30,7 +30,7 @@ LaidOut lay_out(int fd, u64 size, u64 bias, const Layout **out) {
 
 const EngineApi own_engine = {
     .settings = []() -> const Settings & { return Settings::of_process(); },
-    .start = [](const Patience &patience) { start(Settings::of_process(), patience); },
+    .start = [](const Patience &patience) { start(Settings::of_process(), patience, false); },
     .look = [](const Patience &patience) { look(Settings::of_process(), patience); },
     .started = [] { return Engine::get().started(); },
     .stale = [] { return Engine::get().stale(); },

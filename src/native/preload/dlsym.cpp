@@ -3,6 +3,7 @@
 // address: by that address it finds the caller's namespace, and what RTLD_NEXT means to it.
 #include "preload/dlsym.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 
 #include "preload/loaded.h"
@@ -85,19 +86,38 @@ void *find_nothing(void *, const char *) {
     return nullptr;
 }
 
-// The next one behind this object's, as RTLD_NEXT would find it, asked of nobody: who calls this
-// may be an allocator, or a sanitizer, that is finding its own functions.
-Function find_real() {
-    const auto own = reinterpret_cast<u64>(&pyhugetext_dlsym);
+// Finds the next one behind this object's, as RTLD_NEXT would.
+struct Search {
+    const u64 own = reinterpret_cast<u64>(&pyhugetext_dlsym);
     bool behind = false;
     u64 found = 0;
-    each_loaded([&](u64 load_bias, const Elf64_Dyn *dynamic) {
+
+    bool goes_on(u64 load_bias, const Elf64_Dyn *dynamic) {
         const u64 here = find_symbol(load_bias, dynamic, "dlsym");
         if (behind) found = here;
         behind = behind || here == own;
         return !found;
+    }
+};
+
+int search_object(dl_phdr_info *info, size_t, void *data) {
+    const auto *dynamic = find_dynamic(info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum);
+    return !static_cast<Search *>(data)->goes_on(info->dlpi_addr, dynamic);
+}
+
+// Asks nobody if it can: who calls this may be an allocator, or a sanitizer, that is finding its
+// own functions.
+Function find_real() {
+    Search search;
+    each_loaded([&](u64 load_bias, const Elf64_Dyn *dynamic) {
+        return search.goes_on(load_bias, dynamic);
     });
-    return found ? reinterpret_cast<Function>(found) : find_nothing;
+    // Where a program's dynamic section is read-only, it does not tell debuggers.
+    if (!search.found) {
+        search.behind = false;
+        dl_iterate_phdr(search_object, &search);
+    }
+    return search.found ? reinterpret_cast<Function>(search.found) : find_nothing;
 }
 
 // One thread at a time, and not within itself: what the engine calls may be a function that some
@@ -122,8 +142,12 @@ void forget_looking() {
     __atomic_store_n(&looking, false, __ATOMIC_RELAXED);
 }
 
-extern "C" [[gnu::visibility("hidden"), gnu::used]] Function pyhugetext_before_dlsym() {
-    if (__atomic_load_n(&watching, __ATOMIC_ACQUIRE)) look_once();
+// Only for what was opened by handle: a process that locked itself up since, so that any system
+// call may kill it, still asks RTLD_DEFAULT and RTLD_NEXT for functions.
+extern "C" [[gnu::visibility("hidden"), gnu::used]] Function pyhugetext_before_dlsym(void *handle) {
+    if (__atomic_load_n(&watching, __ATOMIC_ACQUIRE) && handle != RTLD_DEFAULT &&
+        handle != RTLD_NEXT)
+        look_once();
     Function found = __atomic_load_n(&real, __ATOMIC_RELAXED);
     if (!found) {
         found = find_real();

@@ -31,4 +31,14 @@ template <class Visit> void each_loaded(Visit visit) {
         if (at->l_ld && !visit(at->l_addr, at->l_ld)) return;
 }
 
+// The address of a function that some object exports; 0 where none does.
+inline u64 find_loaded(const char *name) {
+    u64 found = 0;
+    each_loaded([&](u64 load_bias, const Elf64_Dyn *dynamic) {
+        found = find_symbol(load_bias, dynamic, name);
+        return !found;
+    });
+    return found;
+}
+
 }  // namespace pht::preload

@@ -1,5 +1,6 @@
-// The engine in any program. The C library runs the constructors of a preloaded library after those
-// of all libraries that were loaded at start, since none of them needs it, and before main().
+// The engine in any program. glibc runs the constructors of a preloaded library after those of all
+// libraries that were loaded at start, since none of them needs it, and before main(); musl runs it
+// before them, and what they open is found as what main() opens.
 #include "preload/preload.h"
 
 #include <pthread.h>
@@ -18,12 +19,9 @@ bool started;  // here, and not by another host in this process
 bool is_watched() {
     if (sys::under_valgrind()) return true;
     constexpr const char *kInits[] = {"__asan_init", "__tsan_init", "__msan_init", "__hwasan_init"};
-    bool found = false;
-    each_loaded([&](u64 load_bias, const Elf64_Dyn *dynamic) {
-        for (const char *name : kInits) found = found || find_symbol(load_bias, dynamic, name);
-        return !found;
-    });
-    return found;
+    for (const char *name : kInits)
+        if (find_loaded(name)) return true;
+    return false;
 }
 
 [[gnu::constructor]] void begin() {
@@ -31,9 +29,12 @@ bool is_watched() {
     // be.
     if (Settings::silently_off(environ) || getauxval(AT_SECURE) || !has_own_engine()) return;
     started = true;
+    // Where the program is a Python, or has one inside, it is served as one.
+    const u64 interpreter = find_loaded("Py_IsInitialized");
+    if (interpreter) own_engine.interpreter_at(interpreter);
     const bool watched = is_watched();
     if (watched) Engine::get().stand_aside(Status::watched);
-    own_engine.start(kNoSignals);
+    start(Settings::of_process(), kNoSignals, !interpreter);
     if (watched || !Engine::get().started()) return;
     pthread_atfork(nullptr, nullptr, forget_looking);
     watch_dlsym();

@@ -99,7 +99,7 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
 u64 Table::most_copied(const Request &request, u64 own, Status *why) const {
     const u64 each = copied_pages_ ? copied_ns_ / copied_pages_ : kCopyTime;
     const u64 left = request.copy_time - min(request.copy_time, copying_ns_);
-    const u64 timely = max(left / max<u64>(each, 1), own ? 0 : kLeastCopied);
+    const u64 timely = max(left / max<u64>(each, 1), own || request.frugal ? 0 : kLeastCopied);
     const u64 room = request.private_limit - min(request.private_limit, own);
     *why = timely < room / kHugeSize ? Status::no_time : Status::budget;
     return min(timely, room / kHugeSize) * kHugeSize;

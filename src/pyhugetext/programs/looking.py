@@ -138,7 +138,9 @@ def _judge(fd: int, path: str, library: str) -> tuple[str, Dynamic]:
     except (elf.Unreadable, elf.NoObject, elf.OtherFile):
         return "its headers are those of no program", Dynamic()
     found = dynamic.read(fd, head)
-    if not found.interpreter and not _LOADER.match(os.path.basename(os.path.realpath(path))):
+    loader = _LOADER.match(os.path.basename(os.path.realpath(path)))
+    alone = head.fixed or found.position_independent  # and no library, which names none either
+    if alone and not found.interpreter and not loader:
         return "it is linked statically, and the dynamic linker has no part in it", found
     if _gains_rights(fd, status):
         reason = "it runs with more rights than its caller (set-user-ID or capabilities)"
@@ -155,28 +157,18 @@ def _judge(fd: int, path: str, library: str) -> tuple[str, Dynamic]:
 def _foreign(fd: int) -> str:
     """Why the kernel cannot start an ELF file together with a library of ours, by its first bytes."""
     raw = os.pread(fd, 20, 0)
-    ours = os.pread(_self(), 20, 0)
     if len(raw) < 20 or not raw.startswith(b"\x7fELF"):
         return "it is no program"
     if raw[4] != _CLASS_64:
         return "it is a 32-bit program"
-    if raw[5] != _LITTLE or raw[18:20] != ours[18:20]:
-        number = struct.unpack("<H" if raw[5] == _LITTLE else ">H", raw[18:20])[0]
-        return f"it is made for another processor ({_MACHINES.get(number, f'machine {number}')})"
+    number = struct.unpack("<H" if raw[5] == _LITTLE else ">H", raw[18:20])[0]
+    machine = _MACHINES.get(number, f"machine {number}")
+    here = os.uname().machine
+    if raw[5] != _LITTLE or (here in _MACHINES.values() and machine != here):
+        return f"it is made for another processor ({machine})"
     if struct.unpack("<H", raw[16:18])[0] not in (_EXECUTABLE, _SHARED):
         return "it is an object file, and no program"
     return ""
-
-
-_own = -1
-
-
-def _self() -> int:
-    """This interpreter's file."""
-    global _own
-    if _own < 0:
-        _own = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
-    return _own
 
 
 def _gains_rights(fd: int, status: os.stat_result) -> bool:

@@ -1,6 +1,8 @@
 // What programs do with libraries they open, a case a word; run with the preload library and without,
 // each has to say the same. libbig.so and the plugins lie in the directory that argv[2] names.
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -70,6 +72,22 @@ static int local(void) {
     return 0;
 }
 
+// What a failed call leaves, also where libraries are looked at in it.
+static int errors(void) {
+    errno = 77;
+    printf("%d %s\n", dlsym(RTLD_DEFAULT, "no_such_function") == NULL, dlerror());
+    printf("errno %d, told once %d\n", errno, dlerror() == NULL);
+    dlsym(RTLD_DEFAULT, "no_such_function");
+    printf("sum %ld\n", use_big());
+    printf("after one that went well: %s\n", dlerror() ? "an error" : "none");
+    open_here("libplugin.so", RTLD_NOW);
+    errno = 78;
+    printf("null %d\n", dlsym(RTLD_NEXT, "nor_this_one") == NULL);
+    printf("errno %d %s\n", errno, dlerror());
+    return 0;
+}
+
+#ifdef __GLIBC__
 static int namespaces(void) {
     char path[4096];
     snprintf(path, sizeof path, "%s/libcaller.so", place);
@@ -86,21 +104,6 @@ static int namespaces(void) {
     return 0;
 }
 
-// What a failed call leaves, also where libraries are looked at in it.
-static int errors(void) {
-    errno = 77;
-    printf("%d %s\n", dlsym(RTLD_DEFAULT, "no_such_function") == NULL, dlerror());
-    printf("errno %d, told once %d\n", errno, dlerror() == NULL);
-    dlsym(RTLD_DEFAULT, "no_such_function");
-    printf("sum %ld\n", use_big());
-    printf("after one that went well: %s\n", dlerror() ? "an error" : "none");
-    open_here("libplugin.so", RTLD_NOW);
-    errno = 78;
-    printf("null %d\n", dlsym(RTLD_NEXT, "nor_this_one") == NULL);
-    printf("errno %d %s\n", errno, dlerror());
-    return 0;
-}
-
 static int versions(void) {
     const char *const base = sizeof(void *) == 8 && strstr(place, "aarch64") ? "GLIBC_2.17" : "GLIBC_2.2.5";
     printf("%d\n", dlvsym(RTLD_DEFAULT, "strtol", base) == (void *)strtol);
@@ -108,6 +111,11 @@ static int versions(void) {
     printf("sum %ld\n", use_big());
     return 0;
 }
+
+#else  // musl has neither
+static int namespaces(void) { return 77; }
+static int versions(void) { return 77; }
+#endif
 
 // A filter that kills for what swapping takes.
 static int filtered(void) {
@@ -122,6 +130,23 @@ static int filtered(void) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 77;
     printf("sum %ld\n", use_big());
     return 4;
+}
+
+// A process that opened a library and then locked itself up: any other call kills.
+static int locked(void) {
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_write, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_exit_group, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof *program, program};
+    printf("locked\n");
+    fflush(stdout);
+    if (!open_here("libbig.so", RTLD_NOW)) return 1;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 77;
+    _exit(dlsym(RTLD_DEFAULT, "strtol") == (void *)strtol ? 7 : 8);
 }
 
 static int closing(void) {
@@ -214,7 +239,7 @@ int main(int count, char **arguments) {
     } cases[] = {{"plain", plain},       {"runpath", runpath}, {"next", next},
                  {"local", local},       {"errors", errors},   {"namespaces", namespaces},
                  {"versions", versions}, {"closing", closing}, {"filtered", filtered},
-                 {"daemon", daemon_},    {"threads", threads}, {"handler", handler},
+                 {"daemon", daemon_}, {"locked", locked},    {"threads", threads}, {"handler", handler},
                  {"child", child}};
     if (count < 3) return 99;
     place = arguments[2];

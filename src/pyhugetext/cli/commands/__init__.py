@@ -1,7 +1,7 @@
 """The commands, one file each, named as the command (`-` is written `_`); they may touch all but each other. A file has
 
 - `SUMMARY`: a line for `pyhugetext --help`;
-- `MANUAL`: what follows the options in `pyhugetext COMMAND --help` (a template: `%%` is a `%`);
+- `MANUAL`: what follows the options in `pyhugetext COMMAND --help`, as it stands;
 - `add_arguments(parser)`: its options, an argparse parser's; `--json` and the like are its own;
 - `run(options) -> int`: does it, and returns the exit status. Raises outcome.Failure with one
   sentence where it cannot; OSError and KeyboardInterrupt are dealt with by main;

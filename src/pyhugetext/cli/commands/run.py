@@ -40,13 +40,13 @@ what happens:
 the report:
   With --report the library writes {version, pid, command, active, reason, elapsed_ns,
   settings_problems, regions: [{path, low, high, text_bytes, coverable_bytes, mapped_bytes, backing,
-  status, reason}]} when the program ends by itself. %%p in the name becomes the process id; without
+  status, reason}]} when the program ends by itself. %p in the name becomes the process id; without
   it the programs that the command starts write to the same file, and the last one to end is read.
 
 examples:
   pyhugetext run -- node server.js
   pyhugetext run --warm -- clang++ -O2 -c large.cpp
-  pyhugetext run --report /tmp/report-%%p.json -- postgres -D data
+  pyhugetext run --report /tmp/report-%p.json -- postgres -D data
   pyhugetext run --backing memfd --include '*/libLLVM*' -- ./compile
 
 exit status:
