@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -47,7 +48,7 @@ def initramfs(kernel: kinds.Kernel, root: Path, output: Path) -> Path:
         if kernel.modules:
             order = [_module(f, place / "modules") for f in _wanted(kernel.modules)]
             (place / "modules/order").write_text("".join(f"{name}\n" for name in order))
-        command = "find . | cpio -o -H newc --quiet -R 0:0 | gzip -1 >" + f"'{output}'"
+        command = f"find . | cpio -o -H newc --quiet -R 0:0 | gzip -1 >{shlex.quote(str(output))}"
         run(["sh", "-c", command], "the initramfs", cwd=place)
     return output
 
