@@ -19,7 +19,7 @@ from pyhugetext._stats.model import Region, Stats, total
 from pyhugetext._stats.smaps import Mapping
 from pyhugetext._units import HUGE, down, up
 from pyhugetext.process.files import Files, device_numbers
-from pyhugetext.process.objects import Object, Rest, find
+from pyhugetext.process.objects import Object, Rest, backing_of, find
 from pyhugetext.process.proc import Gone, NotInspectable, Process, State
 
 if TYPE_CHECKING:
@@ -61,6 +61,32 @@ def examine(process: Process) -> tuple[Stats, bool]:
     """What inspect() says of an open process, and whether it runs Python."""
     look = look_at(process)
     return _stats(look), runs_python(look.mappings.all)
+
+
+class Held(NamedTuple):
+    """What the executable file text of a process, wherever it is mapped from now, takes of the
+    memory: in all, as its share of pages that several processes map (PSS), and for it alone."""
+
+    resident: int
+    share: int
+    private: int
+
+
+def examine_closely(process: Process) -> tuple[Stats, bool, Held]:
+    """As examine(), with whether the package is loaded there, and what the text takes."""
+    look = look_at(process)
+    text = [
+        m
+        for m in look.mappings.all
+        if "x" in m.permissions and not m.retired and (m.inode or backing_of(m))
+    ]
+    held = Held(*(sum(getattr(m, n) for m in text) for n in ("resident", "share", "private")))
+    return _stats(look), is_loaded(look.mappings.all), held
+
+
+def is_loaded(mappings: Iterable[Mapping]) -> bool:
+    """Whether the start-up hook of this package is in a process, whatever it did."""
+    return any(_BOOT.search(mapping.path) for mapping in mappings)
 
 
 def look_at(process: Process) -> Look:
@@ -179,7 +205,7 @@ def _rest(rest: Rest) -> Region:
 def _why_inactive(look: Look) -> str:
     if any(one.swapped for one, _ in look.planned) or any(rest.swapped for rest in look.rests):
         return "what was swapped is not in 2 MiB pages (yet)"
-    if any(_BOOT.search(mapping.path) for mapping in look.mappings.all):
+    if is_loaded(look.mappings.all):
         return f"nothing was swapped; {_ASK}"
     return (
         "pyhugetext is not loaded in it (not installed for that Python, or PYHUGETEXT=0)"

@@ -72,13 +72,13 @@ def _sequence(found: Measurement) -> Markup:
             "interval of the median. A slope or steps that the control shows as well come from "
             "the machine. Upright lines part processes.",
         ),
-        el("div", sequence.drawn(points, found.effect, axis), class_="bench"),
+        el("div", sequence.drawn(points, found.effect, axis), class_="bench sequence"),
     )
 
 
 def _basis(found: Measurement) -> Markup:
     """What the figures rest on, as the terminal shows it."""
-    lines = [el("li", _sentence(line)) for line in remarks(found)]
+    lines = [el("li", line) for line in remarks(found)]
     return el("section", el("h2", "What it rests on"), el("ul", *lines)) if lines else Markup()
 
 
