@@ -30,7 +30,7 @@ which process:
   Without either: a new process of this interpreter that imports nothing.
 
 two side by side:
-  --before       New processes, one with PYHUGETEXT=0 and one without, that import the modules.
+  --without      New processes, one with PYHUGETEXT=0 and one without, that import the modules.
   --pid --pid    Two running processes.
   --compare      Two files that `pyhugetext report --json` printed: of yesterday and today, of two
                  machines. In a map the squares that are drawn alike lie together then.
@@ -86,7 +86,7 @@ examples:
   pyhugetext report -m numpy -m torch page.html
   pyhugetext report --pid 4242 page.html
   pyhugetext report --pid "$(pgrep -o gunicorn)" - | ssh desk 'cat >page.html'
-  pyhugetext report --before -m torch page.html
+  pyhugetext report --without -m torch page.html
   pyhugetext report --json --pid 4242 page.html >today.json
   pyhugetext report --compare yesterday.json today.json page.html
   sudo pyhugetext report --all machine.html
@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "pyhugetext report [-h] [--json] [--pid PID | -m MODULE ...] [--bench FILE.json ...]\n"
         "                         [--svg] FILE\n"
-        "       pyhugetext report [the same] --before [-m MODULE ...] FILE\n"
+        "       pyhugetext report [the same] --without [-m MODULE ...] FILE\n"
         "       pyhugetext report [the same] --pid PID --pid PID FILE\n"
         "       pyhugetext report [the same] --compare FILE.json FILE.json FILE\n"
         "       pyhugetext report [-h] [--json] --all FILE"
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("--all", action="store_true", help="all Python processes of the machine")
     parser.add_argument(
-        "--before", action="store_true", help="beside it the same without pyhugetext"
+        "--without", action="store_true", help="beside it the same without pyhugetext"
     )
     parser.add_argument(
         "--bench",
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
     taken = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     if options.all:
         content, told, document = _machine(version, taken)
-    elif options.before or options.compare or len(options.pids) > 1:
+    elif options.without or options.compare or len(options.pids) > 1:
         content, told, document = _compared(options, benches, version, taken)
     else:
         content, told, document = _single(options, benches, version, taken)
@@ -182,12 +182,12 @@ def _check(options: argparse.Namespace) -> None:
     importing.check_names(options.modules)
     if len(options.pids) > 2:
         raise Failure("two processes can be compared, not more", USAGE)
-    if options.before and (options.pids or options.compare or options.all):
-        raise Failure("--before goes with new processes only, with or without -m", USAGE)
+    if options.without and (options.pids or options.compare or options.all):
+        raise Failure("--without goes with new processes only, with or without -m", USAGE)
     alone = "a map alone (--svg) shows no"
     if options.svg and options.benches:
         raise Failure(f"{alone} measurement: leave --bench out", USAGE)
-    if options.svg and (options.before or options.compare or options.all or options.pids[1:]):
+    if options.svg and (options.without or options.compare or options.all or options.pids[1:]):
         raise Failure(f"{alone} comparison and no machine", USAGE)
     if options.all and options.benches:
         raise Failure("the page of a machine (--all) shows no measurement", USAGE)

@@ -136,6 +136,7 @@ def _change(pair: Pair) -> Markup:
             "Figures of both",
             parts.header("Figure", *pair.names, "Difference"),
             el("tbody", *shown),
+            long_names=True,
         ),
     )
 
@@ -203,7 +204,12 @@ def _objects(pair: Pair) -> Markup:
     return el(
         "section",
         el("h2", "Objects"),
-        parts.box("Objects of both", parts.header("Object", *header), el("tbody", *shown)),
+        parts.box(
+            "Objects of both",
+            parts.header("Object", *header),
+            el("tbody", *shown),
+            long_names=True,
+        ),
         note if rest > 0 else "",
     )
 

@@ -101,10 +101,10 @@ def _objects(seen: Sequence[Close]) -> list[Shared]:
 
 
 def package_of(one: Close) -> str:
-    """Whether the package is there, in words."""
+    """Whether the package is there, and whether it put anything on huge pages, in words."""
     if not one.loaded:
         return "not loaded"
-    return "active" if one.stats.active else "loaded, nothing on huge pages"
+    return "active" if one.stats.active else "loaded"
 
 
 def as_dict(machine: Machine) -> dict[str, Any]:

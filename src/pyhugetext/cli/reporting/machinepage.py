@@ -115,7 +115,7 @@ def _processes(machine: Machine) -> Markup:
         return Markup()
     names = (
         *("User", "Package", "Coverable", "On huge pages", "Share", "Still small", "Private"),
-        *("Text in memory", "Backing"),
+        *("Memory", "Backing"),
     )
     rows = [
         parts.row("", _cells(one), el("span", f"{one.program} {one.pid}", title=_why(one)))
@@ -129,8 +129,10 @@ def _processes(machine: Machine) -> Markup:
         parts.box("Processes", parts.header("Process", *names), el("tbody", *rows)),
         el(
             "p",
-            f"{note if rest > 0 else ''}Those with the most text on small pages come first. Text "
-            "in memory is a process's share: a page that four map counts a quarter for each.",
+            f"{note if rest > 0 else ''}Those with the most text on small pages come first. Memory is "
+            "a process's share of what the text takes: a page that four map counts a quarter for "
+            "each. The package is loaded where its start-up hook ran, active where it put text on "
+            "huge pages.",
             class_="quiet",
         ),
     )

@@ -75,9 +75,10 @@ def bar(mapped: int, coverable: int, whole: int) -> Markup:
     return el("div", drawn, el("ul", *legend, class_="legend"))
 
 
-def box(label: str, *parts: Markup) -> Markup:
-    """A table that scrolls within itself where it is wider than the page."""
-    table = el("table", *parts)
+def box(label: str, *parts: Markup, long_names: bool = False) -> Markup:
+    """A table that scrolls within itself where it is wider than the page; where its columns have
+    `long_names`, these take several lines."""
+    table = el("table", *parts, class_="long" if long_names else None)
     return el("div", table, class_="box", tabindex="0", role="region", aria_label=label)
 
 
