@@ -162,13 +162,15 @@ def _touched(run: Callable[[], object]) -> tuple[int, float]:
         end = time.monotonic() + _ENOUGH
         while len(rounds) < _ROUNDS and (not rounds or time.monotonic() < end):
             rounds.append(_round(run, marks))
+        if not min(rounds)[0]:
+            raise OSError(0, "the kernel marks no page as used")
         return min(rounds)
     finally:
         os.close(marks)
 
 
 def _round(run: Callable[[], object], marks: int) -> tuple[int, float]:
-    ballast = mmap.mmap(-1, _FLUSHED)
+    ballast = mmap.mmap(-1, _FLUSHED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             ballast.madvise(mmap.MADV_NOHUGEPAGE)

@@ -1,5 +1,6 @@
 """Writes a page about the machine code of a process: a map with a square for each 2 MiB, how much of
-it is on huge pages, by what means and at what cost, object by object, and why not all of it."""
+it is on huge pages, by what means and at what cost, object by object, and why not all of it. Or of
+two processes side by side, or of all Python processes of the machine."""
 
 from __future__ import annotations
 

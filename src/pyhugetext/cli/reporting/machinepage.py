@@ -62,10 +62,10 @@ def _sharing(machine: Machine) -> str:
     shared = total["resident_bytes"] - total["share_bytes"]
     share = percent(max(shared, 0), total["resident_bytes"]) or "0 %"
     return (
-        f"Their machine code takes {text.size(total['share_bytes'])} of memory. Each for itself "
-        f"would take {text.size(total['resident_bytes'])}: {share} of that is saved because "
-        "processes share the pages of a file or a store. Text that several processes have mapped "
-        "counts once for each in the figures below, but not in the memory."
+        f"Their machine code takes {text.size(total['share_bytes'])} of memory. If each process had "
+        f"its own, that would be {text.size(total['resident_bytes'])}: sharing the pages of files "
+        f"and stores saves {share}. In the sizes of text below, what several processes have mapped "
+        "counts for each of them; in the memory it counts once."
     )
 
 
