@@ -21,8 +21,9 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers tools suites fuzz lint format bench bench-startup \
-    bench-servers clean
+.PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
+    compilers analyze lint format bench bench-startup siege inject bench-servers clean wheels \
+    docs docs-test docs-links man kernels zoo
 .DELETE_ON_ERROR:
 
 help:
@@ -32,14 +33,27 @@ help:
 	@echo "make heavy          the tests that need torch and other large wheels"
 	@echo "make containers     images that are prepared, and what their containers get; needs root"
 	@echo "make servers        gunicorn, uWSGI, mod_wsgi, PostgreSQL and others, started for real; needs root"
-	@echo "make tools          the README's table of tools that attach; needs gdb, perf, eu-stack"
+	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
+	@echo "make tools          the table of tools that attach in docs/tools.md; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
-	@echo "make fuzz           lays out copies of broken ELF files; RUNS=5000000"
+	@echo "make kernels        other kernels under qemu, and what each gives; KERNELS='6.1 6.12 7'"
+	@echo "make zoo            forty popular wheels, used with and without; ZOO_ARGS='numpy torch'"
+	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
+	@echo "make inject         every system call of ours fails, once in each way; most of an hour"
+	@echo "make fuzz           broken ELF files, records, maps, settings; RUNS=5000000, TARGETS='maps record'"
+	@echo "make sanitize       the engine and the extension under ASan, UBSan and TSan; KINDS='address'"
+	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
+	@echo "make analyze        clang's static analyzer over src/native"
+	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
 	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
 	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
 	@echo "make bench-servers  requests a second and memory of servers; BENCH_ARGS='--only gunicorn'"
+	@echo "make docs           the documents as a site in build/site"
+	@echo "make docs-test      runs every command that the documents show"
+	@echo "make docs-links     asks for every address that the documents name; needs a network"
+	@echo "make man            the manual page, build/pyhugetext.1"
 	@echo "make clean          remove what the targets made"
 
 # Stops with one sentence that says what is missing and how to get it.
@@ -97,11 +111,12 @@ GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
 # Tests build the package, too: what this build compiles they need not compile once more.
 SERVERS := .venv-servers/$(TAG)
-BOTH := $(TEST)/installed $(SERVERS)/installed
-$(BOTH): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
-$(BOTH): private export CMAKE_CXX_COMPILER_LAUNCHER := \
+DOCS_TEST := .venv-docs-test/$(TAG)
+ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed
+$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+$(ALIKE): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
-$(BOTH): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
+$(ALIKE): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
 	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
 	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
@@ -159,6 +174,12 @@ servers: private export PATH := $(CURDIR)/$(SERVERS)/bin:$(PATH):/usr/sbin
 servers: $(SERVERS)/installed
 	$(SERVERS)/bin/python -m pytest tests/servers $(PYTEST_ARGS)
 
+# Real programs do the same with the preload library as without; those that are installed.
+any-program: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH):/usr/sbin
+any-program: $(TEST)/installed
+	$(TEST)/bin/python tests/programs/real_programs.py $(PROGRAMS_ARGS)
+	$(TEST)/bin/python -m pytest tests/programs $(PYTEST_ARGS)
+
 bench-servers: $(SERVERS)/installed
 	@env -u PYHUGETEXT $(SERVERS)/bin/python benchmarks/servers.py $(BENCH_ARGS)
 
@@ -182,24 +203,61 @@ suites: $(SUITES)/installed
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
 
-# What is found stays in $(FUZZ)/corpus, and what is wrong is written to $(FUZZ).
-RUNS ?= 1000000
-FUZZ ?= build/fuzz
-FUZZ_FLAGS := -std=c++20 -O2 -g -fno-sanitize-recover=undefined -fno-exceptions -fno-rtti \
-    -Isrc/native -include tests/fuzz/shim.h
-# The checks are no part of what is to be covered.
-FUZZED := $(patsubst %,src/native/builder/%.cpp,elf_file layout offsets sections segments) \
-    src/native/elf/object.cpp src/native/elf/plan.cpp
-fuzz:
-	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ and its run-time libraries:\
-	 install them (Debian: apt-get install clang libclang-rt-14-dev)." >&2; exit 1; }
-	@mkdir -p $(FUZZ)/corpus
-	clang++ $(FUZZ_FLAGS) -fsanitize=address,undefined -c -o $(FUZZ)/layout.o tests/fuzz/layout.cpp
-	clang++ $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $(FUZZ)/layout $(FUZZ)/layout.o \
-	    -fsanitize-coverage-ignorelist=tests/fuzz/ignored.txt tests/fuzz/memory.cpp $(FUZZED)
-	$(PYTHON) tests/fuzz/seeds.py $(FUZZ)/seeds
-	$(FUZZ)/layout -runs=$(RUNS) -max_len=16384 -timeout=60 -entropic=0 -artifact_prefix=$(FUZZ)/ \
-	    $(FUZZ)/corpus $(FUZZ)/seeds tests/fuzz/found
+# 77 is "skipped", said in a sentence by the script (tests/kernels/README.md, tests/zoo/README.md).
+KERNELS ?=
+KERNELS_ARGS ?=
+kernels:
+	@PYTHONPATH=tests $(PYTHON) -m kernels $(KERNELS) $(KERNELS_ARGS) || test $$? = 77
+
+ZOO := .venv-zoo/$(TAG)
+ZOO_ARGS ?=
+$(ZOO)/installed: $(SOURCES)
+	$(call install,$(ZOO),.)
+
+zoo: $(ZOO)/installed
+	@PYTHONPATH=tests $(ZOO)/bin/python -m zoo $(ZOO_ARGS) || test $$? = 77
+
+# Both print what repeats a finding, and say what they leave out on this machine.
+SECONDS ?= 60
+SEED ?=
+BACKINGS ?=
+POOL ?= 0
+siege: $(TEST)/installed
+	@$(TEST)/bin/python tests/siege/driver.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(BACKINGS),--backings $(BACKINGS)) --pool $(POOL)
+
+INJECT_ARGS ?=
+inject: $(TEST)/installed
+	@$(TEST)/bin/python tests/siege/inject.py $(INJECT_ARGS)
+
+# In dist: for every python that is found, x86_64 and aarch64. WHEELS='--python /usr/bin/python3
+# --target x86_64' makes fewer.
+WHEELS ?=
+WHEEL_TOOLS := .venv-wheels/$(TAG)
+$(WHEEL_TOOLS)/installed: Makefile pyproject.toml
+	$(call install,$(WHEEL_TOOLS),--group wheels)
+
+wheels: $(WHEEL_TOOLS)/installed
+	$(WHEEL_TOOLS)/bin/python packaging/wheels/make.py $(WHEELS)
+	$(WHEEL_TOOLS)/bin/python -m pytest tests/wheels $(PYTEST_ARGS)
+
+include tests/fuzz/targets.mk
+
+# KINDS="address undefined thread"; the modules are built anew for each, with GCC.
+KINDS ?= address undefined thread
+SANITIZE ?= build/sanitize
+sanitize: private export PATH := $(CURDIR)/$(TEST)/bin:$(PATH)
+sanitize: $(TEST)/installed $(LINT)/installed
+	@for tool in gcc g++ setarch; do command -v $$tool >/dev/null || { echo "make sanitize needs $$tool:\
+	 install it (Debian: apt-get install gcc g++ util-linux)." >&2; exit 1; }; done
+	@$(TEST)/bin/python tests/sanitize/run.py $(CURDIR)/$(SANITIZE) $(CURDIR)/$(LINT) $(KINDS)
+
+# CHROOTS="/srv/trixie /srv/sid": directories with other suites' compilers, beside those on PATH.
+CHROOTS ?=
+compilers:
+	@$(PYTHON) tests/analysis/compilers.py $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
+analyze:
+	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
 LINT := .venv-lint/$(TAG)
@@ -262,7 +320,36 @@ $(SUITE)/installed: $(SOURCES)
 bench: $(SUITE)/installed
 	@env -u PYHUGETEXT $(SUITE)/bin/python benchmarks/suite.py $(BENCH_ARGS)
 
+# A generator that complains of a link complains of all: --strict.
+DOCS := .venv-docs/$(TAG)
+$(DOCS)/installed: Makefile pyproject.toml
+	@test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
+	@echo "installing into $(DOCS): --group docs"
+	@$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	@$(DOCS)/bin/python -m pip install --quiet --group docs
+	@touch $@
+
+man:
+	@mkdir -p build
+	@PYTHONPATH=src $(PYTHON) docs/site/manual.py build/pyhugetext.1
+	@echo build/pyhugetext.1
+
+docs: $(DOCS)/installed man
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo build/site/index.html
+
+# Every command in an environment that has what the documents want installed, and nothing else.
+$(DOCS_TEST)/installed: $(SOURCES)
+	@mkdir -p $(TEST)/objects
+	$(call install,$(DOCS_TEST),'.[all]' numpy)
+
+docs-test: $(TEST)/installed $(DOCS_TEST)/installed
+	DOCUMENTED_PROGRAMS=$(CURDIR)/$(DOCS_TEST)/bin $(TEST)/bin/python -m pytest tests/documents -n 0 $(PYTEST_ARGS)
+
+docs-links:
+	@$(PYTHON) docs/site/links.py
+
 clean:
-	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-lint \
+	rm -rf build dist .venv-demo .venv-test .venv-heavy .venv-servers .venv-tools .venv-suites .venv-zoo .venv-lint .venv-wheels .venv-docs .venv-docs-test \
 	    .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -37,12 +37,17 @@ class Estimate:
 
 def start(code: str, environ: dict[str, str], python: str = sys.executable) -> Cost:
     """Runs `python -c code` once. RuntimeError when it fails."""
+    return start_command([python, "-c", code], environ)
+
+
+def start_command(command: Sequence[str], environ: dict[str, str]) -> Cost:
+    """Runs a command once. RuntimeError when it fails."""
     began = time.perf_counter_ns()
-    pid = os.posix_spawn(python, [python, "-c", code], environ)
+    pid = os.posix_spawn(command[0], list(command), environ)
     _, status, usage = os.wait4(pid, 0)
     ended = time.perf_counter_ns()
     if status:
-        raise RuntimeError(f"{python} -c {code!r} ended with wait status {status}")
+        raise RuntimeError(f"{' '.join(command)} ended with wait status {status}")
     return Cost((usage.ru_utime + usage.ru_stime) * 1e3, (ended - began) / 1e6)
 
 

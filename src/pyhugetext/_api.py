@@ -66,6 +66,7 @@ def _stats_with(*now: str) -> Stats:
         include=settings.include if _include is None else _include,
         exclude=settings.exclude if _exclude is None else _exclude,
         problems=problems,
+        strict=settings.strict,
     )
 
 
@@ -86,7 +87,7 @@ def _without_native(problems: tuple[str, ...]) -> Stats:
     from pyhugetext import _words
 
     reason = _SUBINTERPRETER if _in_subinterpreter else _words.no_native_part(_native_error)
-    return total([], reason, 0, problems)
+    return total([], reason, 0, problems, _settings.current().strict)
 
 
 def _patterns(name: str, value: str | Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-engine: object  # a capsule with the table of functions in src/native/engine/engine_api.h
+engine: object  # a capsule with the table of functions in src/native/host/engine_api.h
 
 def begin() -> None: ...
 

@@ -23,7 +23,7 @@ BUILDING = ("never", "auto", "always")  # by number, as Building of the core
 _NOTHING: "dict[str, Any]" = {
     "off": False, "backing": 7, "building": 0, "min_text": 0, "private_limit": 0, "include": (),
     "exclude": (), "system_store": "", "store": None, "shm_store": None, "store_limit": 0,
-    "shm_limit": 0, "build_time": None, "problems": (),
+    "shm_limit": 0, "build_time": None, "strict": False, "problems": (),
 }  # fmt: skip
 
 
@@ -46,6 +46,7 @@ class Settings:
     store_limit: int
     shm_limit: int
     build_time: "int | None"  # nanoseconds; None: a share of the processor time
+    strict: bool  # only whole pages of text
     problems: "tuple[str, ...]"  # what was wrong
 
     def __init__(self, *environment: "list[bytes]") -> None:

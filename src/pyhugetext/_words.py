@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,15 @@ def no_native_part(error: BaseException | None) -> str:
     expected = "no native part: Linux on x86_64 or aarch64 has one"
     if not sys.platform.startswith("linux") or bits < 64 or machine not in ("x86_64", "aarch64"):
         return f"{expected}, and this is {sys.platform} on {machine} ({bits} bits)"
+    version = "{}.{}".format(*sys.version_info)
+    if sys.version_info < (3, 9):  # noqa: UP036
+        return f"no native part: it is made for CPython 3.9 and later, and this is {version}"
+    files = os.listdir(os.path.dirname(__file__))
+    # pip takes the wheel for every platform where no other fits, and compiles nothing then.
+    if not any(re.fullmatch(r"_boot\..*so", name) for name in files):
+        again = "`pip install --force-reinstall --no-binary pyhugetext pyhugetext`"
+        where = f"for CPython {version} here, on {machine}"
+        return f"no native part: no wheel with one was found {where}; {again} compiles it"
     return f"{expected} ({error})"
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
     ("status", OURS),
     ("status", OURS, "--json"),
     ("completion", "bash"),
+    (),
 ]
 # argparse prints these; unbuffered, some versions of it ignore errors.
 HELP = [("--help",), ("--version",), ("bench", "--help")]

@@ -118,19 +118,24 @@ def test_core_compiles_for_aarch64_and_runs_there(tmp_path: Path) -> None:
         assert told[0] == told[1]
 
 
-def test_wheel_s_module_of_the_start_up_path_exports_its_init_function_only(python) -> None:
-    path = python(
-        "import pyhugetext._boot as b; print(b.__file__)", env={"PYHUGETEXT": "0"}
-    ).stdout.strip()
+@pytest.mark.parametrize(
+    ("name", "own"), [("_boot.*so", "PyInit__boot"), ("libpyhugetext_preload.so", "dlsym")]
+)
+def test_host_of_the_engine_exports_what_it_must_and_needs_the_c_library_only(
+    package_files: list[Path], name: str, own: str
+) -> None:
+    [path] = package_files[0].glob(name)
     listing = subprocess.run(
         [tool("nm"), "-D", "--defined-only", path], check=True, capture_output=True, text=True
     ).stdout
     symbols = {line.split()[-1] for line in listing.splitlines()}
-    assert symbols == {"PyInit__boot"}
+    assert symbols == {own, "pyhugetext_engine"}
     needed = subprocess.run(
         [tool("readelf"), "-dW", path], check=True, capture_output=True, text=True
     ).stdout
-    assert "libstdc++" not in needed
+    libraries = set(re.findall(r"NEEDED.*\[(.*)\]", needed))
+    assert all(re.match(r"lib(c|dl|pthread)\b", library) for library in libraries), libraries
+    assert "TLS" not in needed
     assert os.path.getsize(path) < 340_000
 
 

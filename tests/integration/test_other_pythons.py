@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ ELSEWHERE = {
     ),
     "Windows": "sys.platform = 'win32'",
     "riscv64": "import platform; platform.machine = lambda: 'riscv64'",
+    "asked for": "import os; os.environ['PYHUGETEXT_PURE_WHEEL'] = '1'",
 }
 ASK = """
 import json, sys
@@ -112,6 +114,41 @@ def test_package_says_why_it_stands_still(
     result = python(command, flags=("-S",), env=there, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"pyhugetext status: {reason}\n"
+
+
+def test_package_says_why_it_has_no_native_part_where_there_could_be_one(
+    wheel: Path, python: Run, tmp_path: Path
+) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    result = python(ASK, flags=("-S",), env={"PYTHONPATH": str(tmp_path)})
+    _, (reason,), problems = json.loads(result.stdout)
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    expected = f"no native part: no wheel with one was found for CPython {version} here"
+    assert reason.startswith(expected)
+    assert reason.endswith("--no-binary pyhugetext pyhugetext` compiles it")
+    assert (problems, result.stderr) == ([], "")
+
+
+def test_python_3_8_is_told_that_it_is_too_old(wheel: Path, tmp_path: Path) -> None:
+    places = sorted(Path(os.path.expanduser("~root/.pyenv/versions")).glob("3.8.*/bin/python3.8"))
+    old = str(places[-1]) if places else tool("python3.8")
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    why = "no native part: it is made for CPython 3.9 and later, and this is 3.8"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environ = clean_environment(PYTHONPATH=str(tmp_path))
+        command = (old, "-S", *words)
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    result = run("-c", ASK)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == [[], [why], []]
+    result = run("-m", "pyhugetext", "status")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"pyhugetext: {why}\n"
+    # pip compiles every file there, and would show what does not.
+    result = run("-m", "compileall", "-q", str(tmp_path / "pyhugetext"))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def environment(place: Path, *options: str) -> Path:

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from support.common import ROOT, clean_environment
-from support.facts import VARIABLES
 from support.once import builds_share_objects
 
 EXAMPLE = ROOT / "sitecustomize_example"
@@ -159,14 +158,14 @@ def test_wheel_holds_what_is_needed_and_nothing_else(mode, wheels):
         if not re.fullmatch(
             r"pyhugetext\.(pth|start)|pyhugetext/_(boot|native)\.[\w-]+\.so"
             r"|pyhugetext/(\w+/)*\w+\.pyi?|pyhugetext/py\.typed|pyhugetext-[^/]+\.dist-info/.+"
-            r"|pyhugetext/cli/reporting/\w+\.css",
+            r"|pyhugetext/cli/reporting/\w+\.css|pyhugetext/libpyhugetext_preload\.so",
             name,
         )
     ]
     assert rest == []
     for needed in ("__init__.py", "py.typed", "_native.pyi", "_boot.pyi"):
         assert f"pyhugetext/{needed}" in names
-    assert len([name for name in names if name.endswith(".so")]) == 2
+    assert len([name for name in names if name.endswith(".so")]) == 3
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
@@ -180,9 +179,65 @@ def test_wheel_has_the_version_of_the_package(wheels):
     assert f"\nVersion: {version[1]}\n" in metadata
 
 
-def test_readme_names_every_setting():
-    table = re.findall(r"^\| `(PYHUGETEXT\w*)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(VARIABLES)
+def test_install_that_was_interrupted_anywhere_is_silent(wheels, install, python):
+    # pip writes in the order of the archive. A library that is there in part ends whoever loads it.
+    names = [name for name in members(wheels("normal")) if ".dist-info/" not in name]
+    assert names[-2:] == ["pyhugetext.pth", "pyhugetext.start"]
+    folder = install("normal")
+    files = [package(folder).parent / name for name in names]
+    contents = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    for number, (file, content) in enumerate(zip(files, contents)):
+        whole = len(content)
+        part_of_start = file.suffix in (".so", ".pth", ".start") or not number
+        for size in (0, whole // 3, whole - 1, whole) if file.suffix == ".so" else (0, whole):
+            file.write_bytes(content[:size])
+            if not part_of_start and (size < whole or number % 32):
+                continue
+            told = python("pass", executable=interpreter(folder))
+            assert (told.stdout, told.stderr) == ("", ""), f"{size} bytes of {file.name}"
+
+
+@pytest.mark.parametrize("gone", ["__init__.py", "_boot*.so", "_native*.so", "*", ""])
+def test_uninstall_that_was_interrupted_is_silent(gone, install, python):
+    folder = install("normal")
+    for file in [*package(folder).glob(gone)] if gone else [package(folder)]:
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    told = python("pass", executable=interpreter(folder))
+    assert (told.stdout, told.stderr) == ("", "")
+
+
+def elsewhere(source: Path, place: Path) -> Path:
+    """The same sources in another directory, written at another time."""
+    shutil.copytree(source, place, copy_function=shutil.copyfile)
+    return place
+
+
+def test_two_archives_of_the_sources_are_the_same(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    first = build(source, "build_sdist", tmp_path / "first")
+    second = build(elsewhere(source, tmp_path / "other"), "build_sdist", tmp_path / "second")
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.heavy
+def test_two_builds_of_the_wheel_are_the_same(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made = []
+    for name in ("first", "a second place"):
+        place = elsewhere(source, tmp_path / name)
+        # Nothing that the other has compiled.
+        monkeypatch.setattr(f"{__name__}.builds_share_objects", dict)
+        made.append(build(place, "build_wheel", place / "dist"))
+    contents = []
+    for wheel in made:
+        with zipfile.ZipFile(wheel) as file:
+            contents.append({name: file.read(name) for name in file.namelist()})
+    different = [name for name in contents[0] if contents[0][name] != contents[1].get(name)]
+    assert different == []
+    assert made[0].read_bytes() == made[1].read_bytes()
 
 
 def test_startup_files_sort_after_the_editable_finder():

@@ -56,18 +56,21 @@ def desk(tmp_path: Path, compile_library: Callable[..., Path]) -> Iterator[Desk]
 
 
 @pytest.fixture
-def perf(desk: Desk) -> str:
-    """perf, where it can record; by the software clock, for virtual machines have no counters."""
-    path = tool("perf")
-    probe = desk.run(path, "record", "-e", "cpu-clock:u", "-o", "probe.data", "true", check=False)
+def perf(desk: Desk) -> list[str]:
+    """perf, where it can record; by the software clock, for virtual machines have no counters. Its
+    cache, into which it links what it saw, goes with the desk."""
+    command = [tool("perf"), "--buildid-dir", str(desk.path / "buildids")]
+    probe = desk.run(
+        *command, "record", "-e", "cpu-clock:u", "-o", "probe.data", "true", check=False
+    )
     if probe.returncode:
         pytest.skip(f"perf cannot record here: {(probe.stderr.strip() or '?').splitlines()[0]}")
-    return path
+    return command
 
 
-def hot_functions(desk: Desk, perf: str) -> dict[str, set[str]]:
+def hot_functions(desk: Desk, perf: list[str]) -> dict[str, set[str]]:
     """What `perf report` names, by file; an address stands for a function without a name."""
-    command = [perf, "report", "-i", "perf.data", "--stdio", "--no-children", "-s", "dso,symbol"]
+    command = [*perf, "report", "-i", "perf.data", "--stdio", "--no-children", "-s", "dso,symbol"]
     functions: dict[str, set[str]] = {}
     for line in desk.run(*command).stdout.splitlines():
         match = re.match(r" *[0-9.]+% +(\S+) +\[.\] (\S+)", line)
@@ -92,18 +95,18 @@ changes_files = pytest.mark.alone
 
 @changes_files
 @where_the_tool_works
-def test_perf_attached_later_names_functions(desk: Desk, perf: str) -> None:
+def test_perf_attached_later_names_functions(desk: Desk, perf: list[str]) -> None:
     with desk.process() as said:
-        desk.run(perf, *RECORD, "-p", str(said["pid"]), "--", "sleep", "1.5")
+        desk.run(*perf, *RECORD, "-p", str(said["pid"]), "--", "sleep", "1.5")
         check_names(desk, hot_functions(desk, perf), said["interpreter"]["path"])
 
 
 @changes_files
 @where_the_tool_works
-def test_perf_from_the_start_names_functions(desk: Desk, perf: str) -> None:
+def test_perf_from_the_start_names_functions(desk: Desk, perf: list[str]) -> None:
     with desk.process() as said:
         pass
-    desk.run(perf, *RECORD, "--", "env", *settings(desk), *desk.command("1.5"))
+    desk.run(*perf, *RECORD, "--", "env", *settings(desk), *desk.command("1.5"))
     check_names(desk, hot_functions(desk, perf), said["interpreter"]["path"])
 
 
@@ -115,10 +118,10 @@ def settings(desk: Desk) -> list[str]:
 
 @changes_files
 def test_text_comes_from_the_store_after_perf_linked_the_copies_into_its_cache(
-    desk: Desk, perf: str
+    desk: Desk, perf: list[str]
 ) -> None:
     with desk.process() as said:
-        desk.run(perf, *RECORD, "-p", str(said["pid"]), "--", "sleep", "1")
+        desk.run(*perf, *RECORD, "-p", str(said["pid"]), "--", "sleep", "1")
     copies = [p for p in (desk.path / "cache").rglob("objects/*/*") if p.is_file()]
     if all(copy.stat().st_nlink == 1 for copy in copies):
         pytest.skip("this perf keeps no links to the files it saw")

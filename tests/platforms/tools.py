@@ -1,5 +1,5 @@
 """Asks every tool there is about every kind of Python on every backing, prints the table, and fails
-where it is not the one that the README has: `make tools`.
+where it is not the one that docs/tools.md has: `make tools`.
 
     python tests/platforms/tools.py [--rounds 4] [--only TOOL ...] [--verbose]
 """

@@ -339,8 +339,8 @@ NATIVE = {"gdb", "perf", "eu-stack", "py-spy --native", "pystack --native"}
 
 
 def table() -> str:
-    """EXPECTED as the README has it."""
-    head = "| | " + " | ".join(f"{kind}: {', '.join(BACKINGS)}" for kind in KINDS) + " |"
+    """EXPECTED as docs/tools.md has it."""
+    head = "| tool | " + " | ".join(f"{kind}: {', '.join(BACKINGS)}" for kind in KINDS) + " |"
     lines = [head, "|---" * (len(KINDS) + 1) + "|"]
     for name, kinds in EXPECTED.items():
         cells = (kinds[kind].replace(" ", ", ") for kind in KINDS)

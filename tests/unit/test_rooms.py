@@ -38,14 +38,14 @@ ROOMS = (
     ("pyhugetext.cli", "cli"),
     *(
         (f"pyhugetext.{n}", n)
-        for n in ("process", "store", "children", "image", "measure", "doctor")
+        for n in ("process", "programs", "store", "children", "image", "measure", "doctor")
     ),
     ("pyhugetext.metrics", "metrics"),
     ("pyhugetext", "public functions"),
 )
 
 _WORDS = ("binding", "facts", "settings", "_stats")
-_READING = (*_WORDS, "process", "store")
+_READING = (*_WORDS, "process", "programs", "store")
 _ABOVE = (*_READING, "public functions", "children", "measure")
 TABLE = {
     "binding": (),
@@ -53,12 +53,13 @@ TABLE = {
     "settings": ("binding", "facts"),
     "_stats": ("binding", "facts"),
     "process": ("binding", "facts", "_stats"),
+    "programs": ("binding", "facts", "_stats", "process"),
     "store": ("binding", "facts", "settings"),
     "public functions": _WORDS,
     "metrics": ("public functions", "_stats"),
     "children": (*_READING, "public functions"),
     "image": ("binding", "facts", "process", "children"),
-    "measure": (*_WORDS, "public functions", "children"),
+    "measure": (*_WORDS, "programs", "public functions", "children"),
     "doctor": _ABOVE,
     "cli": (*_ABOVE, "image", "doctor"),
     "reporting": (*_ABOVE, "doctor", "cli"),

@@ -44,6 +44,12 @@ u64 time_left(const Request &request) {
     return allowed - min(__atomic_load_n(&spent, __ATOMIC_RELAXED), allowed);
 }
 
+u64 time_for_copies(const Request &request) {
+    const u64 left = time_left(request);
+    if (!request.frugal || request.build_time != kAutomaticTime) return left;
+    return min(left, sys::processor_time() / kShare);
+}
+
 void spend_time(u64 nanoseconds) {
     __atomic_fetch_add(&spent, nanoseconds, __ATOMIC_RELAXED);
 }

@@ -24,6 +24,7 @@ void end_to_build(const Deadline &deadline);
 // was done for the sake of what is built, in nanoseconds, which takes of that time.
 bool has_time(const Request &request);
 u64 time_left(const Request &request);
+u64 time_for_copies(const Request &request);
 void spend_time(u64 nanoseconds);
 
 // In a forked child, whose processor time begins anew: a worker that loads what its parent did not

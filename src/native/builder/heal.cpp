@@ -61,7 +61,7 @@ ErrorOr<void> Healing::heal_page(u64 offset) {
     if (!is_cached(offset)) return {};
     ++healed_->cached;
     Scratch scratch(kHugeSize);
-    if (const auto mapped = scratch.map(copy_, offset, PROT_READ | PROT_EXEC); !mapped.ok())
+    if (const auto mapped = scratch.map(copy_, offset, trial_protection()); !mapped.ok())
         return mapped;
     const auto advised = sys::madvise(scratch.address(), kHugeSize, MADV_HUGEPAGE);
     if (!advised.ok()) return advised;

@@ -66,7 +66,7 @@ bool has_huge_pages_disabled() {
 
 Verdict judge_copy(int copy, u64 offset) {
     u64 bytes = 0;
-    const bool probed = probe_huge(copy, offset, kHugeSize, false, &bytes).ok();
+    const bool probed = probe_huge(copy, offset, kHugeSize, false, &bytes, trial_protection()).ok();
     return probed && bytes ? Verdict::written : Verdict::unknown;
 }
 

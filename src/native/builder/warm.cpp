@@ -24,7 +24,7 @@ u64 settle(const StoreWriter &writer, const Added &added, ErrorOr<void> *refused
         *huge = *all = 0;
         for (const Range &text : added.texts) {
             u64 bytes = 0;
-            (void)probe_huge(copy, text.offset, text.length, false, &bytes);
+            (void)probe_huge(copy, text.offset, text.length, false, &bytes, trial_protection());
             *huge += bytes;
             *all += text.length;
         }
@@ -146,7 +146,8 @@ ErrorOr<void> collapse_copy(const StoreWriter &writer, const Added &added) {
         u64 huge = 0;
         for (const Range &text : added.texts) {
             u64 bytes = 0;
-            const auto probed = probe_huge(copy, text.offset, text.length, true, &bytes);
+            const auto probed =
+                probe_huge(copy, text.offset, text.length, true, &bytes, trial_protection());
             if (!huge) result = probed;
             huge += bytes;
         }

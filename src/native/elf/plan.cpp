@@ -171,7 +171,10 @@ bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
     const u64 from = round_down(object.low, kHugeSize), to = round_up(object.high, kHugeSize);
     region.base = from;
     if (!region.pages.resize((to - from) / kHugeSize)) return false;
-    bool any = false;
+    bool any = false, merged = false;
+    if (inward)
+        each_text_page(region.extents.data(), region.extents.size(), false,
+                       [&](u64, u64, bool coverable) { merged = merged || coverable; });
     each_text_page(region.extents.data(), region.extents.size(), inward,
                    [&](u64 start, u64 text, bool coverable) {
                        HugePage &page = region.pages[(start - from) / kHugeSize];
@@ -182,7 +185,7 @@ bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward) {
                        region.coverable_bytes += text;
                        any = true;
                    });
-    if (!any) region.outcome = {Status::too_small, Call::none, 0};
+    if (!any) region.outcome = {merged ? Status::strict : Status::too_small, Call::none, 0};
     return true;
 }
 

@@ -44,8 +44,9 @@ struct Outline {
 // covers is content, and has to be mapped as a loader maps it: where the program took a permission
 // away (no access for a while, text that is only read), it is not ours to give back.
 //
-// With `inward` only pages that are text from end to end, as other tools plan: for comparison.
-// Returns false when memory ran out.
+// With `inward` only pages that are text from end to end, so that nothing becomes executable that
+// was not; where that leaves none of several, region.outcome is Status::strict. Returns false when
+// memory ran out.
 bool plan(Region &region, const Array<PlainMapping> &mappings, bool inward);
 
 // The two steps of it, for who plans what is not mapped (yet): first what of the object's 2 MiB

@@ -47,15 +47,15 @@ void after_fork_in_child() {
     end_building();
 }
 
-[[gnu::constructor]] void watch_forks_while_building() {
-    pthread_atfork(StoreWriter::prepare_fork, nullptr, after_fork_in_child);
-}
-
 bool exchange_more() {
     return __atomic_exchange_n(&more, false, __ATOMIC_RELAXED);
 }
 
 }  // namespace
+
+void watch_forks_while_building() {
+    pthread_atfork(StoreWriter::prepare_fork, nullptr, after_fork_in_child);
+}
 
 bool Engine::copy_request(Request *request, MappedArray<char> *texts) {
     const Locked locked;

@@ -28,10 +28,18 @@ namespace {
 
 alignas(Engine) char storage[sizeof(Engine)];
 
-// Made when the module is loaded, before anything can race: no guard needed.
-[[gnu::constructor]] void create_engine() {
-    new (storage) Engine;
-    watch_forks();
+int ready;  // 0: there is none, 1: somebody makes it, 2: it is there
+
+[[gnu::noinline]] void create_engine() {
+    int expected = 0;
+    constexpr int kOrder = __ATOMIC_ACQUIRE;
+    if (__atomic_compare_exchange_n(&ready, &expected, 1, false, kOrder, kOrder)) {
+        new (storage) Engine;
+        watch_forks();
+        watch_forks_while_building();
+        __atomic_store_n(&ready, 2, __ATOMIC_RELEASE);
+    }
+    while (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) != 2) (void)sys::pause(10'000);
 }
 
 int list_object(dl_phdr_info *info, size_t, void *data) {
@@ -116,6 +124,7 @@ Engine::Engine() {
 }
 
 Engine &Engine::get() {
+    if (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) != 2) create_engine();
     return *std::launder(reinterpret_cast<Engine *>(storage));
 }
 
@@ -156,7 +165,7 @@ void Engine::pass(Table::Scope scope) {
         last_ = look(scope, &visit);
         if (!last_.ok()) return;
         see(visit);
-        request_.copy_time = in_passing_ ? time_left(request_) : ~0ull;
+        request_.copy_time = in_passing_ ? time_for_copies(request_) : ~0ull;
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) {
@@ -194,6 +203,7 @@ long Engine::remap(const Request &request, Table::Scope scope) {
     if (!keep_texts(&wanted, &texts_)) return -1;
     request_ = wanted;
     machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
+    if (aside() != Status::ok) machine_ = {aside(), Call::none, 0};
     started_ = true;
     enabled_ = true;
     reasons_.clear();

@@ -56,7 +56,12 @@ constexpr long kBusy = -2;
 class Engine {
 public:
     Engine();
+    // Made when it is first asked for.
     static Engine &get();
+    // From now on remap() swaps nothing, and says why: this is not the process's engine.
+    void stand_aside(Status why) {
+        __atomic_store_n(&aside_, static_cast<u8>(why), __ATOMIC_RELAXED);
+    }
 
     // Swaps what the request asks for and remembers it for libraries loaded later. With a named
     // backing, regions that have another one are put back first, with another plan all. Returns how
@@ -102,6 +107,7 @@ private:
                still() == Status::ok;
     }
     Status still() const { return static_cast<Status>(__atomic_load_n(&still_, __ATOMIC_RELAXED)); }
+    Status aside() const { return static_cast<Status>(__atomic_load_n(&aside_, __ATOMIC_RELAXED)); }
     void stand(Status why) { __atomic_store_n(&still_, static_cast<u8>(why), __ATOMIC_RELAXED); }
     void see(const struct Visit &visit);
     struct Visit seen(Table *table) const;
@@ -133,6 +139,7 @@ private:
     const Elf64_Phdr *last_looked_at_ = nullptr;  // headers
     u64 filters_ = 0;                             // of the thread that called remap(), then
     u8 still_ = static_cast<u8>(Status::ok);      // else the Status why poll() stands still
+    u8 aside_ = static_cast<u8>(Status::ok);      // else the Status why remap() does
     bool started_ = false, enabled_ = false;
     bool in_passing_ = false;  // a start or an import, which private copies must not delay either
 };

@@ -34,5 +34,7 @@ void iterate_objects(int (*visit)(dl_phdr_info *, size_t, void *), void *data);
 // fork() waits for the lock, so that a child never sees half a pass. Where it cannot be had, the
 // child's engine is never used.
 void watch_forks();
+// Nor is it in the middle of building.
+void watch_forks_while_building();
 
 }  // namespace pht

@@ -5,14 +5,10 @@
 #include "builder/trouble.h"
 #include "engine/engine.h"
 #include "engine/lock.h"
+#include "engine/sentence.h"
 
 namespace pht {
 
-namespace {
-
-using Line = Buffer<3500>;
-
-// "kernel said no: mremap failed with errno 12"
 void add_sentence(const Outcome &outcome, Line *out) {
     const char *sentence = kStatusTexts[static_cast<int>(outcome.status)].sentence;
     out->add(*sentence || outcome.call == Call::none ? sentence : "kernel said no");
@@ -23,6 +19,8 @@ void add_sentence(const Outcome &outcome, Line *out) {
     add_error(Error{outcome.error}, &error);
     out->add(": ").add(error.data);
 }
+
+namespace {
 
 void describe(const Region &region, Line *out) {
     const bool huge = region.any_huge();

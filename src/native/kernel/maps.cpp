@@ -64,7 +64,8 @@ bool parse_mapping(Str line, Mapping *out) {
     cursor.blanks();
     out->path = {cursor.at, static_cast<size_t>(cursor.end - cursor.at)};
     out->escaped = true;
-    return cursor.ok && out->start < out->end;
+    // Of whole pages, each: who asks counts in them.
+    return cursor.ok && out->start < out->end && (out->start | out->end) % kPageSize == 0;
 }
 
 }  // namespace pht

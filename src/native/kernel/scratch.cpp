@@ -46,14 +46,26 @@ ErrorOr<void> collapse(u64 address, u64 length) {
     return result;
 }
 
-ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes) {
+namespace {
+int for_trials = PROT_READ | PROT_EXEC;
+}  // namespace
+
+void try_unexecuted() {
+    __atomic_store_n(&for_trials, PROT_READ, __ATOMIC_RELAXED);
+}
+
+int trial_protection() {
+    return __atomic_load_n(&for_trials, __ATOMIC_RELAXED);
+}
+
+ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes,
+                         int protection) {
     *bytes = 0;
     if (length == 0 || length % kHugeSize || offset % kHugeSize) return Error{EINVAL};
     Pagemap pagemap;
     if (const auto opened = pagemap.open(); !opened.ok()) return opened;
     Scratch scratch(length);
-    if (const auto mapped = scratch.map(fd, offset, PROT_READ | PROT_EXEC); !mapped.ok())
-        return mapped;
+    if (const auto mapped = scratch.map(fd, offset, protection); !mapped.ok()) return mapped;
     // What a filter on this process refuses says nothing about the file system.
     const auto advised = sys::madvise(scratch.address(), length, MADV_HUGEPAGE);
     if (!advised.ok()) return advised;

@@ -60,9 +60,16 @@ bool knows_collapse();
 // MADV_COLLAPSE; tried again where a page was busy, or off the LRU for a moment (EAGAIN).
 ErrorOr<void> collapse(u64 address, u64 length);
 
+// How a copy of an object is mapped where it is only tried what the kernel makes of it: as text is,
+// but after try_unexecuted(), for the whole process, without PROT_EXEC, as a copy has other content
+// beside text (PYHUGETEXT_STRICT).
+void try_unexecuted();
+int trial_protection();
+
 // Maps a stretch of a file as text is mapped, touches it (and collapses it first, if asked), and
 // counts the bytes the kernel then maps in 2 MiB pages.
-ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes);
+ErrorOr<void> probe_huge(int fd, u64 offset, u64 length, bool collapse_first, u64 *bytes,
+                         int protection = PROT_READ | PROT_EXEC);
 
 // Whether a descriptor is the file that maps names so. st_dev does not tell: btrfs and overlayfs
 // have another device there than in maps.

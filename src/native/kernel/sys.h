@@ -268,6 +268,7 @@ struct FileIdentity {
     u32 mode = 0, owner = 0;
     u64 disk_bytes = 0;  // allocated
     u64 atime = 0;       // seconds
+    u32 links = 0;
 };
 inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
@@ -298,7 +299,8 @@ inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdenti
             info.mode,
             info.uid,
             info.blocks * 512,
-            info.atime.seconds};
+            info.atime.seconds,
+            info.nlink};
     return result;
 }
 inline ErrorOr<void> identify(int fd, FileIdentity *out) {

@@ -1,5 +1,5 @@
-// Typed system calls that write to file systems, or wait: the builder's alone. As in kernel/sys.h
-// each use is a call site of its own.
+// Typed system calls that write to file systems, or wait: the builder's, and the preload library's
+// for its report. As in kernel/sys.h each use is a call site of its own.
 #pragma once
 
 #include "kernel/sys.h"

@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "engine/engine_api.h"
+#include "host/engine_api.h"
 
 namespace pht::binding {
 

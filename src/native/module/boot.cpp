@@ -1,118 +1,24 @@
 // The module of the start-up path: plain C API, no C++ runtime, because a python that starts ten
-// times a second pays for every relocation. It holds the engine; all that is not needed at start
+// times a second pays for every relocation. It holds an engine; all that is not needed at start
 // is in the binding, pyhugetext._native.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <unistd.h>
 
-#include <new>
-
-#include "engine/engine_api.h"
+#include "host/host.h"
 #include "module/python_host.h"
-#include "settings/settings.h"
 
 namespace pht {
 
 namespace {
 
-using Scope = Table::Scope;
-
-void free_layout(const Layout *layout) {
-    auto *owned = const_cast<Layout *>(layout);
-    owned->~Layout();
-    unmap_memory(owned, sizeof *owned);
-}
-
-// Needs no lock, and so no memory of the engine's.
-LaidOut lay_out(int fd, u64 size, u64 bias, const Layout **out) {
-    void *memory = map_memory(sizeof(Layout));
-    if (!memory) return {nullptr, ENOMEM};
-    auto *layout = new (memory) Layout;
-    const LaidOut done = pht::lay_out(fd, size, bias, layout);
-    if (done.ok())
-        *out = layout;
-    else
-        free_layout(layout);
-    return done;
-}
-
-const EngineApi api = {
-    .settings = []() -> const Request & { return Settings::of_process().request(); },
-    .remap = [](const Request &request) { return Engine::get().remap(request, Scope::candidates); },
-    .complete = [](const Patience &patience) { return Engine::get().complete(patience, true); },
-    .restore = [] { return Engine::get().restore(); },
-    .take_snapshot = [] { return Engine::get().take_snapshot(); },
-    .free_snapshot = Engine::free_snapshot,
-    .open_elsewhere = open_elsewhere,
-    .read_head = read_head,
-    .plan_elsewhere = Engine::plan_elsewhere,
-    .find_entries = find_entries,
-    .memory_room = [](MemoryRoom *out) { memory_room(out); },
-    .shared_allowance = shared_allowance,
-    .probe = Engine::probe,
-    .lay_out = lay_out,
-    .free_layout = free_layout,
-    .store = &store_api,
-};
-
-// Which file stderr was when the engine was started. What has its number later may be another, and
-// nobody's to write to.
-sys::FileIdentity first_stderr;
-constexpr int kStderr = 2;
-
-void remember_stderr() {
-    (void)sys::identify(kStderr, &first_stderr);
-}
-
-void write_to_stderr(const MappedArray<char> &text) {
-    sys::FileIdentity now;
-    if (!sys::identify(kStderr, &now).ok() || now.inode != first_stderr.inode ||
-        now.dev_major != first_stderr.dev_major || now.dev_minor != first_stderr.dev_minor)
-        return;
-    for (size_t at = 0; at < text.size();) {
-        const ssize_t got = write(kStderr, text.data() + at, text.size() - at);
-        if (got <= 0) return;
-        at += static_cast<size_t>(got);
-    }
-}
-
-void report_settings(const Settings &settings) {
-    MappedArray<char> out;
-    const auto add = [&](Str text) { return out.append(text.data, text.size); };
-    const Str problems = settings.problems();
-    bool kept = true;
-    for (size_t at = 0; at < problems.size;) {
-        const Str problem = str(problems.data + at);
-        kept = kept && add(str("pyhugetext: setting: ")) && add(problem) && out.push('\n');
-        at += problem.size + 1;
-    }
-    if (settings.off)
-        kept = kept && add(str("pyhugetext: not active: turned off by PYHUGETEXT=0\n"));
-    if (kept) write_to_stderr(out);
-}
-
-void report_decisions() {
-    MappedArray<char> out;
-    Engine::get().report(&out);
-    write_to_stderr(out);
-}
-
 // A .pth runs twice in a virtual environment, and again in every sub-interpreter: what was started
 // is not started again. -1 with what a signal handler of the program raised; nothing else does.
-int start_once(const Settings &settings) {
-    if (Engine::get().started()) return 0;
-    if (settings.debug) {
-        remember_stderr();
-        report_settings(settings);
-    }
-    if (settings.off) return 0;
+int start_once() {
+    if (engine_of_process().started()) return 0;
     {
         PythonHost host;
-        const long missing = Engine::get().remap(settings.request(), Scope::fresh);
-        if (missing > 0) Engine::get().complete(host.patience(), false);
-        Engine::get().tidy(settings.request());
-        if (settings.debug) report_decisions();
+        engine_of_process().start(host.patience());
     }
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -122,9 +28,8 @@ int watch_imports();
 // begin(): the start-up hook, as the environment says. Imports nothing. Raises what a signal
 // handler of the program raised, and nothing else.
 PyObject *boot_begin(PyObject *, PyObject *) {
-    const Settings &settings = Settings::of_process();
-    if (start_once(settings) < 0) return nullptr;
-    if (!settings.off && watch_imports() < 0) PyErr_Clear();
+    if (start_once() < 0) return nullptr;
+    if (!engine_of_process().settings().off && watch_imports() < 0) PyErr_Clear();
     Py_RETURN_NONE;
 }
 
@@ -164,6 +69,7 @@ PyObject *describe_settings(const Settings &settings) {
                  set_item(out, "debug", PyBool_FromLong(settings.debug)) &&
                  set_item(out, "backing", PyLong_FromLong(static_cast<long>(request.backing))) &&
                  set_item(out, "building", PyLong_FromLong(static_cast<long>(request.building))) &&
+                 set_item(out, "strict", PyBool_FromLong(request.inward)) &&
                  set_item(out, "system_store", root(kSystemStore)) &&
                  set_item(out, "store", root(user_store(request))) &&
                  set_item(out, "shm_store", root(shared_store(request))) &&
@@ -189,7 +95,7 @@ PyObject *describe_settings(const Settings &settings) {
 PyObject *boot_settings(PyObject *, PyObject *arguments) {
     PyObject *entries = nullptr;
     if (!PyArg_ParseTuple(arguments, "|O!", &PyList_Type, &entries)) return nullptr;
-    if (!entries) return describe_settings(Settings::of_process());
+    if (!entries) return describe_settings(engine_of_process().settings());
     const Py_ssize_t count = PyList_GET_SIZE(entries);
     auto **environment =
         static_cast<const char **>(PyMem_RawCalloc(static_cast<size_t>(count) + 1, sizeof(char *)));
@@ -211,13 +117,10 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
 // Looks for new libraries, and has the entries built that they lack. -1 with what a signal handler
 // of the program raised meanwhile.
 int look() {
-    if (!Engine::get().stale()) return 0;
+    if (!engine_of_process().stale()) return 0;
     {
         PythonHost host;
-        size_t missing;
-        const bool decided = Engine::get().poll(&missing);
-        if (missing > 0) Engine::get().complete(host.patience(), false);
-        if (decided && Settings::of_process().debug) report_decisions();
+        engine_of_process().look(host.patience());
     }
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -289,8 +192,10 @@ PyMethodDef methods[] = {
 };
 
 int exec_module(PyObject *module) {
-    Engine::get().interpreter_at(reinterpret_cast<u64>(&Py_IsInitialized));
-    PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&api), kCapsule, nullptr);
+    const EngineApi &engine = engine_of_process();
+    if (Settings::of_process().request().inward) try_unexecuted();
+    engine.interpreter_at(reinterpret_cast<u64>(&Py_IsInitialized));
+    PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&engine), kCapsule, nullptr);
     if (!capsule) return -1;
     const int result = PyObject_SetAttrString(module, "engine", capsule);
     Py_DECREF(capsule);

@@ -55,7 +55,7 @@ Str view(const py::bytes &bytes) {
 // The request of the settings, with what is given by name in place of its parts. `texts` keeps the
 // lists that are given: bytes, each text ended by a NUL.
 Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
-    Request request = engine().settings();
+    Request request = engine().settings().request();
     for (const auto &[key, value] : given) {
         const auto name = key.cast<std::string>();
         bool known = true;
@@ -64,7 +64,7 @@ Request request_with(const py::kwargs &given, std::vector<py::bytes> *texts) {
         else if (name == "building")
             request.building = static_cast<Building>(value.cast<int>());
         else if (name == "inward")
-            request.inward = value.cast<bool>();
+            request.inward = request.inward || value.cast<bool>();  // strict stays strict
         else
             known = false;
         const auto take_number = [&request, &known, &name, number = value](const SizeField &field) {

@@ -60,16 +60,9 @@ bool append(MappedArray<char> *out, Str text) {
     return false;
 }
 
-// A value as Python's repr() shows it, without what a terminal would obey.
-void append_quoted(MappedArray<char> *out, Str value) {
-    bool single = false, twofold = false;
-    for (size_t i = 0; i < value.size; ++i) {
-        single = single || value.data[i] == '\'';
-        twofold = twofold || value.data[i] == '"';
-    }
-    const char quote = single && !twofold ? '"' : '\'';
-    append(out, {&quote, 1});
-    const char *at = value.data, *end = at + value.size;
+// A text without what a terminal would obey, as Python's repr() has it between its quotes.
+void append_escaped(MappedArray<char> *out, Str text, char quote) {
+    const char *at = text.data, *end = at + text.size;
     while (at < end) {
         const char *start = at;
         const u32 character = take_character(&at, end);
@@ -92,6 +85,18 @@ void append_quoted(MappedArray<char> *out, Str value) {
         else
             append(out, {start, static_cast<size_t>(at - start)});
     }
+}
+
+// A value as repr() shows it.
+void append_quoted(MappedArray<char> *out, Str value) {
+    bool single = false, twofold = false;
+    for (size_t i = 0; i < value.size; ++i) {
+        single = single || value.data[i] == '\'';
+        twofold = twofold || value.data[i] == '"';
+    }
+    const char quote = single && !twofold ? '"' : '\'';
+    append(out, {&quote, 1});
+    append_escaped(out, value, quote);
     append(out, {&quote, 1});
 }
 
@@ -203,7 +208,7 @@ Settings::Settings(const char *const *environment) {
         bool known = false;
         for (const char *one : kVariables) known = known || equal(name, str(one));
         if (known) continue;
-        append(&problems_, name);
+        append_escaped(&problems_, name, '\'');
         append(&problems_, str(" is no setting of pyhugetext and was ignored; there are: "));
         for (const char *one : kVariables) {
             if (one != kVariables[0]) append(&problems_, str(", "));
@@ -231,6 +236,15 @@ const Settings &Settings::of_process() {
     }
     while (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) != 2) (void)sys::pause(10'000);
     return *std::launder(reinterpret_cast<Settings *>(storage));
+}
+
+bool Settings::silently_off(const char *const *environment) {
+    const Str key = strip(variable(environment, "PYHUGETEXT"));
+    bool off = false;
+    for (const auto &choice : kSwitch)
+        if (equal_but_case(key, choice.name)) off = choice.value;
+    return off && !variable(environment, "PYHUGETEXT_DEBUG").size &&
+           !variable(environment, "PYHUGETEXT_REPORT").size;
 }
 
 void Settings::complain(Str name, Str value, const char *rest) {
@@ -314,6 +328,13 @@ void Settings::read_store(Str value) {
     if (user_store_.empty()) append(&user_store_, str("/"));
 }
 
+void Settings::read_report(Str value) {
+    if (is_absolute(value))
+        append(&report_, value);
+    else if (value.size)
+        complain(str("PYHUGETEXT_REPORT"), value, " is no absolute path; no report is written");
+}
+
 void Settings::read(Str name, Str value) {
     constexpr size_t kFront = 10;  // PYHUGETEXT
     const Str suffix = {name.data + kFront, name.size - kFront};
@@ -329,6 +350,8 @@ void Settings::read(Str name, Str value) {
     if (is("_INCLUDE")) split(value, &include_);
     if (is("_EXCLUDE")) split(value, &exclude_);
     if (is("_STORE")) read_store(value);
+    if (is("_REPORT")) read_report(value);
+    if (is("_STRICT")) choose(name, value, kFlag, &request_.inward, "");
 }
 
 void Settings::add_default_stores(const char *const *environment) {

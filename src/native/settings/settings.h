@@ -20,9 +20,11 @@ inline constexpr const char *kVariables[] = {
     "PYHUGETEXT_INCLUDE",
     "PYHUGETEXT_MIN_TEXT",
     "PYHUGETEXT_PRIVATE_LIMIT",
+    "PYHUGETEXT_REPORT",
     "PYHUGETEXT_SHM_LIMIT",
     "PYHUGETEXT_STORE",
     "PYHUGETEXT_STORE_LIMIT",
+    "PYHUGETEXT_STRICT",
 };
 
 class Settings : NonCopyable {
@@ -33,9 +35,14 @@ public:
     // Those of this process, read when they are first asked for.
     static const Settings &of_process();
 
+    // Whether an environment turns everything off and wants nobody told: cheaper than reading it.
+    static bool silently_off(const char *const *environment);
+
     bool off = false, debug = false;
     const Request &request() const { return request_; }
     Str problems() const;  // sentences, each ended by a NUL
+    // Where a preloaded program writes what was done when it ends; see preload/report.cpp.
+    Str report() const { return {report_.data(), report_.size()}; }
 
 private:
     void read(Str name, Str value);
@@ -45,13 +52,14 @@ private:
     void read_size(Str name, Str value, u64 *out);
     void read_time(Str name, Str value, u64 *out);
     void read_store(Str value);
+    void read_report(Str value);
     static void split(Str value, MappedArray<char> *out);
     void add_default_stores(const char *const *environment);
     void complain(Str name, Str value, const char *rest);
 
     Request request_;
     MappedArray<char> include_, exclude_, stores_, shm_stores_, problems_;  // what it refers to
-    MappedArray<char> user_store_;
+    MappedArray<char> user_store_, report_;
     bool starved_ = false;
 };
 

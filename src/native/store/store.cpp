@@ -226,6 +226,10 @@ Outcome Entry::map(const Region &region, const Pagemap &pagemap, Mender *mender,
     u64 offset;
     Outcome outcome = place(region, target, length, &offset);
     if (!outcome.ok()) return outcome;
+    // has() was asked page by page: of ranges that lie over each other, which no builder writes, it
+    // may have found another one.
+    for (u64 at = offset; at < offset + length; at += kHugeSize)
+        if (!record_.has(at)) return damaged;
     if (!is_written(copy_, offset, length)) return damaged;
     outcome = map_copy(region, copy_, offset, length, address);
     if (!outcome.ok()) return outcome;

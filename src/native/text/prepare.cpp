@@ -68,7 +68,9 @@ bool Table::is_host(const Region &region) const {
 Outcome Table::filter(const Region &region, const Request &request) const {
     for (const u64 address : keep_out_)
         if (contains(region.object, address)) return {Status::own_code, Call::none, 0};
-    if (region.coverable_bytes == 0) return {Status::too_small, Call::none, 0};
+    if (region.coverable_bytes == 0)
+        return {region.outcome.status == Status::strict ? Status::strict : Status::too_small,
+                Call::none, 0};
     const Str path = region.path_text();
     if (request.include.size && !matches_any(request.include, path))
         return {Status::not_included, Call::none, 0};
@@ -97,7 +99,7 @@ Outcome Table::may_copy(Backing backing, u64 bytes, const Request &request, Memo
 u64 Table::most_copied(const Request &request, u64 own, Status *why) const {
     const u64 each = copied_pages_ ? copied_ns_ / copied_pages_ : kCopyTime;
     const u64 left = request.copy_time - min(request.copy_time, copying_ns_);
-    const u64 timely = max(left / max<u64>(each, 1), own ? 0 : kLeastCopied);
+    const u64 timely = max(left / max<u64>(each, 1), own || request.frugal ? 0 : kLeastCopied);
     const u64 room = request.private_limit - min(request.private_limit, own);
     *why = timely < room / kHugeSize ? Status::no_time : Status::budget;
     return min(timely, room / kHugeSize) * kHugeSize;

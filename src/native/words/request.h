@@ -20,7 +20,11 @@ struct Request {
     u64 copy_time = ~0ull;   // of it, what is left for private copies now
     Str include, exclude;    // patterns on paths, each ended by a NUL
     Str stores, shm_stores;  // directories, each ended by a NUL; the system's first
-    bool inward = false;     // the plan of other tools, for benchmarks; see plan()
+    // Private copies only in a share of the processor time that was taken: a start makes none.
+    bool frugal = false;
+    // Only pages that are text from end to end, so that nothing becomes executable that was not:
+    // PYHUGETEXT_STRICT; and the plan of other tools, for benchmarks. See plan().
+    bool inward = false;
 };
 
 // Its numbers by the names that settings and callers use.

@@ -10,6 +10,7 @@ enum class Status : u8 {
     ok,             // nothing stands in the way
     restored,       // was swapped, and put back
     too_small,      // no 2 MiB page of its read-only run holds text
+    strict,         // its 2 MiB pages hold other content beside text, and only text may be taken
     below_minimum,  // less text than the settings ask for
     excluded,       // by a pattern
     not_included,   // by a pattern
@@ -40,6 +41,8 @@ enum class Status : u8 {
     overlay,        // the store would lie in a container's own layer, and be built at every start
     cramped,        // building would take memory that a limit of the process may want back
     filtered,       // a seccomp filter was added since: the next call might kill
+    other_engine,   // of another version, which was there first
+    watched,        // by valgrind or a sanitizer
     busy,           // another thread has the engine, and may wait for this one
     no_memory,      // own tables could not grow
 };
@@ -52,6 +55,10 @@ inline constexpr StatusText kStatusTexts[] = {
     {"ok", ""},
     {"restored", "put back by restore()"},
     {"too_small", "too small: no 2 MiB page of its read-only part holds text"},
+    {"strict",
+     "strict: each 2 MiB page with its text holds other data, too, which must not become "
+     "executable "
+     "(PYHUGETEXT_STRICT)"},
     {"below_minimum", "too small: less coverable text than PYHUGETEXT_MIN_TEXT"},
     {"excluded", "excluded by a pattern"},
     {"not_included", "matches none of the include patterns"},
@@ -106,6 +113,10 @@ inline constexpr StatusText kStatusTexts[] = {
      "a seccomp filter was added after the start, which may kill for any further "
      "call: libraries loaded since are left; pyhugetext.remap() covers them where "
      "the filter allows"},
+    {"other_engine",
+     "another version of pyhugetext is at work in this process: preloaded, or of another "
+     "environment"},
+    {"watched", "valgrind or a sanitizer watches the memory of this program"},
     {"busy",
      "another thread has the engine and waits for the dynamic linker, whose lock "
      "this one holds (it is in a callback of dl_iterate_phdr)"},

@@ -183,6 +183,8 @@ def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
             "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "
             "site looks); pyhugetext.remap() starts it"
         )
+    if sentences.status_name(raw["machine"]) == "other_engine":
+        return sentences.sentence(raw["machine"])
     if not sentences.is_ok(raw["machine"]):
         return "this machine's page size is not 4 KiB, or its huge page not 2 MiB"
     if not sentences.is_ok(raw["last"]):
@@ -202,6 +204,7 @@ def collect(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     problems: tuple[str, ...],
+    strict: bool = False,
 ) -> Stats:
     """Takes the statistics now."""
     raw = _native.snapshot()
@@ -227,4 +230,4 @@ def collect(
         why = _OFF if off else _why_inactive(raw, regions)
     elif not sentences.is_ok(raw["last"]):
         found.append(f"the last look at this process failed: {sentences.sentence(raw['last'])}")
-    return total(regions, why, raw["elapsed_ns"], found)
+    return total(regions, why, raw["elapsed_ns"], found, strict)

@@ -53,6 +53,7 @@ class Stats(NamedTuple):
     elapsed_ns: int  # spent remapping since the process started
     kernel: Kernel
     problems: tuple[str, ...]  # malformed settings, patterns that match nothing, refused calls
+    strict: bool = False  # nothing became executable that was not: PYHUGETEXT_STRICT
 
     def as_dict(self) -> dict[str, Any]:
         """The same as dicts, lists, strings and numbers, ready for json.dumps."""
@@ -67,7 +68,11 @@ class Stats(NamedTuple):
 
 
 def total(
-    regions: Sequence[Region], reason: str, elapsed_ns: int, problems: Iterable[str]
+    regions: Sequence[Region],
+    reason: str,
+    elapsed_ns: int,
+    problems: Iterable[str],
+    strict: bool = False,
 ) -> Stats:
     """The sums over all regions; `reason` counts where nothing is on huge pages."""
     active = any(region.huge_bytes for region in regions)
@@ -81,6 +86,7 @@ def total(
         elapsed_ns=elapsed_ns,
         kernel=kernel.read(),
         problems=tuple(problems),
+        strict=strict,
     )
 
 
@@ -167,6 +173,6 @@ def format_stats(stats: Stats) -> str:
     share = 100 * stats.mapped_bytes // stats.coverable_bytes if stats.coverable_bytes else 0
     lines.append(
         f"{share} % of the coverable text swapped in {stats.elapsed_ns / 1e6:.2f} ms; "
-        f"Linux {stats.kernel.release}, THP {stats.kernel.thp_enabled}"
+        f"Linux {stats.kernel.release}, THP {stats.kernel.thp_enabled}{', strict' * stats.strict}"
     )
     return "\n".join(lines)

@@ -49,8 +49,8 @@ def lines(found: Measurement, columns: int | None = None) -> list[str]:
 
 def remarks(found: Measurement) -> list[str]:
     """What the figures rest on, a sentence a line."""
-    of_statement = _statement(found) if found.kind == "statement" else []
-    return [*of_statement, *_counters(found), *_ended(found)]
+    of_kind = _statement(found) if found.kind == "statement" else _command(found)
+    return [*of_kind, *_counters(found), *_ended(found)]
 
 
 def _ended(found: Measurement) -> list[str]:
@@ -82,6 +82,14 @@ def _statement(found: Measurement) -> list[str]:
         out.append(f"text on huge pages: {mapped} of {coverable}, backing {found.text['backing']}")
         out += _private(found)
     return out
+
+
+def _command(found: Measurement) -> list[str]:
+    if not found.text:
+        return []
+    of, backing = text.printable(found.text["command"]), found.text["backing"]
+    mapped, coverable = (text.size(found.text[k]) for k in ("mapped_bytes", "coverable_bytes"))
+    return [f"text on huge pages: {mapped} of {coverable}, backing {backing} ({of})"]
 
 
 def _private(found: Measurement) -> list[str]:

@@ -41,7 +41,7 @@ def _value(action: argparse.Action) -> str:
         return " ".join(ALLOWED)
     if name == "PID":
         return PIDS
-    return FILES if name.startswith(("FILE", "PREFIX")) else NOTHING
+    return FILES if name.startswith(("FILE", "PREFIX")) or name.endswith("FILE") else NOTHING
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[Option]:

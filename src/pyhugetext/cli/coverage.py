@@ -97,7 +97,7 @@ def process_lines(seen: Seen, width: int | None) -> list[str]:
     command = text.printable(seen.command)
     head = f"process {seen.pid} (user {text.printable(seen.user)}): "
     lines = [head + text.shorten(command, max((width or 200) - len(head), 30))]
-    if not seen.python:
+    if not seen.python and not seen.preloaded:
         lines.append("note: it does not run Python, as far as its files tell")
     if not stats.active:
         lines.append(f"not active: {stats.reason}")

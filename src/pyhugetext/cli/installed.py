@@ -45,7 +45,7 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Instal
     seen: set[tuple[int, int]] = set()
     for path in sorted(_files(directories)):
         try:
-            with open(path, "rb", opener=_no_wait) as file:
+            with open(path, "rb", opener=no_wait) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_size < minimum_text:
                     continue
@@ -58,12 +58,12 @@ def shared_objects(directories: list[str], minimum_text: int) -> Iterator[Instal
                 bias = bias_of(head, head.loads[0].offset)  # its first page on a multiple of 2 MiB
                 if coverable(head, file.fileno(), status.st_size, bias) < max(minimum_text, 1):
                     continue
-                yield Installed(path, bias if _comes_aligned(head, file.fileno()) else None)
+                yield Installed(path, bias if comes_aligned(head, file.fileno()) else None)
         except OSError:
             continue
 
 
-def _no_wait(path: str, flags: int) -> int:
+def no_wait(path: str, flags: int) -> int:
     """Opens without waiting for a FIFO's writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -111,14 +111,14 @@ def comes_again(path: str, bias: int) -> bool:
     judges: a program whose addresses are its own, and what lies on a multiple of 2 MiB. Of what cannot
     be read nothing is known."""
     try:
-        with open(path, "rb", opener=_no_wait) as file:
+        with open(path, "rb", opener=no_wait) as file:
             head = read_head(file.fileno())
     except OSError:
         return True
     return head is None or head.fixed or bias == bias_of(head, head.loads[0].offset)
 
 
-def _comes_aligned(head: Head, fd: int) -> bool:
+def comes_aligned(head: Head, fd: int) -> bool:
     """Whether the dynamic linker puts this object at a multiple of 2 MiB.
 
     It does for an object that asks for it (p_align; glibc 2.35). For the others the kernel chooses,

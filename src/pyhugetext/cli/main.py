@@ -17,7 +17,9 @@ from pyhugetext.cli.outcome import FAILED, INTERRUPTED, USAGE, Failure
 
 _DESCRIPTION = """\
 Runs the machine code of every Python process from 2 MiB pages. That happens by itself wherever the
-package is installed; these commands prepare and look after what it draws on."""
+package is installed; these commands prepare and look after what it draws on, and run any other
+program the same way. Without a command: what runs from huge pages in this process, what this
+machine can do, and what to try next."""
 
 _MANUAL = """\
 environment:
@@ -44,7 +46,10 @@ def load() -> dict[str, ModuleType]:
     # Not pkgutil, which takes as long as the rest of a start: it brings inspect.
     files = os.listdir(commands.__path__[0])
     names = sorted({file.partition(".")[0] for file in files if not file.startswith("_")})
-    return {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+    return {
+        name.replace("_", "-"): importlib.import_module(f"{commands.__name__}.{name}")
+        for name in names
+    }
 
 
 def make_parsers(
@@ -80,14 +85,26 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:at], arguments[at + 1 :]
 
 
+def _needs_no_output(modules: dict[str, ModuleType], arguments: list[str]) -> bool:
+    """Whether a command is asked for that prints nothing itself, and no help."""
+    module = modules.get(arguments[0] if arguments else "")
+    return not (getattr(module, "PRINTS", True) or {"-h", "--help"}.intersection(arguments))
+
+
 def _run(arguments: list[str]) -> int:
     name = ""
     try:
-        if sys.stdout is None:
-            raise Failure("the standard output is closed")
+        if not arguments:
+            if sys.stdout is None:
+                raise Failure("the standard output is closed")
+            from pyhugetext.cli import welcome
+
+            return welcome.greet()
         modules = load()
-        parser, parsers = make_parsers(modules)
         own, command = _split(arguments)
+        if sys.stdout is None and not _needs_no_output(modules, own):
+            raise Failure("the standard output is closed")
+        parser, parsers = make_parsers(modules)
         options = parser.parse_args(own)
         name = options.subcommand
         module = modules[name]

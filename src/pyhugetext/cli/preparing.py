@@ -150,10 +150,8 @@ def _each(one: Object, do: Callable[[_Opened], None]) -> None:
 def sweep(paths: Iterable[str]) -> None:
     """Removes what killed runs left in some directories, where that is possible."""
     for path in paths:
-        with (
-            contextlib.suppress(OSError),
-            rewriting.directory_of(os.path.join(path, "")) as (fd, _),
-        ):
+        place = os.path.join(path, "")
+        with contextlib.suppress(OSError), rewriting.directory_of(place) as (fd, _):
             rewriting.sweep(fd)
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from pyhugetext._stats.model import Stats
+from pyhugetext._stats.smaps import Mapping
 from pyhugetext.cli.outcome import USAGE, Failure
 from pyhugetext.process import inspect, proc
 
@@ -25,6 +26,7 @@ class Seen(NamedTuple):
     user: str
     command: str
     python: bool
+    preloaded: bool  # the preload library is in it
     stats: Stats
 
 
@@ -64,18 +66,22 @@ class Close(NamedTuple):
     held: inspect.Held
 
 
-def running_python(only_mine: bool) -> Iterator[Seen | Unread]:
-    """All Python processes but this one, in order of their ids, and those of which it cannot be
+def running(only_mine: bool) -> Iterator[Seen | Unread]:
+    """All processes but this one that run Python, have the preload library or text of ours, in order of their ids, and those of which it cannot be
     told. Kernel threads and what ends meanwhile are left out."""
-    return _running(only_mine, _seen)
+    return _running(only_mine, _counts, _seen)
 
 
 def running_python_closely() -> Iterator[Close | Unread]:
-    """The same, of all users, looked at closely."""
-    return _running(False, _close)
+    """The Python processes of all users but this one, looked at closely."""
+    return _running(False, inspect.runs_python, _close)
 
 
-def _running(only_mine: bool, look: Callable[[proc.Process], _T]) -> Iterator[_T | Unread]:
+def _running(
+    only_mine: bool,
+    counts: Callable[[list[Mapping]], bool],
+    look: Callable[[proc.Process], _T],
+) -> Iterator[_T | Unread]:
     for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         pid = int(name)
         if pid == os.getpid():
@@ -84,7 +90,7 @@ def _running(only_mine: bool, look: Callable[[proc.Process], _T]) -> Iterator[_T
             with proc.Process(pid) as process:
                 if only_mine and process.owner != os.geteuid():
                     continue
-                if inspect.runs_python(process.mappings("maps")):
+                if counts(process.mappings("maps")):
                     yield look(process)
         except (proc.Gone, proc.NoMemory):
             continue
@@ -92,12 +98,19 @@ def _running(only_mine: bool, look: Callable[[proc.Process], _T]) -> Iterator[_T
             yield _unread(pid, error)
 
 
+def _counts(mappings: list[Mapping]) -> bool:
+    """Whether a process is one that this package has to do with."""
+    return (
+        inspect.runs_python(mappings) or inspect.is_preloaded(mappings) or inspect.is_ours(mappings)
+    )
+
+
 def _seen(process: proc.Process) -> Seen:
-    stats, python = inspect.examine(process)
+    stats, python, preloaded = inspect.examine(process)
     words = process.text("cmdline", _COMMAND).split("\0")
     command = " ".join(words).strip() or f"[{process.state().name}]"
     user = user_name(process.owner)
-    return Seen(process.pid, process.owner, user, command, python, stats)
+    return Seen(process.pid, process.owner, user, command, python, preloaded, stats)
 
 
 def _close(process: proc.Process) -> Close:

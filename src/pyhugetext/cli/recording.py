@@ -1,8 +1,8 @@
 """Finding out what a program would take from a store, by running it.
 
 The program gets a store of its own whose file system is said to give no huge pages. The start-up
-hook then builds nothing and writes a note for each object that it would have built: path and load
-bias of exactly what the hook wants, from every Python process of the program, at the moment of the
+hook, or the preload library, then builds nothing and writes a note for each object that it would have built: path and load
+bias of exactly what it wants, from every process of the program that has it, at the moment of the
 import. Nothing is polled and nothing is missed at exit.
 """
 
@@ -20,6 +20,7 @@ from pyhugetext import _words
 from pyhugetext.cli import installed
 from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure
+from pyhugetext.programs import preload
 from pyhugetext.store import places, upkeep
 
 # What of the user's settings decides about which objects are wanted.
@@ -92,13 +93,19 @@ def _bias(path: str, low: int) -> Iterator[int]:
         yield installed.bias_of(head, low)
 
 
-def run_command(recorder: Recorder, command: Sequence[str], quiet: bool) -> tuple[int, bool]:
-    """Runs a command to its end; `quiet` sends its output to stderr. Returns its exit status, as
+def run_command(
+    recorder: Recorder, command: Sequence[str], quiet: bool, library: str = ""
+) -> tuple[int, bool]:
+    """Runs a command to its end, with the preload library in it where one is given; `quiet` sends its
+    output to stderr. Returns its exit status, as
     subprocess does, and whether Ctrl-C came meanwhile (it is the command's to end then). Failure
     where it cannot be started."""
     out = sys.stderr.fileno() if quiet and sys.stderr is not None else None
+    environ = recorder.environment()
+    if library:
+        environ = preload.environment(environ, library)
     try:
-        process = subprocess.Popen(command, env=recorder.environment(), stdout=out)
+        process = subprocess.Popen(command, env=environ, stdout=out)
     except OSError as error:
         raise Failure(f"the command cannot be run: {_words.sentence(error)}") from None
     interrupted = False

@@ -7,7 +7,9 @@ PYHUGETEXT=0 on both sides.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import os
 import subprocess
 import tempfile
@@ -30,6 +32,7 @@ from pyhugetext.measure.measurement import (
 )
 from pyhugetext.measure.statistics import FEWEST_PAIRS, MOST_LOOKS
 from pyhugetext.measure.stopping import FEWEST_PAIRS_EARLY, TIME, settled
+from pyhugetext.programs import preload
 
 # Two pairs a quad.
 FEWEST_QUADS = FEWEST_PAIRS // 2
@@ -37,17 +40,23 @@ FEWEST_QUADS = FEWEST_PAIRS // 2
 _NS = 1_000_000_000
 
 
-def environments(backing: str | None) -> dict[str, dict[str, str]]:
-    """By side, and of the "warm" run before, the environment of the command. On the huge side it
-    is the user's own where that will do: reading settings takes a start longer."""
+def environments(backing: str | None, library: str = "") -> dict[str, dict[str, str]]:
+    """By side, and of the "warm" run before, the environment of the command, with the preload
+    library on all sides where one is given. On the huge side it is the user's own where that will do:
+    reading settings takes a start longer."""
     base = {k: v for k, v in os.environ.items() if k not in ("PYHUGETEXT", "PYHUGETEXT_DEBUG")}
+    if library:
+        base = preload.environment(base, library)
     huge = dict(base)
     if backing is not None:
         huge["PYHUGETEXT_BACKING"] = backing
     if backing in _backing.PRIVATE:
         huge["PYHUGETEXT_PRIVATE_LIMIT"] = "unlimited"
-    # Whatever the file system, what is missing in the store is built.
-    warm = {**huge, "PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_TIME": "unlimited"}
+    warm = {**huge, "PYHUGETEXT_BUILD_TIME": "unlimited"}
+    if not library:
+        # Whatever the file system, what is missing in the store is built. Of other programs many have
+        # another address at each start.
+        warm["PYHUGETEXT_BUILD"] = "always"
     return {"small": {**base, "PYHUGETEXT": "0"}, "huge": huge, "warm": warm}
 
 
@@ -67,6 +76,7 @@ class Comparison:
     precision: float | None = None  # None measures for all of the time
     on_expectation: Callable[[Expectation], bool] = lambda found: True  # whether to go on
     quads: list[Quad] = field(default_factory=list)
+    text: dict[str, Any] = field(default_factory=dict)  # what the preload library reported
     expectation: Expectation | None = None
     looks: int = 1  # at how many points measuring might have ended
     ended: str = TIME  # why it ended; see stopping
@@ -79,9 +89,11 @@ class Comparison:
         self._meters = Meters(tlb_events(), commands=True)
         try:
             self.on_phase("warming up")
-            for side in ("warm", "huge"):
-                self._warm(side)
-            self.expectation = self._expect()
+            with tempfile.TemporaryDirectory(prefix="pyhugetext-") as reports:
+                for side in ("warm", "huge"):
+                    self._warm(side, reports)
+                self.expectation = self._expect(reports)
+                self.text = reported(reports)
             if not self.on_expectation(self.expectation):
                 return
             began = time.monotonic()
@@ -99,12 +111,12 @@ class Comparison:
         finally:
             self._meters.close()
 
-    def _expect(self) -> Expectation:
+    def _expect(self, reports: str) -> Expectation:
         """Of the last run for warming up, on small text."""
         meter = walk_meter(commands=True)
         if meter is not None:
             meter.begin()
-        self._warm("small")
+        self._warm("small", reports)
         found = meter.end() if meter is not None else None
         return found or unknown(
             "this machine counts no page walks, and a COMMAND is not sampled as a STMT is"
@@ -126,9 +138,11 @@ class Comparison:
         self.ended = settled(found.effect, self.precision) or TIME
         return self.ended != TIME
 
-    def _warm(self, side: str) -> None:
+    def _warm(self, side: str, reports: str) -> None:
+        # Programs that the preload library is in say what they have; in Pythons nobody writes one.
+        told = {"PYHUGETEXT_REPORT": os.path.join(reports, "%p.json")} if side == "huge" else {}
         with tempfile.TemporaryFile() as errors:
-            status, *_ = self._start(side, errors)
+            status, *_ = self._start(side, errors, told)
             if status:
                 raise MeasuringFailed(f"the command {ending(status)}{last_line(errors)}")
 
@@ -150,7 +164,9 @@ class Comparison:
             runs.append((max(cpu, 1), max(cpu, 1), wall, faults))
         return quad_of(kind, runs)
 
-    def _start(self, side: str, errors: IO[bytes] | None) -> tuple[int, int, int, int]:
+    def _start(
+        self, side: str, errors: IO[bytes] | None, more: Mapping[str, str] | None = None
+    ) -> tuple[int, int, int, int]:
         """Runs it once: status as subprocess has it, CPU and wall-clock time in nanoseconds, page
         faults."""
         output: Any = self.log if self.log is not None else subprocess.DEVNULL
@@ -160,7 +176,7 @@ class Comparison:
             with uninterrupted():
                 process = subprocess.Popen(
                     list(self.command),
-                    env=dict(self.environs[side]),
+                    env={**self.environs[side], **(more or {})},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=errors if errors is not None else output,
@@ -185,7 +201,28 @@ class Comparison:
         return Measurement(
             kind="command",
             quads=tuple(self.quads),
+            text=self.text,
             counters=counters,
             expectation=expectation,
             **more,
         )
+
+
+def reported(directory: str) -> dict[str, Any]:
+    """Of the preload library's reports in a directory the one of the process with the most text on
+    huge pages; empty where there is none. Sizes in bytes."""
+    found: list[dict[str, Any]] = []
+    for name in os.listdir(directory):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(os.path.join(directory, name), "rb") as file:
+                document = json.load(file)
+            regions = document["regions"]
+            largest = max(
+                regions, key=lambda r: int(r["mapped_bytes"]), default={"backing": "none"}
+            )
+            sums = {
+                key: sum(int(region[key]) for region in regions)
+                for key in ("text_bytes", "coverable_bytes", "mapped_bytes")
+            }
+            found.append({"command": document["command"], "backing": largest["backing"], **sums})
+    return max(found, key=lambda one: (one["mapped_bytes"], one["coverable_bytes"]), default={})

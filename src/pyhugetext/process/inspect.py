@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 _TRIES = 4
 _PAUSE = 0.002  # seconds; an execve(2) takes less
+# Who knows the rest: a Python, any other program.
 _ASK = "pyhugetext.stats() in that process says why"
+_ASK_REPORT = "with PYHUGETEXT_REPORT it says why when it ends"
 _BOOT = re.compile(r"/pyhugetext/_boot[^/]*\.so")
+_PRELOAD = re.compile(r"/libpyhugetext_preload\.so( \(deleted\))?\Z")
 _PYTHON = re.compile(
     r"/(python[23]?(\.[0-9]+)?t?d?"  # an interpreter
     r"|libpython[0-9.]+[a-z]*\.so[0-9.]*"
@@ -57,10 +60,11 @@ def inspect(pid: int) -> Stats:
         return examine(process)[0]
 
 
-def examine(process: Process) -> tuple[Stats, bool]:
-    """What inspect() says of an open process, and whether it runs Python."""
+def examine(process: Process) -> tuple[Stats, bool, bool]:
+    """What inspect() says of an open process, whether it runs Python, and whether the preload library
+    is in it."""
     look = look_at(process)
-    return _stats(look), runs_python(look.mappings.all)
+    return _stats(look), runs_python(look.mappings.all), is_preloaded(look.mappings.all)
 
 
 class Held(NamedTuple):
@@ -85,8 +89,10 @@ def examine_closely(process: Process) -> tuple[Stats, bool, Held]:
 
 
 def is_loaded(mappings: Iterable[Mapping]) -> bool:
-    """Whether the start-up hook of this package is in a process, whatever it did."""
-    return any(_BOOT.search(mapping.path) for mapping in mappings)
+    """Whether the start-up hook of this package, or its preload library, is in a process, whatever
+    it did."""
+    found = list(mappings)
+    return is_preloaded(found) or any(_BOOT.search(mapping.path) for mapping in found)
 
 
 def look_at(process: Process) -> Look:
@@ -149,8 +155,13 @@ def _is_main(one: Object, state: State) -> bool:
 
 
 def _stats(look: Look) -> Stats:
+    ask = _ask(look.mappings.all)
+
+    def reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | None:
+        return _reason(raw, swapped, resident, huge, ask)
+
     regions = [
-        region_of(raw, look.mappings, _reason)
+        region_of(raw, look.mappings, reason)
         for one, raw in sorted(look.planned, key=lambda pair: not _is_main(pair[0], look.state))
         if raw["text_bytes"]
     ]
@@ -158,16 +169,21 @@ def _stats(look: Look) -> Stats:
     return total(regions, _why_inactive(look), 0, look.problems)
 
 
-def _reason(raw: RawRegion, swapped: int, resident: int, huge: int) -> str | None:
+def _ask(mappings: Iterable[Mapping]) -> str:
+    """How to hear of what only that process knows."""
+    return _ASK if runs_python(mappings) else _ASK_REPORT
+
+
+def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, ask: str) -> str | None:
     if not raw["coverable_bytes"]:
         return sentences.SENTENCES["too_small"]
     if not swapped:
-        return f"on small pages; {_ASK}"
+        return f"on small pages; {ask}"
     parts = []
     left = [start for start, _end, page_swapped, _ in raw["pages"] if not page_swapped]
     if left:
         more = f" and {len(left) - 1} more left as they were" if left[1:] else " left as it was"
-        parts.append(f"2 MiB at {left[0]:#x}{more}; {_ASK}")
+        parts.append(f"2 MiB at {left[0]:#x}{more}; {ask}")
     return joined(parts, resident, huge)
 
 
@@ -206,11 +222,11 @@ def _why_inactive(look: Look) -> str:
     if any(one.swapped for one, _ in look.planned) or any(rest.swapped for rest in look.rests):
         return "what was swapped is not in 2 MiB pages (yet)"
     if is_loaded(look.mappings.all):
-        return f"nothing was swapped; {_ASK}"
+        return f"nothing was swapped; {_ask(look.mappings.all)}"
     return (
         "pyhugetext is not loaded in it (not installed for that Python, or PYHUGETEXT=0)"
         if runs_python(look.mappings.all)
-        else "it does not run Python"
+        else "it does not run Python, and the preload library is not in it"
     )
 
 
@@ -218,3 +234,13 @@ def runs_python(mappings: Iterable[Mapping]) -> bool:
     """Whether mappings look like those of a CPython process, by the names of the files: the
     interpreter's, libpython's, or an extension module's."""
     return any(_PYTHON.search(m.path) for m in mappings if "x" in m.permissions)
+
+
+def is_preloaded(mappings: Iterable[Mapping]) -> bool:
+    """Whether the preload library is in a process, by its name."""
+    return any(_PRELOAD.search(m.path) for m in mappings if "x" in m.permissions)
+
+
+def is_ours(mappings: Iterable[Mapping]) -> bool:
+    """Whether a process has text from a store, or that was made for it, whatever it runs."""
+    return any(backing_of(mapping) for mapping in mappings)

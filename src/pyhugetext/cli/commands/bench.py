@@ -60,7 +60,9 @@ how a COMMAND is measured:
   the store and the caches and must succeed; user and system time, with that of children that it
   waited for. Each neighbouring pair gives one ratio. It reads nothing, and prints into --log or
   nowhere. Three quads and three of the control are measured at least, so it is run 27 times. What
-  pyhugetext costs at each start of Python is part of it.
+  pyhugetext costs at each start of Python is part of it. A COMMAND that is no Python runs with the
+  preload library on both sides, as under pyhugetext run; `text` is then that of the process with the
+  most of it.
 
 whether a gain can be expected is said first, and it is measured all the same (not with --expect):
   Where the processor counts page walks, their share of the cycles on small text says it: a gain can
@@ -109,7 +111,8 @@ keys of --json:
                 lap, cpu, wall, faults, process}] in the order of measuring, with four numbers each: CPU time
                 of the fastest lap, CPU and wall-clock time of the slot (nanoseconds), page faults
   text          {backing, text_bytes, coverable_bytes, mapped_bytes, huge_bytes, private_bytes}
-                while huge; empty of a COMMAND
+                while huge; {command, backing, text_bytes, coverable_bytes, mapped_bytes} of a
+                COMMAND that is no Python, empty of another
   counters      by name {small, huge}, how many a run, or {unavailable: why}
   machine       {processor, processors, machine, hypervisor, kernel, thp_enabled, python,
                 executable, pyhugetext}
@@ -124,6 +127,7 @@ examples:
   pyhugetext bench --seconds 60 -s 'from mine import run' 'run()'
   pyhugetext bench --backing thp -s 'import torch; a = torch.rand(9, 9)' 'a.sum() + a.mean()'
   pyhugetext bench -- python -m pytest -q tests
+  pyhugetext bench -- clang++ -O2 -c large.cpp -o /dev/null
   pyhugetext bench --pyperf /tmp/mine -- python program.py &&
       python -m pyperf compare_to /tmp/mine-small.json /tmp/mine-huge.json
   pyhugetext bench --expect -s 'import numpy' 'numpy.ones((50, 50)) @ numpy.ones((50, 50))'
@@ -278,7 +282,7 @@ def _command(call: Call) -> tuple[Measurement | None, bool]:
     comparison = processes.Comparison(
         call.command,
         call.seconds,
-        processes.environments(call.backing),
+        processes.environments(call.backing, _preloaded(call.command)),
         on_quad=lambda quad, share: call.advance(share),
         on_phase=on_phase,
         precision=call.precision,
@@ -322,6 +326,20 @@ def _ending(call: Call, ended: str, looks: int, began: float, interrupted: bool)
         "elapsed_seconds": round(time.monotonic() - began, 3),
         "interrupted": interrupted,
     }
+
+
+def _preloaded(command: list[str]) -> str:
+    """The preload library, where the command is one that needs it: no Python, which has the hook."""
+    from pyhugetext.programs import looking, preload
+
+    try:
+        library = preload.path()
+        program = looking.look(looking.find(command[0], os.environ), os.environ, library)
+    except (looking.NotStartable, preload.Missing):  # the first is told when it is started
+        return ""
+    if program.why_not:
+        text.say(f"{program.path} itself will not be covered: {program.why_not}", "bench")
+    return "" if program.python else library
 
 
 def _report(call: Call, found: Measurement) -> None:

@@ -1,12 +1,15 @@
 """Tells what this machine can do and what limits it: kernel and settings, container and hypervisor,
 whether huge pages reach the hardware, and which backing the machine code of a new python runs
-from. What can be tried is tried; nothing is left behind, and no setting is changed."""
+from. What can be tried is tried; nothing is left behind, and no setting is changed.
+
+With a COMMAND: what that would get from pyhugetext run, object by object. It is not run."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import os
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 
     Write = Callable[[str, str], None]  # a line, and the mark at its beginning
 
-SUMMARY = "what this machine can do, and what limits it"
+SUMMARY = "what this machine can do, and what limits it; what a program would get"
+TAKES_COMMAND = True
 
 MANUAL = """\
 marks:
@@ -47,7 +51,13 @@ what is tried:
            else the first that works of file, store (an entry is built), shm, memfd, thp; hugetlb
            only when asked for.
 
-keys of --json:
+of a COMMAND:
+  What it starts is looked up (of a script the interpreter) and the libraries that it has from its
+  start on, as the dynamic linker looks for them, by reading files. For each object: how much of its
+  text can lie on 2 MiB pages, and the backing that it would get: of a copy in a store, of one that
+  is still to be made, or private memory where its address is another one at each start.
+
+keys of --json, without a COMMAND:
   works            true where a new python runs from huge pages, or would but for PYHUGETEXT=0
   reason           why not; null where it works
   backing          what its text runs from: file, store, shm, memfd, thp, hugetlb; none
@@ -66,15 +76,24 @@ keys of --json:
                    evicted, collapsed, never)
   recommendations  [{text, command}]; empty where nothing is to be done
 
+keys of --json, of a COMMAND:
+  file, program    what is started: of a script, `program` is its interpreter
+  python           whether that is a Python, by its name
+  covered, reason  whether anything would be on huge pages; why not
+  covered_bytes    how much
+  objects          [{path, text_bytes, coverable_bytes, bias, backing, note}]: bias is null where it
+                   is another one at each start
+
 examples:
   pyhugetext doctor
+  pyhugetext doctor -- node
   pyhugetext doctor >/dev/null || echo "no huge pages here"
   pyhugetext doctor --json | jq -r '.checks[] | select(.state != "ok") | .text'
   docker run --rm IMAGE pyhugetext doctor      what a container allows
 
 exit status:
-  0 a new python would run from huge pages; 1 it would not, and the first line says why; 2 wrong
-  usage; 130 interrupted
+  0 a new python, or the COMMAND, would run from huge pages; 1 it would not, and the first line says
+  why; 2 wrong usage; 130 interrupted
 """
 
 _GROUPS = {
@@ -96,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
     from pyhugetext import _settings
     from pyhugetext.doctor import examination
 
+    if options.command:
+        return _program(options.command, options.json)
     with Progress() as progress:
         progress.begin("looking")
         found = examination.examine(_settings.current(), progress.label)
@@ -104,6 +125,19 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(found)
     return OK if found.works else FAILED
+
+
+def _program(command: list[str], as_json: bool) -> int:
+    from pyhugetext.cli import prospect, stores
+
+    with Progress() as progress:
+        progress.begin("looking")
+        found = prospect.of(command, os.environ, stores.settings())
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        print("\n".join(prospect.lines(found, text.width_of(sys.stdout))))
+    return OK if found.covered else FAILED
 
 
 def _document(found: Examination) -> dict[str, Any]:

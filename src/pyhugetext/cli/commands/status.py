@@ -1,5 +1,6 @@
 """Shows how much of the machine code of running processes is on 2 MiB pages, read from /proc:
-nothing is stopped, traced or changed. Without arguments: your processes that run Python."""
+nothing is stopped, traced or changed. Without arguments: your processes that run Python, or any
+other program from huge pages."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ _SHORTEST, _LONGEST, _DEFAULT = 0.1, 3600.0, 2.0  # seconds between two looks
 MANUAL = """\
 which processes:
   PID ...   These, whatever they run; a note tells where that is not Python. Thread ids are refused.
-  (none)    The processes of the calling user that run Python, but for this command itself.
-  --all     A line for each Python process on the machine instead of a table of its objects, and how
-            many processes could not be read. Root reads all; others their own.
+  (none)    The processes of the calling user that run Python, and of any other program those with the
+            preload library or with text that comes from a store; but for this command itself.
+  --all     A line for each of these on the machine instead of a table of its objects, and how many
+            processes could not be read. Root reads all; others their own.
   A process runs Python when an interpreter, a libpython or an extension module is mapped in it, by
   the names of the files.
 
@@ -46,9 +48,9 @@ columns (sizes in bytes are in --json):
 
   The figures are those of pyhugetext.stats() in that process, to the byte. What only that process
   knows is left out: the time it took (elapsed_ns is 0) and why better backings were not taken
-  (fallbacks is empty). Where the file of an object cannot be read any more (it was upgraded under a
-  running program, or has no name), the table says so, and its figures are those of the mappings;
-  root can read it still.
+  (fallbacks is empty). A program that is no Python tells it with PYHUGETEXT_REPORT when it ends.
+  Where the file of an object cannot be read any more (it was upgraded under a running program, or
+  has no name), the table says so, and its figures are those of the mappings; root can read it still.
 
 watching:
   --watch reads again every SECONDS (0.1 to 3600; 2 when left out) until Ctrl-C. On a terminal the
@@ -58,13 +60,13 @@ watching:
 
 keys of --json:
   time        seconds since the epoch
-  processes   [{pid, uid, user, command, python, active, reason, backing, regions, text_bytes,
-              coverable_bytes, mapped_bytes, huge_bytes, small_bytes, private_bytes, elapsed_ns,
-              kernel, problems}]: as pyhugetext.stats().as_dict() there; python is true or false; a
-              region is {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes,
-              swapped_bytes, huge_bytes, small_bytes, private_bytes, backing, status, reason,
-              fallbacks, elapsed_ns, replaced}; replaced is true where the file was deleted or
-              replaced since; kernel is
+  processes   [{pid, uid, user, command, python, preloaded, active, reason, backing, regions,
+              text_bytes, coverable_bytes, mapped_bytes, huge_bytes, small_bytes, private_bytes,
+              elapsed_ns, kernel, problems}]: as pyhugetext.stats().as_dict() there; python tells
+              whether it runs Python, preloaded whether the preload library is in it; a region is
+              {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes, swapped_bytes,
+              huge_bytes, small_bytes, private_bytes, backing, status, reason, fallbacks, elapsed_ns,
+              replaced}; replaced is true where the file was deleted or replaced since; kernel is
               {release, thp_enabled, thp_defrag, shmem_enabled, huge_page_bytes, hugetlb_total,
               hugetlb_free, max_map_count}
   unreadable  [{pid, reason}]
@@ -72,7 +74,7 @@ keys of --json:
               small_bytes, private_bytes}: text shared by processes counts for each
 
 examples:
-  pyhugetext status                            my Python processes, a table each
+  pyhugetext status                            my processes, a table each
   pyhugetext status 1234 --watch               one of them, every two seconds
   sudo pyhugetext status --all                 the machine, a line a process
   pyhugetext status --json 1234 | python -c "import json, sys; \\
@@ -88,7 +90,7 @@ exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "pyhugetext status [-h] [--json] [PID ... | --all] [--watch [SECONDS]]"
     parser.add_argument("pids", metavar="PID", nargs="*", help="a process to show")
-    parser.add_argument("--all", action="store_true", help="a line for each Python process")
+    parser.add_argument("--all", action="store_true", help="a line for each process on the machine")
     parser.add_argument(
         "--watch", metavar="SECONDS", nargs="?", const=str(_DEFAULT), help="look again and again"
     )
@@ -132,7 +134,7 @@ def _look(options: argparse.Namespace, pids: list[int]) -> tuple[list[Seen], lis
     if pids:
         found = [processes.look(pid) for pid in pids]
     else:
-        found = list(processes.running_python(only_mine=not options.all))
+        found = list(processes.running(only_mine=not options.all))
     seen = [one for one in found if isinstance(one, processes.Seen)]
     return seen, [one for one in found if not isinstance(one, processes.Seen)]
 
@@ -201,7 +203,8 @@ def _lines(
             lines += [*([""] if lines else []), *coverage.process_lines(one, width)]
     if not seen and not options.pids:
         whose = "on this machine" if options.all else "of yours"
-        return [f"no Python process {whose} but this one", *coverage.unread_lines(unread)]
+        none = f"no process {whose} but this one runs Python, or from huge pages"
+        return [none, *coverage.unread_lines(unread)]
     if options.all or len(seen) > 1:
         lines.append(coverage.total_line(seen))
     if not options.pids:

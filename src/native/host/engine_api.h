@@ -1,18 +1,25 @@
-// The engine as the binding sees it: a table of functions in a capsule of the module that holds
-// the one engine of the process. No symbol is shared between the two shared objects.
+// The engine as others see it than the shared object that holds it: a table of functions. The
+// binding finds it in a capsule of the module of the start-up path, and another host by one symbol.
 #pragma once
 
 #include "builder/layout.h"
 #include "engine/engine.h"
 #include "engine/store_api.h"
 #include "limits/memory.h"
+#include "settings/settings.h"
 
 namespace pht {
 
 struct EngineApi {
-    // What the environment of this process asks for.
-    const Request &(*settings)();
+    // What the environment of this process asked for, when the engine's host read it.
+    const Settings &(*settings)();
+    // As in host.h.
+    void (*start)(const Patience &patience);
+    void (*look)(const Patience &patience);
     // As the functions of Engine.
+    bool (*started)();
+    bool (*stale)();
+    void (*interpreter_at)(u64 address);
     long (*remap)(const Request &request);
     bool (*complete)(const Patience &patience);
     bool (*restore)();
@@ -37,5 +44,13 @@ struct EngineApi {
 // With the version: the module may have been loaded at start from one installation, and the binding
 // come from another one that is earlier on sys.path.
 inline constexpr const char *kCapsule = "pyhugetext._boot.engine of " PYHUGETEXT_VERSION;
+
+// What a host exports as the function pyhugetext_engine(): its engine, for others of the same
+// version. These three members stay as they are in every version to come.
+struct EngineOffer {
+    const char *version;  // kCapsule
+    u64 layout;           // what else has to be the same
+    const EngineApi *api;
+};
 
 }  // namespace pht

@@ -1,0 +1,11 @@
+// The tail jump in front of dlsym(3).
+#pragma once
+
+namespace pht::preload {
+
+// From now on it has the engine look for libraries that were opened.
+void watch_dlsym();
+// In a forked child: the thread that looked is not there.
+void forget_looking();
+
+}  // namespace pht::preload

@@ -1,0 +1,212 @@
+"""What guests told, as tables: docs/platforms.md is made of it, and so is what the terminal shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+STARTS = ("first", "second", "third", "warmed")
+SYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "squashfs")
+INTERPRETER = re.compile(r"^python3")
+
+HEAD = """\
+# What kernels and file systems give
+
+Made by `make kernels` from what guests told that it booted under qemu (no KVM), with Debian 12's python3.11
+and numpy on the file system that is asked, and the store in a home on it; nothing here is taken from
+anywhere else. Do not edit: run it again.
+
+A cell says what the text runs from after that start of `import numpy`: of the interpreter, then of the libraries
+(`none`: small pages). The percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be
+covered, once every page of it was used; a second figure in MiB is memory of this process alone. `small` where
+smaps shows less than was put there.
+
+An emulated processor is many times slower than a real one, and what a start may spend on copies is a time
+(`PYHUGETEXT_BUILD_TIME`): how much the first starts cover here says nothing of a real machine; which backing
+they take, and what is covered after `warm`, does.
+"""
+
+
+def read(file: Path) -> list[Row]:
+    """The rows of one kernel; the first one tells when, and from which commit."""
+    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+
+
+def merge(before: Sequence[Row], now: Sequence[Row]) -> list[Row]:
+    """What was told now, and of other file systems what the same kernel told before of the same commit."""
+    same = [
+        [
+            (row or {}).get(key)
+            for row, key in (
+                (found[0] if found else None, "commit"),
+                (find(found, "booted"), "release"),
+            )
+        ]
+        for found in (before, now)
+    ]
+    asked = {row.get("fs") for row in now}
+    keep = before if same[0] == same[1] else ()
+    return [*now, *(row for row in keep if row.get("fs") and row["fs"] not in asked)]
+
+
+def find(rows: Sequence[Row], step: str, fs: str | None = None) -> Row | None:
+    for row in rows:
+        if row.get("step") == step and (fs is None or row.get("fs") == fs):
+            return row
+    return None
+
+
+def cell(row: Row | None) -> str:
+    """One start, in a few words."""
+    if row is None:
+        return "not asked"
+    seen = row.get("seen")
+    if not isinstance(seen, dict):
+        return f"failed (exit status {row.get('exit')})"
+    objects = seen["objects"]
+    groups = [
+        [o for o in objects if bool(INTERPRETER.match(o["name"])) is own] for own in (True, False)
+    ]
+    words = " / ".join(_backings(group) for group in groups if group)
+    coverable = sum(o["coverable"] for o in objects)
+    swapped, huge = sum(o["swapped"] for o in objects), sum(o["smaps"] for o in objects)
+    # Swapped pages hold read-only content beside the text: of each object the smaller one counts.
+    covered = sum(min(o["mapped"], o["smaps"]) for o in objects)
+    text = f"{words}, {100 * covered // coverable if coverable else 0} %"
+    if huge < swapped:
+        text += f", small {(swapped - huge) >> 20} of {swapped >> 20} MiB"
+    if seen["private"] >> 20:
+        text += f", {seen['private'] >> 20} MiB"
+    return text
+
+
+def _backings(objects: Iterable[Row]) -> str:
+    return "+".join(sorted({o["backing"] for o in objects})) or "none"
+
+
+def reasons(rows: Iterable[Row]) -> list[str]:
+    """Why no better backing was taken, each sentence once, without what differs from object to object."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for item in (row.get("seen") or {}).get("objects", ()):
+            for sentence in [*item["why"], *([item["reason"]] if item["reason"] else [])]:
+                found.setdefault(re.sub(r"/\S*/(?=\S+)", ".../", sentence))
+    return list(found)
+
+
+def faults(rows: Sequence[Row]) -> list[str]:
+    """What must not be, on any kernel: each as a sentence."""
+    found = []
+    for row in rows:
+        step, where = str(row.get("step")), f"{row.get('fs')}, {row.get('step')}"
+        if step in ("did not boot", "did not end"):
+            found.append(f"{step} in {row['limit']} s; the last it said: {row['said']}")
+        elif step == "damaged":
+            found.append(f"a line of the guest was damaged: {row['text'][:60]}")
+        elif step == "failed":
+            found.append(f"{row.get('fs')}: {row['error']}")
+        elif step == "log":
+            found += [f"the kernel's log: {line}" for line in row["lines"]]
+        elif isinstance(row.get("seen"), dict):
+            found += [f"{where}: {fault}" for fault in _of_start(row, rows)]
+        elif step in (*STARTS, "without", "remap", "restore", "memfd"):
+            found.append(f"{where}: exit status {row.get('exit')}: {row.get('stderr', '')[-200:]}")
+    if not find(rows, "booted") and not find(rows, "did not boot"):
+        found.append("the guest told nothing")
+    return found
+
+
+def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:
+    seen = row["seen"]
+    if row["exit"] or row["stderr"]:
+        yield f"exit status {row['exit']}, stderr {row['stderr'][-200:]!r}"
+    without = find(rows, "without", row["fs"])
+    if (
+        without
+        and isinstance(without.get("seen"), dict)
+        and without["seen"]["result"] != seen["result"]
+    ):
+        yield "computed something else than without"
+    for item in seen["objects"]:
+        if item["says"] > item["smaps"]:
+            name = item["name"]
+            yield f"{name}: stats() says {item['says']} bytes are huge, smaps says {item['smaps']}"
+    if row["step"] == "restore" and any(item["smaps"] for item in seen["objects"]):
+        yield "huge text is left after restore()"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One kernel: its file systems and starts."""
+    lines = [
+        "| file system | " + " | ".join(_heading(start) for start in STARTS) + " |",
+        "|---" * (len(STARTS) + 1) + "|",
+    ]
+    for fs in SYSTEMS:
+        if any(row.get("fs") == fs for row in rows):
+            failed = find(rows, "failed", fs)
+            cells = [cell(find(rows, start, fs)) for start in STARTS]
+            if failed and cells == ["not asked"] * len(cells):
+                cells = [f"failed: {failed['error']}", *[""] * (len(STARTS) - 1)]
+            lines.append(f"| {fs} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _heading(start: str) -> str:
+    return "after `warm`" if start == "warmed" else f"{start} start"
+
+
+def section(rows: Sequence[Row]) -> str:
+    """One kernel of docs/platforms.md."""
+    about, booted, settings = rows[0], find(rows, "booted"), find(rows, "settings")
+    release = booted["release"] if booted else f"{about['kernel']}: did not boot"
+    parts = [
+        f"## {release}, {about['architecture']}",
+        f"{about['what']}; {about['date']}, commit {about['commit']}.",
+    ]
+    if settings:
+        parts[-1] += (
+            f" THP {_chosen(settings['enabled'])}, in shared memory {_chosen(settings['shmem_enabled'])}."
+        )
+    if booted:
+        parts.append(table(rows))
+        parts += filter(None, [_also(rows)])
+        starts = [row for row in rows if row.get("step") in STARTS]
+        parts.append("Why not better:\n\n" + _list(reasons(starts)))
+    wrong = faults(rows)
+    parts.append("Wrong:\n\n" + _list(wrong) if wrong else "Results, exit status, stderr as without; `stats()` "
+                 "never says more than smaps.")  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _also(rows: Sequence[Row]) -> str:
+    """What `warm` said, and what shared memory and stores took, a line for each file system."""
+    lines = []
+    for fs in SYSTEMS:
+        warm, last = find(rows, "warm", fs), find(rows, "warmed", fs)
+        starts = [row for row in rows if row.get("fs") == fs and row.get("step") in STARTS]
+        if warm and last:
+            shm = ", ".join(str(row["shm"] >> 20) for row in starts)
+            disk = ", ".join(str(row["store"] >> 20) for row in starts)
+            lines.append(
+                f"{fs}: `warm` exits {warm['exit']}; after each start {shm} MiB in /dev/shm, {disk} MiB in the home"
+            )
+    return _list(lines) if lines else ""
+
+
+def _chosen(text: str) -> str:
+    found = re.search(r"\[(\w+)\]", text)
+    return f"`{found[1] if found else text}`"
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences) or "- nothing"
+
+
+def document(files: Iterable[Path]) -> str:
+    """docs/platforms.md, of the results that there are."""
+    results = [read(file) for file in files]
+    return "\n\n".join([HEAD.rstrip("\n"), *(section(rows) for rows in results if rows)]) + "\n"

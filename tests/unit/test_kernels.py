@@ -1,0 +1,235 @@
+"""The harness of `make kernels`: what a guest says becomes rows and a page, and what is missing a skip."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernels import __main__ as command
+from kernels import archive, kinds, machine, needs, rows
+
+TESTS = Path(__file__).resolve().parents[1]
+MIB = 1 << 20
+
+
+def an_object(name: str, **changes: Any) -> rows.Row:
+    return {
+        "name": name, "backing": "store", "status": "huge", "coverable": 2 * MIB, "mapped": 2 * MIB,
+        "swapped": 4 * MIB, "says": 4 * MIB, "smaps": 4 * MIB, "private": 0, "reason": None, "why": [], **changes,
+    }  # fmt: skip
+
+
+def start(step: str, *objects: rows.Row, fs: str = "ext4", **changes: Any) -> rows.Row:
+    seen = {"objects": list(objects), "private": 0, "result": "ok", **changes}
+    return {
+        "fs": fs,
+        "step": step,
+        "exit": 0,
+        "stderr": "",
+        "seen": seen,
+        "shm": 0,
+        "store": 5 * MIB,
+    }
+
+
+ABOUT = {"step": "about", "kernel": "6.1", "architecture": "amd64", "what": "Debian's", "date": "2026-01-02",
+         "commit": "abc"}  # fmt: skip
+BOOTED = {"step": "booted", "release": "6.1.0-1-amd64"}
+
+
+def test_a_line_of_the_console_is_a_row_and_all_else_is_none() -> None:
+    assert machine.parse('[ 1.0] boot @@ {"step": "end"}') == {"step": "end"}
+    assert machine.parse("SeaBIOS (version 1.16.2)") is None
+    for damaged in ('@@ {"step": "en', "@@ [1]", '@@ {"no": "step"}'):
+        row = machine.parse(damaged)
+        assert row is not None
+        assert row["step"] == "damaged"
+
+
+def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
+    own, library = an_object("python3.11"), an_object("lib.so", backing="shm")
+    assert rows.cell(start("second", own, library)) == "store / shm, 100 %"
+    small = an_object("lib.so", smaps=0, says=0)
+    assert rows.cell(start("second", own, small)) == "store / store, 50 %, small 4 of 8 MiB"
+    assert rows.cell(start("second", own, private=3 * MIB)) == "store, 100 %, 3 MiB"
+    nothing = an_object("python3.11", backing="none", mapped=0, swapped=0, smaps=0, says=0)
+    assert rows.cell(start("second", nothing)) == "none, 0 %"
+    assert rows.cell(None) == "not asked"
+    assert rows.cell({"fs": "ext4", "step": "first", "exit": -11}) == "failed (exit status -11)"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"step": "did not boot", "limit": 9, "said": "panic"},
+            "did not boot in 9 s; the last it said: panic",
+        ),
+        ({"step": "did not end", "limit": 9, "said": "@@"}, "did not end in 9 s"),
+        ({"step": "damaged", "text": "{"}, "a line of the guest was damaged"),
+        ({"step": "failed", "fs": "xfs", "error": "mount: no"}, "xfs: mount: no"),
+        ({"step": "log", "lines": ["BUG: bad page"]}, "the kernel's log: BUG: bad page"),
+        (
+            {"step": "first", "fs": "ext4", "exit": -11, "stderr": ""},
+            "ext4, first: exit status -11",
+        ),
+        (
+            start("first", an_object("a", smaps=0)),
+            "stats() says 4194304 bytes are huge, smaps says 0",
+        ),
+        (start("first", result="other"), "computed something else than without"),
+        (start("restore", an_object("a")), "huge text is left after restore()"),
+        ({**start("first"), "stderr": "Traceback"}, "stderr 'Traceback'"),
+    ],
+)
+def test_what_must_not_be_is_a_fault(row: rows.Row, sentence: str) -> None:
+    found = rows.faults([ABOUT, BOOTED, start("without"), row])
+    assert len(found) == 1
+    assert sentence in found[0]
+
+
+def test_a_guest_that_told_nothing_is_a_fault_and_a_good_one_has_none() -> None:
+    assert rows.faults([ABOUT]) == ["the guest told nothing"]
+    good = [ABOUT, BOOTED, start("without"), start("first", an_object("a")), {"step": "end"}]
+    assert rows.faults(good) == []
+
+
+def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None:
+    why = ["file: kernel said no", "store: /root/.cache/x is full"]
+    found = [ABOUT, BOOTED, start("without"), start("first", an_object("a", why=why), an_object("b", why=why)),
+             start("warm"), start("warmed", an_object("a"))]  # fmt: skip
+    file = tmp_path / "6.1.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in found))
+    page = rows.document([file])
+    assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
+    assert "| ext4 | store, 100 % | not asked | not asked | store, 100 % |" in page
+    assert page.count("- file: kernel said no\n") == 1
+    assert "- store: .../x is full" in page
+    assert "xfs" not in page
+
+
+def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
+    before = [ABOUT, BOOTED, start("first", fs="xfs"), start("first", fs="ext4"), {"step": "end"}]
+    now = [ABOUT, BOOTED, start("second", fs="ext4"), {"step": "end"}]
+    assert rows.merge(before, now) == [*now, start("first", fs="xfs")]
+    for changed in ({"commit": "other"}, {"release": "6.1.0-2-amd64"}):
+        other = [{**row, **changed} if row in (ABOUT, BOOTED) else row for row in now]
+        assert rows.merge(before, other) == other
+    assert rows.merge([], now) == now
+
+
+def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:
+    page = rows.section([ABOUT, {"step": "did not boot", "limit": 300, "said": "no"}])
+    assert "## 6.1: did not boot, amd64" in page
+    assert "- did not boot in 300 s" in page
+    assert "|" not in page
+
+
+def test_an_emulator_that_never_says_anything_is_a_row(tmp_path: Path) -> None:
+    lines = machine._lines(["sleep", "60"], machine.Limits(1, 60), tmp_path / "log")
+    assert lines == [""]
+
+
+def test_qemu_that_fails_at_once_is_a_kernel_that_did_not_boot_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(machine.QEMU, "amd64", ("sh", "-c", "echo no such machine >&2; exit 1"))
+    kernel = kinds.Kernel(tmp_path / "image", None)
+    found = machine.boot(
+        "6.1", kernel, tmp_path / "initrd", [], "", machine.Limits(9, 9), tmp_path / "log"
+    )
+    assert found == [{"step": "did not boot", "limit": 9, "said": "no such machine"}]
+
+
+def skipped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What was printed: one sentence, with the word and without a table."""
+    assert command.main(list(arguments)) == needs.SKIPPED
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"make kernels: skipped: [^\n|]+\.\n", said)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.btrfs", "btrfs-progs"), ("apt-get", "apt")],
+)
+def test_a_missing_program_is_a_skip_that_names_its_package(
+    program: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None if name == program else name)
+    said = skipped(capsys, "6.1", "--work", str(tmp_path))
+    assert f"{program} is missing" in said
+    assert f"apt-get install --no-install-recommends {package})" in said
+
+
+def test_an_unknown_kernel_is_a_skip_that_lists_the_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "KERNELS takes 6.1 6.12 7 " in skipped(capsys, "2.4", "--work", str(tmp_path))
+
+
+def test_no_room_is_a_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kinds, "require", lambda names: None)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    assert "has 1 GB free, and 5 are needed" in skipped(capsys, "6.1", "--work", str(tmp_path))
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="apt-get is not installed")
+def test_no_network_and_no_package_are_skips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kinds, "require", lambda names: None)
+    monkeypatch.setattr(command, "require_room", lambda place, size: None)
+    keys = tmp_path / "keys.gpg"
+    keys.touch()
+    monkeypatch.setattr(archive, "KEYS", keys)
+    monkeypatch.setattr(archive, "MIRROR", "http://127.0.0.1:1/debian")
+    assert "Debian's bookworm cannot be reached" in skipped(capsys, "6.1", "--work", str(tmp_path))
+    monkeypatch.setattr(
+        archive.Archive, "update", lambda self: self.debs.mkdir(parents=True, exist_ok=True)
+    )
+    assert "has no package linux-image-amd64" in skipped(capsys, "6.1", "--work", str(tmp_path))
+
+
+def test_nothing_to_render_is_a_skip_and_the_page_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "run make kernels first" in skipped(capsys, "--render", "--work", str(tmp_path))
+
+
+def test_make_takes_a_skip_for_success_and_nothing_else(tmp_path: Path) -> None:
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    call = [
+        "make",
+        "-s",
+        "-C",
+        str(TESTS.parent),
+        "kernels",
+        f"PYTHON={sys.executable}",
+        "KERNELS=2.4",
+    ]
+    result = subprocess.run(
+        [*call, f"KERNELS_ARGS=--work {tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "skipped" in result.stdout
