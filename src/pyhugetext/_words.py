@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -51,7 +50,7 @@ def no_native_part(error: BaseException | None) -> str:
         return f"no native part: it is made for CPython 3.9 and later, and this is {version}"
     files = os.listdir(os.path.dirname(__file__))
     # pip takes the wheel for every platform where no other fits, and compiles nothing then.
-    if not any(re.fullmatch(r"_boot\..*so", name) for name in files):
+    if not any(name.startswith("_boot.") and name.endswith(".so") for name in files):
         again = "`pip install --force-reinstall --no-binary pyhugetext pyhugetext`"
         where = f"for CPython {version} here, on {machine}"
         return f"no native part: no wheel with one was found {where}; {again} compiles it"

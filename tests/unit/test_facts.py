@@ -88,7 +88,7 @@ ONCE = {
     "the names of errors": (r"errorcode", "_words.py"),
     "perf_event_open": (r"open_counter\(|perf_event_attr", "measure/counters.py"),
     "a program in a string": (r'"-c"', "children/runner.py"),
-    "reading program headers": (r"_native\.read_head\(|_PT_LOAD", "process/elf.py"),
+    "reading program headers": (r"_native\.read_head\(|\bPT_LOAD\b.* = ", "process/elf.py"),
     "the list of backings": (r'"shm", "memfd", "thp", "hugetlb"', "_backing.py"),
 }
 

@@ -15,7 +15,7 @@ _HEADER = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _ALIGN_AT = _HEADER.size - 8  # of a program header
 _MOST_NAMES, _LONGEST_NAME = 1 << 20, 256  # bytes of the names of sections
-_PT_LOAD, _PF_X, _PF_W = 1, 1, 2
+PT_LOAD, _PF_X, _PF_W = 1, 1, 2
 
 
 class Load(NamedTuple):
@@ -77,7 +77,7 @@ def _loads(headers: bytes) -> list[Load]:
             bool(flags & _PF_W),
         )
         for kind, flags, offset, start, _, in_file, size, align in _HEADER.iter_unpack(headers)
-        if kind == _PT_LOAD and size
+        if kind == PT_LOAD and size
     ]
 
 
@@ -103,7 +103,7 @@ def first_load(fd: int, head: Head) -> First | None:
     if table >= 1 << 62 or os.pread(fd, len(head.headers), table) != head.headers:
         return None
     rows = list(enumerate(_HEADER.iter_unpack(head.headers)))
-    loads = [(number, row) for number, row in rows if row[0] == _PT_LOAD]
+    loads = [(number, row) for number, row in rows if row[0] == PT_LOAD]
     if not loads:
         return None
     number, (_, _, offset, address, _, _, size, align) = loads[0]

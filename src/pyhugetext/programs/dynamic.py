@@ -6,11 +6,11 @@ import os
 import struct
 from typing import NamedTuple
 
-from pyhugetext.process.elf import Head
+from pyhugetext.process.elf import PT_LOAD, Head
 
 _HEADER = struct.Struct("<IIQQQQQQ")
 _ENTRY = struct.Struct("<qQ")
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+_PT_DYNAMIC, _PT_INTERP = 2, 3
 _NULL, _NEEDED, _STRTAB, _SONAME, _RPATH, _RUNPATH = 0, 1, 5, 14, 15, 29
 _FLAGS_1, _NO_DEFAULT, _PIE = 0x6FFFFFFB, 0x800, 0x08000000
 _MOST_ENTRIES, _LONGEST = 4096, 4096  # of a table; bytes of a name
@@ -74,6 +74,6 @@ def _name(data: bytes) -> str:
 def _offset(rows: list[tuple[int, ...]], address: int) -> int | None:
     """Where in the file an address lies."""
     for kind, _, offset, start, _, in_file, _, _ in rows:
-        if kind == _PT_LOAD and start <= address < start + in_file:
+        if kind == PT_LOAD and start <= address < start + in_file:
             return offset + address - start
     return None
