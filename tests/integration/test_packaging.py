@@ -210,7 +210,7 @@ def test_uninstall_that_was_interrupted_is_silent(gone, install, python):
 
 def elsewhere(source: Path, place: Path) -> Path:
     """The same sources in another directory, written at another time."""
-    shutil.copytree(source, place, copy_function=shutil.copyfile)
+    shutil.copytree(source, place, copy_function=shutil.copy)
     return place
 
 
