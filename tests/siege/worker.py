@@ -77,6 +77,8 @@ def besiege(
     world.begin()
     number = most_mappings = covered = 0
     steps.load(world)
+    steps.remap_all(world)
+    covered += world.judge_statistics() > 0
     choose = random.Random(seed)
     while number < most and (number < least or time.monotonic() < until):
         number += 1
