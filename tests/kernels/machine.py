@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +23,8 @@ QEMU = {
     "amd64": ("qemu-system-x86_64", "-M", "q35", "-cpu", "max"),
     "arm64": ("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
 }
-CONSOLE = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+# On a busy machine an emulated timer may not tick in the moment that Linux gives it.
+APPEND = {"amd64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0"}
 SIZE = 1400 << 20  # bytes of each disk; sparse
 Row = dict[str, Any]
 
@@ -46,7 +48,7 @@ def initramfs(kernel: kinds.Kernel, root: Path, output: Path) -> Path:
         if kernel.modules:
             order = [_module(f, place / "modules") for f in _wanted(kernel.modules)]
             (place / "modules/order").write_text("".join(f"{name}\n" for name in order))
-        command = "find . | cpio -o -H newc --quiet -R 0:0 | gzip -1 >" + f"'{output}'"
+        command = f"find . | cpio -o -H newc --quiet -R 0:0 | gzip -1 >{shlex.quote(str(output))}"
         run(["sh", "-c", command], "the initramfs", cwd=place)
     return output
 
@@ -104,7 +106,7 @@ def boot(
     command = ["nice", "-n", "15", *QEMU[architecture], "-accel", "tcg,thread=multi", "-m", "3G",
                "-smp", "2", "-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel.image),
                "-initrd", str(initrd), "-append",
-               f"console={CONSOLE[architecture]} panic=-1 quiet loglevel=1 nowatchdog {append}"]  # fmt: skip
+               f"{APPEND[architecture]} panic=-1 quiet loglevel=1 nowatchdog {append}"]  # fmt: skip
     for number, image in enumerate(images):
         drive = f"file={image},if=none,id=d{number},format=raw,cache=unsafe"
         drive += ",readonly=on" if image.suffix in (".tar", ".squashfs") else ""
@@ -112,7 +114,8 @@ def boot(
     lines = _lines(command, limits, log)
     rows = [row for row in map(parse, lines) if row]
     steps = [row["step"] for row in rows]
-    said = next((line.strip()[-200:] for line in reversed(lines) if line.strip()), "nothing")
+    told = [line.strip()[-200:] for line in lines if line.strip()] or ["nothing"]
+    said = next((line for line in told if "panic" in line), told[-1])
     if "booted" not in steps:
         rows.append({"step": "did not boot", "limit": limits.boot, "said": said})
     elif "end" not in steps:

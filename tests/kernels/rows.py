@@ -10,6 +10,10 @@ from typing import Any
 
 Row = dict[str, Any]
 STARTS = ("first", "second", "third", "warmed")
+COLUMNS = {
+    "first": "first start", "second": "second start", "third": "third start", "remap": "`remap()`",
+    "warmed": "after `warm`", "memfd": "`memfd` asked for",
+}  # fmt: skip
 SYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "squashfs")
 INTERPRETER = re.compile(r"^python3")
 
@@ -20,10 +24,10 @@ Made by `make kernels` from what guests told that it booted under qemu (no KVM),
 and numpy on the file system that is asked, and the store in a home on it; nothing here is taken from
 anywhere else. Do not edit: run it again.
 
-A cell says what the text runs from after that start of `import numpy`: of the interpreter, then of the libraries
-(`none`: small pages). The percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be
-covered, once every page of it was used; a second figure in MiB is memory of this process alone. `small` where
-smaps shows less than was put there.
+A cell says what the text runs from after a start that imported numpy (in the column `remap()` it called that, too):
+of the interpreter, then of the libraries (`none`: small pages; what is too small to be taken is left out). The
+percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be covered, once every page of it
+was used; a figure in MiB is memory of this process alone. `small` where smaps shows less than was put there.
 
 An emulated processor is many times slower than a real one, and what a start may spend on copies is a time
 (`PYHUGETEXT_BUILD_TIME`): how much the first starts cover here says nothing of a real machine; which backing
@@ -85,7 +89,9 @@ def cell(row: Row | None) -> str:
 
 
 def _backings(objects: Iterable[Row]) -> str:
-    return "+".join(sorted({o["backing"] for o in objects})) or "none"
+    """Of what is large enough to be taken."""
+    taken = {o["backing"] for o in objects if not str(o["reason"]).startswith("too small")}
+    return "+".join(sorted(taken)) or "none"
 
 
 def reasons(rows: Iterable[Row]) -> list[str]:
@@ -142,21 +148,17 @@ def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:
 def table(rows: Sequence[Row]) -> str:
     """One kernel: its file systems and starts."""
     lines = [
-        "| file system | " + " | ".join(_heading(start) for start in STARTS) + " |",
-        "|---" * (len(STARTS) + 1) + "|",
+        "| file system | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for fs in SYSTEMS:
         if any(row.get("fs") == fs for row in rows):
             failed = find(rows, "failed", fs)
-            cells = [cell(find(rows, start, fs)) for start in STARTS]
+            cells = [cell(find(rows, step, fs)) for step in COLUMNS]
             if failed and cells == ["not asked"] * len(cells):
-                cells = [f"failed: {failed['error']}", *[""] * (len(STARTS) - 1)]
+                cells = [f"failed: {failed['error']}", *[""] * (len(COLUMNS) - 1)]
             lines.append(f"| {fs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _heading(start: str) -> str:
-    return "after `warm`" if start == "warmed" else f"{start} start"
 
 
 def section(rows: Sequence[Row]) -> str:

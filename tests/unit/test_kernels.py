@@ -62,6 +62,10 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
     assert rows.cell(start("second", own, private=3 * MIB)) == "store, 100 %, 3 MiB"
     nothing = an_object("python3.11", backing="none", mapped=0, swapped=0, smaps=0, says=0)
     assert rows.cell(start("second", nothing)) == "none, 0 %"
+    tiny = an_object(
+        "tiny.so", backing="none", mapped=0, swapped=0, smaps=0, says=0, reason="too small: ..."
+    )
+    assert rows.cell(start("second", own, library, tiny)) == "store / shm, 66 %"
     assert rows.cell(None) == "not asked"
     assert rows.cell({"fs": "ext4", "step": "first", "exit": -11}) == "failed (exit status -11)"
 
@@ -110,7 +114,10 @@ def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None
     file.write_text("".join(json.dumps(row) + "\n" for row in found))
     page = rows.document([file])
     assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
-    assert "| ext4 | store, 100 % | not asked | not asked | store, 100 % |" in page
+    assert (
+        "| ext4 | store, 100 % | not asked | not asked | not asked | store, 100 % | not asked |"
+        in page
+    )
     assert page.count("- file: kernel said no\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page

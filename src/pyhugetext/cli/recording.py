@@ -94,10 +94,14 @@ def _bias(path: str, low: int) -> Iterator[int]:
 
 
 def run_command(
-    recorder: Recorder, command: Sequence[str], quiet: bool, library: str = ""
+    recorder: Recorder,
+    command: Sequence[str],
+    quiet: bool,
+    library: str = "",
+    silent: bool = False,
 ) -> tuple[int, bool]:
     """Runs a command to its end, with the preload library in it where one is given; `quiet` sends its
-    output to stderr. Returns its exit status, as
+    output to stderr; a `silent` one reads nothing, and prints nowhere. Returns its exit status, as
     subprocess does, and whether Ctrl-C came meanwhile (it is the command's to end then). Failure
     where it cannot be started."""
     out = sys.stderr.fileno() if quiet and sys.stderr is not None else None
@@ -105,7 +109,13 @@ def run_command(
     if library:
         environ = preload.environment(environ, library)
     try:
-        process = subprocess.Popen(command, env=environ, stdout=out)
+        if silent:
+            nowhere = subprocess.DEVNULL
+            process = subprocess.Popen(
+                command, env=environ, stdin=nowhere, stdout=nowhere, stderr=nowhere
+            )
+        else:
+            process = subprocess.Popen(command, env=environ, stdout=out)
     except OSError as error:
         raise Failure(f"the command cannot be run: {_words.sentence(error)}") from None
     interrupted = False

@@ -32,6 +32,7 @@ class Warming:
     system: bool = False
     command: Sequence[str] = ()
     quiet: bool = False  # the command's output goes to stderr
+    silent: bool = False  # or nowhere
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     progress: Progress = field(default_factory=Progress)
@@ -157,7 +158,7 @@ def _run(call: Warming, recorder: Recorder, library: str) -> None:
     before = len(recorder.objects())
     try:
         status, call.interrupted = recording.run_command(
-            recorder, call.command, call.quiet, library
+            recorder, call.command, call.quiet, library, call.silent
         )
     except Failure as failure:
         return call.fail(str(failure))

@@ -174,7 +174,7 @@ def _ask(mappings: Iterable[Mapping]) -> str:
     return _ASK if runs_python(mappings) else _ASK_REPORT
 
 
-def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, ask: str) -> str | None:
+def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, ask: str = _ASK) -> str | None:
     if not raw["coverable_bytes"]:
         return sentences.SENTENCES["too_small"]
     if not swapped:

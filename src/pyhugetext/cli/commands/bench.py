@@ -279,10 +279,13 @@ def _command(call: Call) -> tuple[Measurement | None, bool]:
         else:
             call.begin(label)
 
+    library = _preloaded(call.command)
+    if library:
+        _warm(call, call.command)
     comparison = processes.Comparison(
         call.command,
         call.seconds,
-        processes.environments(call.backing, _preloaded(call.command)),
+        processes.environments(call.backing, library),
         on_quad=lambda quad, share: call.advance(share),
         on_phase=on_phase,
         precision=call.precision,
@@ -340,6 +343,23 @@ def _preloaded(command: list[str]) -> str:
     if program.why_not:
         text.say(f"{program.path} itself will not be covered: {program.why_not}", "bench")
     return "" if program.python else library
+
+
+def _warm(call: Call, command: list[str]) -> None:
+    """Prepares the store for a program that is no Python, as pyhugetext warm does: at its start little
+    of it is used yet, and each start would build some more."""
+    from pyhugetext import _backing, _settings
+    from pyhugetext.cli import warming
+
+    if (call.backing or _settings.current().backing) in (*_backing.PRIVATE, "file"):
+        return
+    filling = warming.Warming("bench", command=command, silent=True)
+    try:
+        warming.fill(filling)
+    except Failure as failure:
+        text.say(str(failure), "bench")
+    if filling.interrupted:
+        raise KeyboardInterrupt
 
 
 def _report(call: Call, found: Measurement) -> None:
