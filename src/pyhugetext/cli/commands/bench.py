@@ -12,6 +12,7 @@ import os
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyhugetext
@@ -280,8 +281,6 @@ def _command(call: Call) -> tuple[Measurement | None, bool]:
             call.begin(label)
 
     library = _preloaded(call.command)
-    if library:
-        _warm(call, call.command)
     comparison = processes.Comparison(
         call.command,
         call.seconds,
@@ -294,6 +293,8 @@ def _command(call: Call) -> tuple[Measurement | None, bool]:
     began = time.monotonic()
     log = call.options.log
     with open(os.devnull if log is None else log, "ab") as comparison.log:
+        if library:
+            _warm(call, call.command)
         interrupted = call.interrupted(comparison.run)
     if not comparison.quads:
         return None, interrupted
@@ -354,10 +355,9 @@ def _warm(call: Call, command: list[str]) -> None:
     if (call.backing or _settings.current().backing) in (*_backing.PRIVATE, "file"):
         return
     filling = warming.Warming("bench", command=command, silent=True)
-    try:
+    # What is in its way is told by the measurement: by what came to lie on huge pages.
+    with suppress(Failure):
         warming.fill(filling)
-    except Failure as failure:
-        text.say(str(failure), "bench")
     if filling.interrupted:
         raise KeyboardInterrupt
 
