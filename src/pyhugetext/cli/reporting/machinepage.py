@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyhugetext._units import HUGE, PAGE
 from pyhugetext.cli import text
 from pyhugetext.cli.coverage import unread_lines
 from pyhugetext.cli.processes import Close
@@ -74,7 +75,7 @@ def _savings(machine: Machine) -> Markup:
     left = [one for one in machine.processes if one.stats.coverable_bytes > mapped_of(one)]
     items = []
     if total["left_bytes"]:
-        pages, huge = total["left_bytes"] // 4096, -(-total["left_bytes"] // (2 << 20))
+        pages, huge = total["left_bytes"] // PAGE, -(-total["left_bytes"] // HUGE)
         items.append(
             f"{text.size(total['left_bytes'])} of coverable text run from small pages, in "
             f"{text.count(len(left), 'process', 'processes')}: up to {pages:,} entries of "

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyhugetext._stats.kernel import Kernel
 from pyhugetext._stats.model import Region, Stats
+from pyhugetext._units import HUGE
 from pyhugetext.cli.outcome import Failure
 from pyhugetext.cli.reporting import model
 from pyhugetext.process.cells import Cell
@@ -16,7 +17,6 @@ FORMAT = "pyhugetext-report-1"
 
 _LARGEST = 64 << 20  # bytes
 _MOST_SQUARES = 1 << 17  # of 2 MiB; more text than any process has
-_HUGE = 2 << 20
 
 # A value of the kind that each field has; None is a text that may be missing.
 _REGION = Region("", "", 0, 0, 0)
@@ -104,6 +104,6 @@ def _cells(document: Mapping[str, Any]) -> list[Cell]:
             if len(out) + number > _MOST_SQUARES:
                 raise ValueError("its map has too many squares")
             kind = model.HUGE if state == model.WAITING else state
-            huge = _HUGE if state == model.HUGE else 0
-            out += [Cell(len(out) * _HUGE, path, 0, huge, kind)] * number
-    return [cell._replace(address=at * _HUGE) for at, cell in enumerate(out)]
+            huge = HUGE if state == model.HUGE else 0
+            out += [Cell(len(out) * HUGE, path, 0, huge, kind)] * number
+    return [cell._replace(address=at * HUGE) for at, cell in enumerate(out)]
