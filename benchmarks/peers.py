@@ -1,6 +1,6 @@
 """Beside other remappers, in one run: what is in huge pages, private memory, a start, perf and gdb.
 
-    python benchmarks/peers.py --iodlr LIBRARY [--only PROGRAM ...] [--pairs 20] [--pool 64]
+    python benchmarks/peers.py --iodlr LIBRARY [--only PROGRAM ...] [--by PEER ...] [--pairs 20] [--pool 32]
 
 LIBRARY is intel/iodlr's liblppreload.so (`make -f Makefile.preload` in its large_page-c). Of
 libhugetlbfs the system's package is taken (Debian: libhugetlbfs-bin). It needs reserved pages: with
@@ -11,7 +11,8 @@ Each program is stopped (SIGSTOP) while it works, and looked at from outside:
 - text: executable text that is in memory; huge: what of that the kernel holds in 2 MiB pages, the
   read-only data of the same pages included
 - private: executable memory that no other process shares
-- start: the median of pairs of starts with and without, processor time
+- start: the median of pairs of starts with and without, processor time; not of libhugetlbfs, which
+  gets a file system mounted here
 - perf: the share of samples in user space, without JIT code, that have a symbol (cpu-clock, 2 s)
 - gdb: of the frames that it shows attached, those with a name; each is stopped elsewhere
 
@@ -46,6 +47,9 @@ POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 _WORKING = 1.5  # seconds of processor time until a program is looked at
 _PATIENCE = 120.0
 _MIB = 1 << 20
+# It wants the file system of reserved pages, here in a mount namespace of the program's own.
+_MOUNT = 'mount -t hugetlbfs -o mode=1777 none /mnt\nexec "$@"'
+_MOUNTED = ("env", "-u", "LD_PRELOAD", "unshare", "--mount", "sh", "-ec", _MOUNT, "sh")
 
 
 class Program(NamedTuple):
@@ -65,6 +69,7 @@ class Peer(NamedTuple):
     warm: bool = False
     pool: int = 0
     prefix: tuple[str, ...] = ()  # of the command
+    around: tuple[str, ...] = ()  # before the user is changed
 
 
 class Seen(NamedTuple):
@@ -112,19 +117,28 @@ def _as(user: str) -> list[str]:
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
 
 
+def _mounted(program: Program, peer: Peer) -> Program:
+    """A program that a peer's mounts are there for; its library comes in behind them."""
+    if not peer.around:
+        return program
+    around = [*peer.around, *_as(program.user), "env", f"LD_PRELOAD={peer.environ['LD_PRELOAD']}"]
+    return program._replace(start=[*around, *program.start], work=[*around, *program.work], user="")
+
+
 @contextmanager
 def pool(pages: int) -> Iterator[str]:
     """So many reserved huge pages, given back at the end; why there are none."""
-    before = POOL.read_text().strip()
-    if not pages or before != "0" or os.geteuid() != 0:
-        yield "" if before != "0" else "no reserved pages (--pool, as root)"
+    if not pages or os.geteuid() != 0:
+        yield "no reserved pages (--pool, as root)"
         return
+    # More than there are, and so many fewer afterwards: others may have some, too.
+    before = int(POOL.read_text())
+    POOL.write_text(str(before + pages))
     try:
-        POOL.write_text(str(pages))
-        got = int(POOL.read_text())
+        got = int(POOL.read_text()) - before
         yield "" if got == pages else f"the kernel reserved {got} of {pages} pages"
     finally:
-        POOL.write_text(before)
+        POOL.write_text(str(max(int(POOL.read_text()) - pages, 0)))
 
 
 @contextmanager
@@ -253,7 +267,8 @@ def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -
         yield Peer("iodlr", {**base, "LD_PRELOAD": os.path.abspath(options.iodlr)})
     if glob("/usr/lib/*/libhugetlbfs.so.0"):
         wanted = {"HUGETLB_ELFMAP": "RX", "HUGETLB_FORCE_ELFMAP": "yes", "HUGETLB_VERBOSE": "0"}
-        yield Peer("libhugetlbfs", {**base, **wanted, "LD_PRELOAD": "libhugetlbfs.so.0"}, pool=1)
+        environ = {**base, **wanted, "LD_PRELOAD": "libhugetlbfs.so.0"}
+        yield Peer("libhugetlbfs", environ, pool=1, around=_MOUNTED)
     ours = preload.environment(base, preload.path())
     yield Peer("pyhugetext", ours, warm=True)
     if program.moved:
@@ -262,7 +277,7 @@ def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
     if peer.warm:
-        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "-s", "KILL", "5"]
+        warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "5"]
         with _input(program) as given:
             subprocess.run(
                 [*_as(program.user), *warm, *peer.prefix, *program.work],
@@ -272,6 +287,7 @@ def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: 
     program = program._replace(
         start=[*peer.prefix, *program.start], work=[*peer.prefix, *program.work]
     )
+    program = _mounted(program, peer)
     with at_work(program, peer.environ, place) as pid:
         perf = perf_share(pid, place)
         try:
@@ -285,7 +301,8 @@ def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: 
     share = f"{100 * seen.huge // seen.text} %"
     sizes = [f"{value / _MIB:.1f}" for value in (seen.text, seen.huge)]
     private = f"{seen.private / _MIB:.1f}"
-    start = "" if peer.name == "none" else starts(program, peer.environ, base, pairs)
+    # The shell that mounts is no part of what a peer costs.
+    start = "" if peer.name == "none" or peer.around else starts(program, peer.environ, base, pairs)
     return [program.name, peer.name, *sizes, share, private, start, perf, gdb]
 
 
@@ -297,6 +314,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--iodlr", metavar="LIBRARY", help="its liblppreload.so")
     parser.add_argument("--only", nargs="*", default=[], help="names of programs")
+    parser.add_argument("--by", nargs="*", default=[], help="names of peers")
     parser.add_argument("--pairs", type=int, default=20, help="starts with and without")
     parser.add_argument("--pool", type=int, default=0, help="reserved pages for libhugetlbfs")
     options = parser.parse_args()
@@ -325,6 +343,8 @@ def main() -> int:
                 base["PYHUGETEXT_STORE"] = str(store)
             try:
                 for peer in peers(options, base, program):
+                    if options.by and peer.name not in options.by:
+                        continue
                     with pool(options.pool if peer.pool else 0) as missing:
                         if peer.pool and missing:
                             print_row([program.name, peer.name, missing])

@@ -202,7 +202,6 @@ def test_command_that_is_not_found_is_one_sentence(cli: Cli) -> None:
         ("warm", "--no-such-option"),
         ("warm", "--"),
         ("no-such-command",),
-        (),
     ],
 )
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:

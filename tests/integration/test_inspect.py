@@ -318,7 +318,7 @@ def test_program_that_is_not_python() -> None:
             time.sleep(0.1)
             stats = inspect.inspect(sleeper.pid)
             assert not stats.active
-            assert stats.reason == "it does not run Python"
+            assert stats.reason == "it does not run Python, and the preload library is not in it"
             assert any(r.path.endswith("/sleep") for r in stats.regions)
             assert stats.text_bytes == sum(r.text_bytes for r in stats.regions) > 0
         finally:

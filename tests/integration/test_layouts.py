@@ -106,6 +106,42 @@ def test_library_from_the_hugetlb_pool(exercise, sample, tmp_path):
         exercise(library, "hugetlb+memfd+hugetlb+thp")
 
 
+@pytest.mark.alone
+def test_forked_child_keeps_its_reserved_pages(python, sample, tmp_path):
+    """Found by the siege: to read them by process_vm_readv(2) takes them from the child, as long as the
+    pool has no others."""
+    library = link(tmp_path / "libsample.so", [sample], None, "-shared")
+    code = """
+        import ctypes, mmap, os, signal, sys, pyhugetext
+        library = ctypes.CDLL(sys.argv[1])
+        library.f_sum.restype = ctypes.c_long
+        expected = library.f_sum(5)
+        [region] = [r for r in pyhugetext.remap(backing="hugetlb", include=sys.argv[1]).regions
+                    if r.path == sys.argv[1]]
+        assert region.backing == "hugetlb", region
+        rest = []
+        try:
+            while True:
+                rest.append(mmap.mmap(-1, 2 << 20, flags=0x40022))  # MAP_HUGETLB, and private
+        except OSError:
+            pass
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            os.close(tell)
+            os.read(told, 1)
+            os._exit(7 if library.f_sum(5) == expected else 8)
+        pyhugetext.restore()
+        assert library.f_sum(5) == expected
+        os.close(tell)
+        assert os.waitpid(pid, 0)[1] == 7 << 8
+    """
+    with hugetlb_pool(8):
+        result = python(code, str(library), env={"PYHUGETEXT": "0"})
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_library_without_section_headers(exercise, sample, tmp_path):
     library = link(tmp_path / "libsample.so", [sample], None, "-shared", "-Wl,-s")
     content = bytearray(library.read_bytes())

@@ -151,6 +151,16 @@ def test_another_version_that_was_there_first_is_left_to_it(run: Preloaded, tmp_
     assert any(region["mapped_bytes"] for region in ended.report["regions"])
 
 
+def test_python_in_a_program_that_is_watched_says_so(run: Preloaded) -> None:
+    tool("valgrind")
+    code = "import pyhugetext; print(pyhugetext.stats().reason)"
+    env = {"PYHUGETEXT_BACKING": "memfd", "PYTHONPATH": str(installed_files()[0].parent)}
+    ended = run("valgrind", "-q", sys.executable, "-S", "-c", code, **env)
+    if ended.status:
+        pytest.skip(f"valgrind does not run this python: {ended.stderr}")
+    assert ended.stdout == "valgrind or a sanitizer watches the memory of this program\n"
+
+
 def test_debugger_with_a_python_inside_has_one_engine(run: Preloaded, tmp_path: Path) -> None:
     gdb, place = tool("gdb"), installed_files()[0].parent
     script = tmp_path / "inside.py"

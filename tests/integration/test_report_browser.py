@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyhugetext.cli.reporting import benchfile, drawing, page
+from pyhugetext.cli.processes import Unread
+from pyhugetext.cli.reporting import (
+    benchfile,
+    benchpage,
+    comparepage,
+    drawing,
+    machinepage,
+    page,
+)
+from pyhugetext.cli.reporting.machine import build
 from support.browser import Browser, browser
 from support.cli import Cli, Library, make_library, make_module
-from support.report import document, region, report, stats
+from support.report import close, document, measurement, region, report, stats
 
 SCHEMES = ("light", "dark")
 
@@ -39,22 +49,45 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(page.page(report(found, *benches)))
     path.with_suffix(".svg").write_text(drawing.alone(report(found)))
+    before = stats(*(one._replace(mapped_bytes=0, swapped_bytes=0) for one in objects[1:]))
+    names = ("in process 123456", "in process 1234567")
+    pair = comparepage.Pair(report(before), report(found), names)
+    path.with_name("compared.html").write_text(comparepage.page(pair, benches, "1.2.3", "now"))
+    all_of_them = [close(found, 4242 + i, loaded=i % 3 > 0) for i in range(40)]
+    unread = [Unread(1, "process 1: " + "w" * 100, "another user's; root may read it", False)]
+    machine = build(all_of_them, unread)
+    path.with_name("machine.html").write_text(machinepage.page(machine, "Linux", "1.2.3", "now"))
+    told = "hardly a gain is to be expected: it touches 688.0 KiB of text"
+    measured = replace(
+        measurement(0.93),
+        settings={"name": "a_name_" * 30, "stmt": "x", "looks": 3, "ended": "narrow"},
+        machine={"processor": "AMD EPYC", "kernel": "6.18.0", "executable": "/long" * 30},
+        counters={"iTLB misses": {"unavailable": "ENOENT (no such counter)"}},
+        expectation={"word": "unlikely", "sentence": told},
+    )
+    path.with_name("bench.html").write_text(benchpage.page(measured, "1.2.3", "now"))
     return path
+
+
+PAGES = ("page.html", "compared.html", "machine.html", "bench.html")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_browser_has_no_complaints_and_loads_nothing(
     chromium: Browser, example: Path, scheme: str
 ) -> None:
-    for path in (example, example.with_suffix(".svg")):
+    for path in (example.with_suffix(".svg"), *(example.with_name(name) for name in PAGES)):
         chromium.open(path, scheme=scheme)
         assert chromium.complaints() == []
         assert chromium.requests() == [path.as_uri()]
 
 
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [320, 360, 768])
-def test_nothing_is_wider_than_the_screen(chromium: Browser, example: Path, width: int) -> None:
-    chromium.open(example, width)
+def test_nothing_is_wider_than_the_screen(
+    chromium: Browser, example: Path, width: int, name: str
+) -> None:
+    chromium.open(example.with_name(name), width)
     chromium.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     # Neither is anything cut off: what is too wide scrolls in a box of its own.
@@ -67,8 +100,9 @@ def test_nothing_is_wider_than_the_screen(chromium: Browser, example: Path, widt
     assert chromium.evaluate(cut) == []
 
 
-def test_wide_tables_scroll_with_the_keyboard(chromium: Browser, example: Path) -> None:
-    chromium.open(example, 360)
+@pytest.mark.parametrize("name", PAGES)
+def test_wide_tables_scroll_with_the_keyboard(chromium: Browser, example: Path, name: str) -> None:
+    chromium.open(example.with_name(name), 360)
     boxes = """
         [...document.querySelectorAll(".box")].map(
             box => [box.tabIndex, box.getAttribute("role"), box.getAttribute("aria-label") !== ""])
@@ -117,11 +151,12 @@ CONTRAST = """
 """
 
 
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_colours_have_contrast(chromium: Browser, example: Path, scheme: str) -> None:
-    chromium.open(example, scheme=scheme)
+def test_colours_have_contrast(chromium: Browser, example: Path, scheme: str, name: str) -> None:
+    chromium.open(example.with_name(name), scheme=scheme)
     texts, weak = chromium.evaluate(CONTRAST)
-    assert texts > 100
+    assert texts > 50
     assert weak == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.common import ROOT, TESTS, big_source, tool
+from support.common import ROOT, TESTS, big_source, clean_environment, tool
 
 SOURCES = TESTS / "native" / "preload"
 CASES = (
@@ -69,7 +69,7 @@ class Platform:
     def run(self, case: str, **env: str) -> tuple[int, str, str]:
         names = [word for name, value in env.items() for word in ("-E", f"{name}={value}")]
         prefix = [*self.runner, *names] if self.runner else []
-        environ = os.environ if self.runner else {**os.environ, **env}
+        environ = clean_environment(**({} if self.runner else env))
         result = subprocess.run(
             [*prefix, self.place / "program", case, self.place],
             env=environ, capture_output=True, text=True, timeout=300, check=False,
@@ -125,5 +125,5 @@ def test_programs_say_the_same_as_without(tmp_path: Path, kind) -> None:
         assert "pyhugetext: " in told[2], case
         covered.append("libbig.so: huge, memfd" in told[2])
     # User-mode emulation has no pages of its own to be huge.
-    assert any(covered) or platform.runner
+    assert any(covered) != bool(platform.runner)
     shutil.rmtree(tmp_path / "build")

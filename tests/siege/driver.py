@@ -82,6 +82,7 @@ class Siege:
         self.layouts = libraries.make(self.pool, compiler() or "cc")
         self.totals: dict[str, Total] = collections.defaultdict(Total)
         self.failures: list[str] = []
+        self.running: set[subprocess.Popen[bytes]] = set()
         self.lock = threading.Lock()
 
     def place(self, slot: int) -> Path:
@@ -138,7 +139,9 @@ class Siege:
                 command, env=self.environment(place, backing, number), stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+            self.running.add(process)
             hung = self._wait(process, notes)
+            self.running.discard(process)
             out.seek(0)
             err.seek(0)
             printed, said = out.read(), err.read()
@@ -157,6 +160,12 @@ class Siege:
                 )
             else:
                 self.totals[backing].add(json.loads(printed.splitlines()[-1]))
+
+    def end(self) -> None:
+        """Nothing goes on when the driver ends, however it does."""
+        for process in list(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     @staticmethod
     def _wait(process: subprocess.Popen[bytes], notes: Path) -> bool:
@@ -303,7 +312,9 @@ def run_all(siege: Siege, backings: list[str], seconds: float, processes: int) -
             share = max(left, 0.01) if number else seconds * processes / len(backings)
             siege.run(slot, backing, number, share, STEPS)
 
-    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(processes)]
+    threads = [
+        threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(processes)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -337,11 +348,17 @@ def main() -> int:
     if not compiler():
         print("skipped: there is no C compiler to make the libraries that are besieged")
         return 0
+    # What was made, also the machine's pool of reserved pages, is put back then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed, _, one = given.seed.partition(":")
     started = time.monotonic()
     workplace = tempfile.TemporaryDirectory(prefix="pyhugetext-siege-")
-    with workplace as top, small_group() as group, pool_of(given.pool):
+    with contextlib.ExitStack() as stack:
+        top = stack.enter_context(workplace)
+        group = stack.enter_context(small_group())
+        stack.enter_context(pool_of(given.pool))
         siege = Siege(Path(top), {}, seed, group)
+        stack.callback(siege.end)
         siege.rights = find_rights(siege.pool, group)
         backings = given.backings.split(",")
         print(f"seed {seed}: make siege SEED={seed}", flush=True)

@@ -101,6 +101,17 @@ def report(
     return model.build(subject, found, shown, benches, "1.2.3", "2026-01-01 00:00 UTC")
 
 
+def close(
+    found: Stats, pid: int = 4242, *, loaded: bool = True, program: str = "python3.11"
+) -> Any:
+    """A process as the page of a machine shows it."""
+    from pyhugetext.cli.processes import Close  # needs the native part
+    from pyhugetext.process.inspect import Held
+
+    held = Held(found.text_bytes, found.text_bytes // 2, found.private_bytes)
+    return Close(pid, "nobody", program, loaded, found, held)
+
+
 def measurement(effect: float = 0.93, noise: float = 0.02, quads: int = 40) -> Measurement:
     """One as the switcher makes it, a quad of the control for each of the effect."""
     rng = random.Random(1)

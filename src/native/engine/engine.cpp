@@ -27,7 +27,6 @@ struct Visit {
 namespace {
 
 alignas(Engine) char storage[sizeof(Engine)];
-
 int ready;  // 0: there is none, 1: somebody makes it, 2: it is there
 
 [[gnu::noinline]] void create_engine() {
@@ -175,7 +174,7 @@ void Engine::pass(Table::Scope scope) {
         table_.abandon();
     }
     last_ = {Status::pending, Call::none, 0};
-    looked_at_ = 0;
+    set(&looked_at_, size_t{0});
 }
 
 void Engine::put_back(Backing keep, bool only_small) {
@@ -204,8 +203,9 @@ long Engine::remap(const Request &request, Table::Scope scope) {
     request_ = wanted;
     machine_ = check_machine(static_cast<u64>(sysconf(_SC_PAGESIZE)));
     if (aside() != Status::ok) machine_ = {aside(), Call::none, 0};
-    started_ = true;
-    enabled_ = true;
+    set(&able_, machine_.ok());
+    set(&started_, true);
+    set(&enabled_, true);
     reasons_.clear();
     if (machine_.ok()) {
         table_.plan_inward(request_.inward);
@@ -243,11 +243,10 @@ size_t Engine::retry(bool fall_back) {
 }
 
 void Engine::see(const Visit &visit) {
-    const auto store = [](auto *to, auto value) { __atomic_store_n(to, value, __ATOMIC_RELAXED); };
-    store(&looked_at_, visit.index);
-    store(&last_looked_at_, visit.last);
-    store(&seen_adds_, visit.adds);
-    store(&seen_subs_, visit.subs);
+    set(&looked_at_, visit.index);
+    set(&last_looked_at_, visit.last);
+    set(&seen_adds_, visit.adds);
+    set(&seen_subs_, visit.subs);
 }
 
 // Of what see() noted, as a visit that looks for what is new. Where another thread notes something
@@ -285,7 +284,7 @@ bool Engine::poll(size_t *missing) {
     Visit visit = seen(&table_);
     iterate_objects(look_for_new, &visit);
     // What was unloaded may have taken swapped pages with it, and left its place to another.
-    const bool unloaded = visit.subs != seen_subs_;
+    const bool unloaded = visit.subs != __atomic_load_n(&seen_subs_, __ATOMIC_RELAXED);
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
     // What others were building at the last look may be there by now.
@@ -303,7 +302,7 @@ bool Engine::poll(size_t *missing) {
 bool Engine::restore() {
     const Locked locked;
     if (!locked.ok()) return false;
-    enabled_ = false;
+    set(&enabled_, false);
     put_back(Backing::none);
     return true;
 }

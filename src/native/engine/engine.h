@@ -103,8 +103,8 @@ public:
 
 private:
     bool watching() const {
-        return __atomic_load_n(&enabled_, __ATOMIC_RELAXED) && machine_.ok() &&
-               still() == Status::ok;
+        return __atomic_load_n(&enabled_, __ATOMIC_RELAXED) &&
+               __atomic_load_n(&able_, __ATOMIC_RELAXED) && still() == Status::ok;
     }
     Status still() const { return static_cast<Status>(__atomic_load_n(&still_, __ATOMIC_RELAXED)); }
     Status aside() const { return static_cast<Status>(__atomic_load_n(&aside_, __ATOMIC_RELAXED)); }
@@ -140,7 +140,8 @@ private:
     u64 filters_ = 0;                             // of the thread that called remap(), then
     u8 still_ = static_cast<u8>(Status::ok);      // else the Status why poll() stands still
     u8 aside_ = static_cast<u8>(Status::ok);      // else the Status why remap() does
-    bool started_ = false, enabled_ = false;
+    // Read without the lock, too; able_: machine_ is.
+    bool started_ = false, enabled_ = false, able_ = false;
     bool in_passing_ = false;  // a start or an import, which private copies must not delay either
 };
 

@@ -37,4 +37,9 @@ void watch_forks();
 // Nor is it in the middle of building.
 void watch_forks_while_building();
 
+// What is read without the lock is written so under it.
+template <class T> void set(T *where, T value) {
+    __atomic_store_n(where, value, __ATOMIC_RELAXED);
+}
+
 }  // namespace pht

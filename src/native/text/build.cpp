@@ -115,9 +115,17 @@ Outcome build_memfd(const Region &region, const Pagemap &pagemap, u64 target, u6
     return stage(&scratch, target, length, staged);
 }
 
+// process_vm_readv(2) pins what it reads. Of a reserved page that a forked child shares the kernel
+// makes a copy for that, and takes the page from the child where the pool has no other: it ends by
+// SIGBUS. Reserved pages are read like any memory; they have no file that could be cut short.
+Outcome copy_reserved(u64 to, u64 from, u64 size) {
+    copy(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), size);
+    return done();
+}
+
 // Anonymous memory: written first, made executable afterwards, never both.
 Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target, u64 length,
-                        bool hugetlb, Staged *staged) {
+                        bool hugetlb, Staged *staged, bool from_reserved = false) {
     Scratch scratch(length);
     Outcome outcome = done();
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -143,7 +151,9 @@ Outcome build_anonymous(const Region &region, const Pagemap &pagemap, u64 target
         sys::name_memory(scratch.address(), length, memory_name(region).data);
     }
     outcome = each_content(region, target, length, [&](u64 start, u64 end, u64) {
-        return copy_all(scratch.address() + (start - target), start, end - start);
+        const u64 to = scratch.address() + (start - target);
+        return from_reserved ? copy_reserved(to, start, end - start)
+                             : copy_all(to, start, end - start);
     });
     if (!outcome.ok()) return outcome;
     // Where the faults gave small pages; kernels before about 6.18 collapse anonymous memory only
@@ -303,6 +313,11 @@ Outcome build(Backing backing, const Region &region, const Sources &sources, u64
         default:
             return {Status::unsupported, Call::none, 0};
     }
+}
+
+Outcome build_from_reserved(const Region &region, const Sources &sources, u64 target, u64 length,
+                            Staged *staged) {
+    return build_anonymous(region, sources.pagemap, target, length, false, staged, true);
 }
 
 }  // namespace pht

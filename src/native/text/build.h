@@ -47,6 +47,10 @@ struct Sources {
 Outcome build(Backing backing, const Region &region, const Sources &sources, u64 target, u64 length,
               Staged *staged);
 
+// The same with ordinary anonymous memory, of a stretch that lies on reserved huge pages now.
+Outcome build_from_reserved(const Region &region, const Sources &sources, u64 target, u64 length,
+                            Staged *staged);
+
 // Unmaps what was built and not moved.
 void discard(u64 address, u64 length);
 

@@ -51,6 +51,12 @@ bool waits_for_store(const Region &region) {
     return region.tried[static_cast<int>(Backing::store)].status == Status::small_copy;
 }
 
+// An entry without the pages that are used has none of the others either, and what is not worth a
+// page of the store is worth no private one.
+bool ends_ladder(Status status) {
+    return status == Status::absent || status == Status::little_used;
+}
+
 }  // namespace
 
 bool Table::has_maps_for(size_t runs) const {
@@ -305,10 +311,7 @@ void Table::choose(Region &region, const Request &request, const Sources &source
                 break;
             }
             if (attempt(backing)) break;
-            // An entry without the pages that are used has none of the others either, and what is
-            // not worth a page of the store is worth no private one.
-            const Status status = region.outcome.status;
-            if (status == Status::absent || status == Status::little_used) break;
+            if (ends_ladder(region.outcome.status)) break;
             // What the store will give soon is worth no copy.
             if (backing == Backing::file && waits_for_store(region)) break;
             // Building the entry comes before a private copy, if somebody is to do it.

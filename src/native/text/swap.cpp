@@ -204,7 +204,7 @@ void commit_run(Region &region, MapsQuery &query, u64 address, size_t first, siz
 // an ordinary copy goes there first.
 Outcome leave_hugetlb(Region &region, const Sources &sources, u64 target, u64 length) {
     Staged staged;
-    const Outcome outcome = build(Backing::thp, region, sources, target, length, &staged);
+    const Outcome outcome = build_from_reserved(region, sources, target, length, &staged);
     if (!outcome.ok()) return outcome;
     const auto result = sys::mremap_onto(staged.address, length, target);
     if (result.ok()) return done();

@@ -183,7 +183,7 @@ def _why_inactive(raw: RawSnapshot, regions: list[Region]) -> str:
             "not started: the start-up hook did not run (python -S, or no pyhugetext.pth where "
             "site looks); pyhugetext.remap() starts it"
         )
-    if sentences.status_name(raw["machine"]) == "other_engine":
+    if sentences.status_name(raw["machine"]) in ("other_engine", "watched"):
         return sentences.sentence(raw["machine"])
     if not sentences.is_ok(raw["machine"]):
         return "this machine's page size is not 4 KiB, or its huge page not 2 MiB"

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 # The fields that are looked at, by what their lines begin with; the numbers follow in columns.
-_RESIDENT, _PRIVATE, _ANONYMOUS, _HUGE = "Rss:     ", "Private_", "Anonymous", "huge"
+_RESIDENT, _SHARE = "Rss:     ", "Pss:     "
+_PRIVATE, _ANONYMOUS, _HUGE = "Private_", "Anonymous", "huge"
 _FLAGS = ("flags",)
 _FIELDS = {
     "VmFlags: ": _FLAGS,
     _RESIDENT: (_RESIDENT,),
+    _SHARE: (_SHARE,),
     "Private_C": (_PRIVATE,),  # Clean
     "Private_D": (_PRIVATE,),  # Dirty
     "Private_H": (_PRIVATE, _HUGE),  # Hugetlb
@@ -54,6 +56,7 @@ class Mapping(NamedTuple):
     device: str  # as in `fe:00`
     advised: bool  # MADV_HUGEPAGE was called on it
     undumped: bool  # MADV_DONTDUMP was called on it
+    share: int = 0  # of what is resident: each page divided by the processes that map it (PSS)
 
     @property
     def retired(self) -> bool:
@@ -65,7 +68,7 @@ class Mapping(NamedTuple):
 def parse(lines: Iterable[str]) -> Iterator[Mapping]:
     """Yields the mappings of a maps or smaps file in order; of maps all sizes are 0."""
     head = None
-    sizes = dict.fromkeys((_RESIDENT, _PRIVATE, _ANONYMOUS, _HUGE), 0)
+    sizes = dict.fromkeys((_RESIDENT, _SHARE, _PRIVATE, _ANONYMOUS, _HUGE), 0)
     none = dict(sizes)
     flags = ""
     for line in lines:
@@ -119,6 +122,7 @@ def _mapping(head: str, sizes: dict[str, int], flags: str) -> Mapping:
         device,
         " hg" in flags,
         " dd" in flags,
+        sizes[_SHARE],
     )
 
 

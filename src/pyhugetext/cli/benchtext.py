@@ -22,8 +22,8 @@ def duration(seconds: float) -> str:
 
 
 def lines(found: Measurement, columns: int | None = None) -> list[str]:
-    """The figures, what they rest on, and the verdict last. Within so many columns the remarks
-    beside the figures give way."""
+    """The figures, what they rest on, the verdict, and all of it in one line at the end. Within so
+    many columns the remarks beside the figures give way."""
     rows = []
     for side in ("small", "huge"):
         laps = found.slots(side)
@@ -42,11 +42,27 @@ def lines(found: Measurement, columns: int | None = None) -> list[str]:
     out = [f"{a:<{width[0]}}  {b:<{width[1]}}  {c}".rstrip() for a, b, c in rows]
     if columns is not None and max(map(len, out)) > columns:
         out = [f"{a:<{width[0]}}  {b}".rstrip() for a, b, _ in rows]
-    rest = [*(_statement if found.kind == "statement" else _command)(found), *_counters(found)]
-    rest.append(found.verdict.sentence)
-    for line in rest:
+    for line in (*remarks(found), found.verdict.sentence, found.line):
         out += textwrap.wrap(line, columns) if columns is not None else [line]
     return out
+
+
+def remarks(found: Measurement) -> list[str]:
+    """What the figures rest on, a sentence a line."""
+    of_kind = _statement(found) if found.kind == "statement" else _command(found)
+    return [*of_kind, *_counters(found), *_ended(found)]
+
+
+def _ended(found: Measurement) -> list[str]:
+    """Where it was ended before its time: why, and that the interval allows for it."""
+    precision = found.settings.get("precision") or 0.0
+    reasons = {
+        "narrow": f"known to {100 * precision:g} %",
+        "decided": f"1 lies more than {100 * precision:g} % outside of the interval",
+    }
+    why = reasons.get(str(found.settings.get("ended")))
+    looks = f"the interval is widened for up to {found.looks} looks at it"
+    return [f"ended early: {why}; {looks}"] if why else []
 
 
 def _statement(found: Measurement) -> list[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pyhugetext._stats.model import Stats
 from pyhugetext._stats.smaps import Mapping
 from pyhugetext.cli.outcome import USAGE, Failure
 from pyhugetext.process import inspect, proc
+
+_T = TypeVar("_T")
 
 _COMMAND = 4096  # bytes of a command line that are read
 
@@ -53,9 +55,33 @@ def look(pid: int) -> Seen | Unread:
         return _unread(pid, error)
 
 
+class Close(NamedTuple):
+    """A process looked at closely; without its arguments, of which some hold secrets."""
+
+    pid: int
+    user: str
+    program: str  # the executable's name
+    loaded: bool  # whether the package is
+    stats: Stats
+    held: inspect.Held
+
+
 def running(only_mine: bool) -> Iterator[Seen | Unread]:
     """All processes but this one that run Python, have the preload library or text of ours, in order of their ids, and those of which it cannot be
     told. Kernel threads and what ends meanwhile are left out."""
+    return _running(only_mine, _counts, _seen)
+
+
+def running_python_closely() -> Iterator[Close | Unread]:
+    """The Python processes of all users but this one, looked at closely."""
+    return _running(False, inspect.runs_python, _close)
+
+
+def _running(
+    only_mine: bool,
+    counts: Callable[[list[Mapping]], bool],
+    look: Callable[[proc.Process], _T],
+) -> Iterator[_T | Unread]:
     for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         pid = int(name)
         if pid == os.getpid():
@@ -64,8 +90,8 @@ def running(only_mine: bool) -> Iterator[Seen | Unread]:
             with proc.Process(pid) as process:
                 if only_mine and process.owner != os.geteuid():
                     continue
-                if _counts(process.mappings("maps")):
-                    yield _seen(process)
+                if counts(process.mappings("maps")):
+                    yield look(process)
         except (proc.Gone, proc.NoMemory):
             continue
         except proc.NotInspectable as error:
@@ -85,6 +111,15 @@ def _seen(process: proc.Process) -> Seen:
     command = " ".join(words).strip() or f"[{process.state().name}]"
     user = user_name(process.owner)
     return Seen(process.pid, process.owner, user, command, python, preloaded, stats)
+
+
+def _close(process: proc.Process) -> Close:
+    stats, loaded, held = inspect.examine_closely(process)
+    try:
+        program = os.path.basename(os.readlink("exe", dir_fd=process.directory))
+    except OSError:
+        program = process.state().name
+    return Close(process.pid, user_name(process.owner), program, loaded, stats, held)
 
 
 def _unread(pid: int, error: proc.NotInspectable) -> Unread:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from pyhugetext import _words
+from pyhugetext.children.endings import kill_group, uninterrupted
 from pyhugetext.cli import installed
 from pyhugetext.cli.importing import told_after_importing
 from pyhugetext.cli.outcome import Failure
@@ -94,16 +95,17 @@ def _bias(path: str, low: int) -> Iterator[int]:
 
 
 def run_command(
-    recorder: Recorder, command: Sequence[str], quiet: bool, library: str = ""
+    recorder: Recorder,
+    command: Sequence[str],
+    quiet: bool,
+    library: str = "",
 ) -> tuple[int, bool]:
     """Runs a command to its end, with the preload library in it where one is given; `quiet` sends its
     output to stderr. Returns its exit status, as
     subprocess does, and whether Ctrl-C came meanwhile (it is the command's to end then). Failure
     where it cannot be started."""
     out = sys.stderr.fileno() if quiet and sys.stderr is not None else None
-    environ = recorder.environment()
-    if library:
-        environ = preload.environment(environ, library)
+    environ = _environment(recorder, library)
     try:
         process = subprocess.Popen(command, env=environ, stdout=out)
     except OSError as error:
@@ -118,3 +120,31 @@ def run_command(
                 process.wait()
                 raise
             interrupted = True
+
+
+def run_silently(recorder: Recorder, command: Sequence[str], library: str) -> int:
+    """The same of a command that reads nothing, prints nowhere, and leaves nothing running: whatever
+    is raised meanwhile ends it. Returns its exit status. Failure where it cannot be started."""
+    nowhere = subprocess.DEVNULL
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with uninterrupted():
+            process = subprocess.Popen(
+                command,
+                env=_environment(recorder, library),
+                stdin=nowhere,
+                stdout=nowhere,
+                stderr=nowhere,
+                start_new_session=True,
+            )
+        return process.wait()
+    except OSError as error:
+        raise Failure(f"the command cannot be run: {_words.sentence(error)}") from None
+    finally:
+        if process is not None:
+            kill_group(process)
+
+
+def _environment(recorder: Recorder, library: str) -> dict[str, str]:
+    environ = recorder.environment()
+    return preload.environment(environ, library) if library else environ

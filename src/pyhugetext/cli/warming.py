@@ -32,6 +32,7 @@ class Warming:
     system: bool = False
     command: Sequence[str] = ()
     quiet: bool = False  # the command's output goes to stderr
+    silent: bool = False  # it reads nothing and prints nowhere, and nothing is said
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     progress: Progress = field(default_factory=Progress)
@@ -48,7 +49,11 @@ class Warming:
         """Something asked for cannot be done; the rest goes on."""
         self.progress.stop()
         self.problems.append(sentence)
-        text.say(sentence, self.name)
+        self.say(sentence)
+
+    def say(self, sentence: str) -> None:
+        if not self.silent:
+            text.say(sentence, self.name)
 
 
 def fill(call: Warming) -> None:
@@ -86,7 +91,7 @@ def _choose(call: Warming) -> Store:
     if why and only_disk:
         raise Failure(f"{why}; nothing was built" if disk else why)
     if why:
-        text.say(f"{why}; the store in shared memory is filled instead", call.name)
+        call.say(f"{why}; the store in shared memory is filled instead")
     return _choose_memory(call, places.shared_memory(found))
 
 
@@ -146,7 +151,7 @@ def _preloaded(call: Warming) -> str:
     if program.python:
         return ""
     if program.why_not:
-        text.say(f"{program.path} itself cannot be covered: {program.why_not}", call.name)
+        call.say(f"{program.path} itself cannot be covered: {program.why_not}")
     return library
 
 
@@ -156,15 +161,18 @@ def _run(call: Warming, recorder: Recorder, library: str) -> None:
 
     before = len(recorder.objects())
     try:
-        status, call.interrupted = recording.run_command(
-            recorder, call.command, call.quiet, library
-        )
+        if call.silent:
+            status = recording.run_silently(recorder, call.command, library)
+        else:
+            status, call.interrupted = recording.run_command(
+                recorder, call.command, call.quiet, library
+            )
     except Failure as failure:
         return call.fail(str(failure))
     if status and not call.interrupted:
         call.fail(f"the command {ending(status)}")
     elif not status and len(recorder.objects()) == before:
-        text.say("the command used nothing that is not in the list already", call.name)
+        call.say("the command used nothing that is not in the list already")
 
 
 def _find_file(call: Warming, file: str) -> None:

@@ -14,7 +14,7 @@ import sys
 from pyhugetext import _api  # noqa: F401  (stats() would import it late)
 from pyhugetext._stats import collecting  # noqa: F401
 from pyhugetext.children.channel import Channel
-from pyhugetext.measure import sides, switcher
+from pyhugetext.measure import expectation, sides, switcher
 from pyhugetext.measure.counters import Meters, tlb_events
 from pyhugetext.measure.measurement import Quad
 from pyhugetext.measure.statement import Raised, Statement
@@ -54,6 +54,13 @@ def _run(channel: Channel) -> None:
         laps=job["laps"],
         meter=meters,
     )
+    if job["expect"]:
+        channel.tell(event="phase", label="looking whether a gain can be expected")
+        found = expectation.of(lambda: repeat(one.loops))
+        channel.tell(event="expectation", **found._asdict())
+        if job["only_expect"]:
+            channel.tell(event="done")
+            return
     channel.tell(
         event="ranged",
         loops=one.loops,

@@ -10,20 +10,15 @@ import struct
 from typing import Any, NamedTuple
 
 from pyhugetext import _native, _words
-from pyhugetext._stats.kernel import text_of
+from pyhugetext.measure import walks
 
 # enum perf_type_id, perf_hw_id, perf_hw_cache_id in linux/perf_event.h.
-_HARDWARE, _CACHE, _RAW = 0, 3, 4
+_HARDWARE, _CACHE = 0, 3
 _CYCLES, _INSTRUCTIONS = 0, 1
 _DTLB, _ITLB = 3, 4
 _READ_MISS = 0 << 8 | 1 << 16  # PERF_COUNT_HW_CACHE_OP_READ, PERF_COUNT_HW_CACHE_RESULT_MISS
 
 _READ = struct.Struct("=QQQ")
-
-# The cycles that page walks take have no generic name. Event 0x85 (instructions) and 0x08 (loads),
-# mask 0x10, on these of Intel, as the kernel names them.
-_INTEL_CORES = frozenset(("haswell", "broadwell", "skylake", "icelake", "sapphire_rapids"))
-_PMU_NAME = "/sys/bus/event_source/devices/cpu/caps/pmu_name"
 
 
 class Event(NamedTuple):
@@ -54,10 +49,21 @@ def tlb_events() -> list[Event]:
         Event("dTLB load misses", _CACHE, _DTLB | _READ_MISS),
         Event("instructions", _HARDWARE, _INSTRUCTIONS),
     ]
-    if text_of(_PMU_NAME) in _INTEL_CORES:
-        events[1:1] = [Event("iTLB walk cycles", _RAW, 0x1085)]
-        events += [Event("dTLB load walk cycles", _RAW, 0x1008)]
+    # What page walks take has no generic name.
+    of_text, of_loads = walk_event(), walks.load_walks()
+    if of_text is not None:
+        events.insert(1, of_text)
+    if of_loads is not None:
+        events.append(Event("dTLB load walk cycles", walks.RAW, of_loads.config))
     return events
+
+
+def walk_event() -> Event | None:
+    """The page walks for instructions on this processor, or their cycles."""
+    found = walks.instruction_walks()
+    if found is None:
+        return None
+    return Event("iTLB walk cycles" if found.cycles else "iTLB walks", walks.RAW, found.config)
 
 
 class Unavailable(Exception):

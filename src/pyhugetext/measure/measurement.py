@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from pyhugetext.measure import summary
 from pyhugetext.measure.statistics import (
     CONTROL_CONFIDENCE,
     EFFECT_CONFIDENCE,
@@ -50,6 +51,7 @@ class Measurement:
     machine: Mapping[str, Any] = field(default_factory=dict)
     text: Mapping[str, Any] = field(default_factory=dict)  # what was on huge pages
     counters: Mapping[str, Any] = field(default_factory=dict)
+    expectation: Mapping[str, Any] | None = None  # expectation.Expectation as a dict
 
     @property
     def effect(self) -> Ratio:
@@ -89,7 +91,20 @@ class Measurement:
         complete."""
         confidence = EFFECT_CONFIDENCE if kind == EFFECT else CONTROL_CONFIDENCE
         found = [(pair, quad.process) for quad in self.of(kind) for pair in self.pairs(quad, clock)]
-        return ratio([pair for pair, _ in found], confidence, [group for _, group in found])
+        pairs, groups = [pair for pair, _ in found], [group for _, group in found]
+        # Nothing ends because of the control.
+        return ratio(pairs, confidence, groups, self.looks if kind == EFFECT else 1)
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return summary.line(self.settings, self.verdict.word, self.effect, self.machine)
+
+    @property
+    def looks(self) -> int:
+        """At how many points measuring might have ended early, the end included."""
+        looks = self.settings.get("looks")
+        return looks if isinstance(looks, int) and looks > 0 else 1
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for json.dumps; from_dict() reads it."""
@@ -118,6 +133,8 @@ class Measurement:
             "counters": dict(self.counters),
             "machine": dict(self.machine),
             "settings": dict(self.settings),
+            "expectation": None if self.expectation is None else dict(self.expectation),
+            "line": self.line,
         }
 
     @classmethod
@@ -136,6 +153,8 @@ class Measurement:
                 machine=dict(document["machine"]),
                 text=dict(document["text"]),
                 counters=dict(document["counters"]),
+                # Files of before had none.
+                expectation=dict(document.get("expectation") or {}) or None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the JSON of pyhugetext bench ({FORMAT}): {error}") from None

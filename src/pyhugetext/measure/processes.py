@@ -21,6 +21,7 @@ from typing import IO, Any
 from pyhugetext import _backing, _words
 from pyhugetext.children.endings import ending, kill_group, last_line, uninterrupted
 from pyhugetext.measure.counters import Meters, tlb_events
+from pyhugetext.measure.expectation import Expectation, unknown, walk_meter
 from pyhugetext.measure.measurement import (
     CONTROL,
     EFFECT,
@@ -29,7 +30,8 @@ from pyhugetext.measure.measurement import (
     Quad,
     quad_of,
 )
-from pyhugetext.measure.statistics import FEWEST_PAIRS
+from pyhugetext.measure.statistics import FEWEST_PAIRS, MOST_LOOKS
+from pyhugetext.measure.stopping import FEWEST_PAIRS_EARLY, TIME, settled
 from pyhugetext.programs import preload
 
 # Two pairs a quad.
@@ -50,12 +52,13 @@ def environments(backing: str | None, library: str = "") -> dict[str, dict[str, 
         huge["PYHUGETEXT_BACKING"] = backing
     if backing in _backing.PRIVATE:
         huge["PYHUGETEXT_PRIVATE_LIMIT"] = "unlimited"
-    warm = {**huge, "PYHUGETEXT_BUILD_TIME": "unlimited"}
+    sides = {"small": {**base, "PYHUGETEXT": "0"}, "huge": huge}
     if not library:
-        # Whatever the file system, what is missing in the store is built. Of other programs many have
-        # another address at each start.
-        warm["PYHUGETEXT_BUILD"] = "always"
-    return {"small": {**base, "PYHUGETEXT": "0"}, "huge": huge, "warm": warm}
+        # Whatever the file system, what is missing in the store is built. For other programs, of which
+        # many have another address at each start, it was prepared.
+        built = {"PYHUGETEXT_BUILD": "always", "PYHUGETEXT_BUILD_TIME": "unlimited"}
+        sides["warm"] = {**huge, **built}
+    return sides
 
 
 @dataclass
@@ -71,8 +74,13 @@ class Comparison:
     log: IO[bytes] | None = None
     on_quad: Callable[[Quad, float], object] = lambda quad, share: None
     on_phase: Callable[[str], object] = lambda label: None
+    precision: float | None = None  # None measures for all of the time
+    on_expectation: Callable[[Expectation], bool] = lambda found: True  # whether to go on
     quads: list[Quad] = field(default_factory=list)
     text: dict[str, Any] = field(default_factory=dict)  # what the preload library reported
+    expectation: Expectation | None = None
+    looks: int = 1  # at how many points measuring might have ended
+    ended: str = TIME  # why it ended; see stopping
     _meters: Meters | None = None
 
     def run(self) -> None:
@@ -83,10 +91,15 @@ class Comparison:
         try:
             self.on_phase("warming up")
             with tempfile.TemporaryDirectory(prefix="pyhugetext-") as reports:
-                for side in ("warm", "huge", "small"):
-                    self._warm(side, reports)
+                for side in ("warm", "huge"):
+                    if side in self.environs:
+                        self._warm(side, reports)
+                self.expectation = self._expect(reports)
                 self.text = reported(reports)
+            if not self.on_expectation(self.expectation):
+                return
             began = time.monotonic()
+            early = [part / MOST_LOOKS for part in range(1, MOST_LOOKS)]
             for kind in itertools.cycle((EFFECT, CONTROL)):
                 self.on_phase(f"run {4 * len(self.quads) + 1}")
                 self.quads.append(self._quad(kind))
@@ -95,10 +108,37 @@ class Comparison:
                     len(self.quads) / (2 * FEWEST_QUADS),
                 )
                 self.on_quad(self.quads[-1], min(share, 1.0))
-                if share >= 1 and kind == CONTROL:
+                if kind == CONTROL and (share >= 1 or self._settled(share, early)):
                     return
         finally:
             self._meters.close()
+
+    def _expect(self, reports: str) -> Expectation:
+        """Of the last run for warming up, on small text."""
+        meter = walk_meter(commands=True)
+        if meter is not None:
+            meter.begin()
+        self._warm("small", reports)
+        found = meter.end() if meter is not None else None
+        return found or unknown(
+            "this machine counts no page walks, and a COMMAND is not sampled as a STMT is"
+        )
+
+    def _settled(self, share: float, early: list[float]) -> bool:
+        """Whether the interval is good enough, once a point is reached where that may be asked.
+        Which points those are depends on the time only."""
+        if self.precision is None or not early or share < early[0]:
+            return False
+        while early and share >= early[0]:
+            early.pop(0)
+        found = self.measurement()
+        if 2 * len(found.of(EFFECT)) < FEWEST_PAIRS_EARLY:
+            return False
+        if self.looks == 1:
+            self.looks = len(early) + 2  # this one, those to come, and the end
+        found = self.measurement(settings={"looks": self.looks})
+        self.ended = settled(found.effect, self.precision) or TIME
+        return self.ended != TIME
 
     def _warm(self, side: str, reports: str) -> None:
         # Programs that the preload library is in say what they have; in Pythons nobody writes one.
@@ -159,8 +199,14 @@ class Comparison:
     def measurement(self, **more: Any) -> Measurement:
         """What was measured so far; `more` are fields of Measurement."""
         counters = self._meters.as_dict(1) if self._meters is not None else {}
+        expectation = None if self.expectation is None else self.expectation._asdict()
         return Measurement(
-            kind="command", quads=tuple(self.quads), text=self.text, counters=counters, **more
+            kind="command",
+            quads=tuple(self.quads),
+            text=self.text,
+            counters=counters,
+            expectation=expectation,
+            **more,
         )
 
 

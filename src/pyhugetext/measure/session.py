@@ -13,6 +13,7 @@ from typing import Any
 
 from pyhugetext.children import runner
 from pyhugetext.measure.measurement import Measurement, MeasuringFailed, Quad, quad_from
+from pyhugetext.measure.stopping import TIME, looks_at, settled
 
 
 @dataclass
@@ -28,6 +29,9 @@ class Job:
     loops: int | None = None
     laps: int | None = None
     processes: int = 1
+    precision: float | None = None  # None measures for all of the time
+    expect: bool = False  # look whether a gain can be expected, in the first process
+    only_expect: bool = False
 
 
 @dataclass
@@ -42,6 +46,8 @@ class Session:
     counters: list[dict[str, Any]] = field(default_factory=list)  # by process
     ranged: dict[str, Any] = field(default_factory=dict)
     process: int = 0  # how many were measured
+    expectation: dict[str, Any] | None = None
+    ended: str = TIME  # why it ended; see stopping
     _done: bool = False
 
     def run(self) -> None:
@@ -54,10 +60,28 @@ class Session:
             # One quad each may have taken all the time already.
             measured += sum(sum(quad.wall) for quad in self.quads[first:])
             self.process += 1
+            if self.job.only_expect or self._settled():
+                return
+
+    @property
+    def looks(self) -> list[int]:
+        """After how many processes the interval is looked at; the last is the end."""
+        if self.job.precision is None:
+            return [self.job.processes]
+        return looks_at(self.job.processes)
+
+    def _settled(self) -> bool:
+        """Whether the interval is good enough, at a point where that may be asked."""
+        if self.job.precision is None or self.process not in self.looks[:-1]:
+            return False
+        found = self.measurement(settings={"looks": len(self.looks)})
+        self.ended = settled(found.effect, self.job.precision) or TIME
+        return self.ended != TIME
 
     def _run_one(self) -> None:
         self._done = False
         job = {**vars(self.job), "seconds": self.job.seconds / self.job.processes}
+        job["expect"] = self.job.expect and not self.process
         # The same work in all of them.
         job.update((key, self.ranged[key]) for key in ("loops", "laps") if key in self.ranged)
         environ = runner.environment(
@@ -81,6 +105,8 @@ class Session:
         if event == "quad":
             self.quads.append(quad_from({**fields, "process": self.process}))
             fields["share"] = (self.process + fields["share"]) / self.job.processes
+        elif event == "expectation":
+            self.expectation = dict(fields)
         elif event == "failed":
             raise MeasuringFailed(fields["sentence"])
         elif event == "done":
@@ -100,6 +126,7 @@ class Session:
             laps=self.ranged.get("laps", 1),
             text=self.text,
             counters=average(self.counters),
+            expectation=self.expectation,
             **more,
         )
 

@@ -78,7 +78,7 @@ class Files:
                 return self._read_at(key, self._process.directory, name, _LINK)
             except PermissionError:
                 self._links = False
-            except OSError:  # unmapped meanwhile
+            except (OSError, OtherFile):  # unmapped meanwhile, or another one mapped
                 pass
         for root in self._open_roots():
             for name in _spellings(key.path):

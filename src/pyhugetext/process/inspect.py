@@ -67,6 +67,34 @@ def examine(process: Process) -> tuple[Stats, bool, bool]:
     return _stats(look), runs_python(look.mappings.all), is_preloaded(look.mappings.all)
 
 
+class Held(NamedTuple):
+    """What the executable file text of a process, wherever it is mapped from now, takes of the
+    memory: in all, as its share of pages that several processes map (PSS), and for it alone."""
+
+    resident: int
+    share: int
+    private: int
+
+
+def examine_closely(process: Process) -> tuple[Stats, bool, Held]:
+    """As examine(), with whether the package is loaded there, and what the text takes."""
+    look = look_at(process)
+    text = [
+        m
+        for m in look.mappings.all
+        if "x" in m.permissions and not m.retired and (m.inode or backing_of(m))
+    ]
+    held = Held(*(sum(getattr(m, n) for m in text) for n in ("resident", "share", "private")))
+    return _stats(look), is_loaded(look.mappings.all), held
+
+
+def is_loaded(mappings: Iterable[Mapping]) -> bool:
+    """Whether the start-up hook of this package, or its preload library, is in a process, whatever
+    it did."""
+    found = list(mappings)
+    return is_preloaded(found) or any(_BOOT.search(mapping.path) for mapping in found)
+
+
 def look_at(process: Process) -> Look:
     """What is in an open process now. Reads again where the process ran another program or loaded a library in the meantime."""
     for left in reversed(range(_TRIES)):
@@ -146,7 +174,7 @@ def _ask(mappings: Iterable[Mapping]) -> str:
     return _ASK if runs_python(mappings) else _ASK_REPORT
 
 
-def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, ask: str) -> str | None:
+def _reason(raw: RawRegion, swapped: int, resident: int, huge: int, ask: str = _ASK) -> str | None:
     if not raw["coverable_bytes"]:
         return sentences.SENTENCES["too_small"]
     if not swapped:
@@ -193,7 +221,7 @@ def _rest(rest: Rest) -> Region:
 def _why_inactive(look: Look) -> str:
     if any(one.swapped for one, _ in look.planned) or any(rest.swapped for rest in look.rests):
         return "what was swapped is not in 2 MiB pages (yet)"
-    if is_preloaded(look.mappings.all) or any(_BOOT.search(m.path) for m in look.mappings.all):
+    if is_loaded(look.mappings.all):
         return f"nothing was swapped; {_ask(look.mappings.all)}"
     return (
         "pyhugetext is not loaded in it (not installed for that Python, or PYHUGETEXT=0)"

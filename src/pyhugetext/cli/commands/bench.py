@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import textwrap
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import pyhugetext
 from pyhugetext.cli import text
+from pyhugetext.cli.benching import (
+    FEWEST_PROCESSES,
+    MOST_PROCESSES,
+    PRECISION,
+    SECONDS,
+    Call,
+    signals,
+)
 from pyhugetext.cli.outcome import INTERRUPTED, OK, USAGE, Failure
-from pyhugetext.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyhugetext.measure.measurement import Measurement
 
 SUMMARY = "measure whether a program runs faster from 2 MiB pages"
 TAKES_COMMAND = True
-
-_SECONDS = 20.0
-_PROCESSES = 5
-_SLOTS = (0.001, 60.0)
 
 MANUAL = """\
 how STMT is measured:
@@ -46,8 +51,8 @@ how STMT is measured:
   then. `page faults a slot` shows whether that was enough.
 
   Each quad gives one ratio huge / small. After each comes a quad of the control. The time is
-  divided among five processes (--processes), one after the other: each lies elsewhere in memory
-  and has another seed for its hashes, which makes differences of a percent. The result is the
+  divided among processes (--processes), one after the other: each lies elsewhere in memory and
+  has another seed for its hashes, which makes differences of a percent. The result is the
   median of all ratios with its 95 % bootstrap interval, for which processes are drawn first and
   then quads of them.
 
@@ -59,6 +64,24 @@ how a COMMAND is measured:
   pyhugetext costs at each start of Python is part of it. A COMMAND that is no Python runs with the
   preload library on both sides, as under pyhugetext run; `text` is then that of the process with the
   most of it.
+
+whether a gain can be expected is said first, and it is measured all the same (not with --expect):
+  Where the processor counts page walks, their share of the cycles on small text says it: a gain can
+  be expected from 2 % on, hardly below 0.5 %. Of a COMMAND the last run before measuring counts.
+      Intel          ITLB_MISSES.WALK_ACTIVE
+      AMD Zen        bp_l1_tlb_miss_l2_tlb_miss, at 30 cycles a walk
+      Arm            ITLB_WALK, at 30 cycles a walk
+  Elsewhere STMT is sampled: how much text one lap touches, as the marks in its page table say
+  (/proc/self/clear_refs and `Referenced` of smaps, in the process that runs STMT), against what the
+  instruction TLB reaches, by a table of processors. Touching less than half of that, a program
+  hardly gains. Such a look takes half a second; a COMMAND is not sampled.
+
+when it ends:
+  The interval is looked at after a third of the processes (of a COMMAND: of the time), after two
+  thirds and at the end, and not before five processes or twelve pairs. It ends when the interval
+  reaches no more than --precision to either side of its middle, or when 1 lies that far outside
+  of it; or when --seconds are over. Because it is looked at up to three times, the interval is
+  made wider, so that it holds the truth in 95 % of all cases whichever look was the last.
 
 Both: entries missing in the store are built beforehand. PYHUGETEXT_PRIVATE_LIMIT is lifted for a
 STMT, and for a COMMAND where --backing names memfd, thp or hugetlb. The other settings are those
@@ -94,7 +117,11 @@ keys of --json:
   counters      by name {small, huge}, how many a run, or {unavailable: why}
   machine       {processor, processors, machine, hypervisor, kernel, thp_enabled, python,
                 executable, pyhugetext}
-  settings      what was asked for, and {run_seconds, threaded, interrupted}
+  settings      what was asked for, and {run_seconds, threaded, looks, ended, elapsed_seconds,
+                interrupted}; ended is narrow, decided, time or interrupted
+  expectation   {word, sentence, method, walk_share, touched_bytes, seconds, reach_bytes}: word is
+                likely, possible, unlikely or unknown; the only key with --expect
+  line          the last line
 
 examples:
   pyhugetext bench -s 'import json; d = {str(i): i for i in range(100)}' 'json.loads(json.dumps(d))'
@@ -104,6 +131,8 @@ examples:
   pyhugetext bench -- clang++ -O2 -c large.cpp -o /dev/null
   pyhugetext bench --pyperf /tmp/mine -- python program.py &&
       python -m pyperf compare_to /tmp/mine-small.json /tmp/mine-huge.json
+  pyhugetext bench --expect -s 'import numpy' 'numpy.ones((50, 50)) @ numpy.ones((50, 50))'
+  pyhugetext bench --html bench.html --name 'my service' -s 'from mine import run' 'run()'
   pyhugetext bench --json 'sorted(range(99))' > bench.json && pyhugetext report --bench bench.json page.html
 
 exit status:
@@ -114,7 +143,8 @@ exit status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "pyhugetext bench [-h] [--json] [--seconds SECONDS] [--backing BACKING] [--pyperf PREFIX]\n"
+        "pyhugetext bench [-h] [--json] [--expect] [--seconds SECONDS] [--precision PERCENT]\n"
+        "       [--backing BACKING] [--name NAME] [--html FILE.html] [--pyperf PREFIX]\n"
         "       [-s SETUP]... [-n LOOPS] [--slot SECONDS] [--processes N] STMT...\n"
         "       pyhugetext bench [the same] [--log FILE] -- COMMAND..."
     )
@@ -126,17 +156,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", metavar="LOOPS", help="runs of STMT a lap (default: what takes half a millisecond)"
     )
     parser.add_argument(
-        "--seconds", metavar="SECONDS", help=f"measure for so long (default {_SECONDS:g})"
+        "--expect", action="store_true", help="say whether a gain can be expected, and no more"
+    )
+    parser.add_argument(
+        "--seconds", metavar="SECONDS", help=f"measure for so long at most (default {SECONDS:g})"
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="PERCENT",
+        help=f"end sooner when it is known so well (default {PRECISION:g}; 0: take all the time)",
     )
     parser.add_argument(
         "--processes",
         metavar="N",
-        help=f"divide the time among so many processes (default {_PROCESSES})",
+        help="divide the time among so many processes (default: one for each four seconds, "
+        f"{FEWEST_PROCESSES} to {MOST_PROCESSES})",
     )
     parser.add_argument("--slot", metavar="SECONDS", help="length of a slot (default 0.02)")
     parser.add_argument(
         "--backing", metavar="BACKING", help="auto, file, store, shm, memfd, thp or hugetlb"
     )
+    parser.add_argument("--name", metavar="NAME", help="what to call it in the last line")
+    parser.add_argument("--html", metavar="FILE.html", help="draw it; - is the standard output")
     parser.add_argument(
         "--pyperf", metavar="PREFIX", help="write PREFIX-small.json and PREFIX-huge.json for pyperf"
     )
@@ -144,117 +185,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; keys below")
 
 
-def _number(name: str, value: str | None, default: float, low: float, high: float) -> float:
-    if value is None:
-        return default
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise Failure(f"{name} {value!r}: allowed are {low:g} to {high:g} seconds", USAGE)
-    return number
-
-
-class _Call:
-    """One call: the options, checked, and the progress."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        from pyhugetext import _backing
-        from pyhugetext.measure.switcher import SLOT
-
-        self.options = options
-        self.command: list[str] | None = options.command
-        if bool(options.stmt) == bool(self.command):
-            raise Failure("it takes a STMT, or a COMMAND behind --", USAGE)
-        self.seconds = _number("--seconds", options.seconds, _SECONDS, 0.001, 1e6)
-        self.slot = _number("--slot", options.slot, SLOT, *_SLOTS)
-        self.loops = self._count("-n", options.n)
-        self.processes = self._count("--processes", options.processes) or _PROCESSES
-        unused = ("setup", "n", "slot", "processes") if self.command else ("log",)
-        for name in unused:
-            if getattr(options, name) is not None:
-                flag = {"setup": "-s", "n": "-n"}.get(name, f"--{name}")
-                what = "COMMAND" if self.command else "STMT"
-                raise Failure(f"{flag} does not go with a {what}", USAGE)
-        self.backing: str | None = options.backing
-        if self.backing is not None and self.backing not in _backing.ALLOWED:
-            raise Failure(_backing.unknown("--backing", self.backing), USAGE)
-        if options.pyperf is not None:
-            folder = os.path.dirname(options.pyperf) or "."
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise Failure(f"--pyperf {options.pyperf}: nothing can be written in {folder}")
-        self.progress = Progress()
-        self.shown = 0
-
-    @staticmethod
-    def _count(name: str, value: str | None) -> int | None:
-        if value is None:
-            return None
-        if not (value.isascii() and value.isdigit()) or not 0 < int(value[:20]) < 1 << 40:
-            raise Failure(f"{name} {value!r}: a number, 1 or more", USAGE)
-        return int(value)
-
-    def begin(self, label: str, whole: bool = False) -> None:
-        """A phase of the progress; the `whole` one is counted in milliseconds."""
-        self.shown = 0
-        total = round(self.seconds * 1000) if whole else 0
-        self.progress.begin(label, total, lambda ms: f"{ms / 1000:.0f} s")
-
-    def advance(self, share: float) -> None:
-        now = round(share * self.seconds * 1000)
-        self.progress.advance(now - self.shown)
-        self.shown = now
-
-    def interrupted(self, measure: Callable[[], object]) -> bool:
-        """Measures; whether Ctrl-C ended it."""
-        try:
-            measure()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            self.progress.stop()
-        return False
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end us as SIGINT does: with our children. After the first Ctrl-C the
-    second of an impatient finger is not heard, so that what was measured is told."""
-    presses = 0
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal presses
-        presses += 1
-        if presses != 2:
-            raise KeyboardInterrupt
-
-    handlers = {signal.SIGTERM: leave, signal.SIGHUP: leave, signal.SIGINT: interrupt}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if presses:
-            # What is left is to print and to end; in that, Python would be killed by another one.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def run(options: argparse.Namespace) -> int:
     from pyhugetext.measure.measurement import MeasuringFailed
 
-    call = _Call(options)
-    with _signals():
+    call = Call(options)
+    with signals():
         try:
             found, interrupted = _command(call) if call.command else _statement(call)
         except MeasuringFailed as failure:
             raise Failure(str(failure)) from None
         finally:
             call.progress.stop()
+        if found is None and call.options.expect and not interrupted:
+            return OK
         if found is None:
             text.say("interrupted before anything was measured", "bench")
             return INTERRUPTED
@@ -265,7 +208,7 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _statement(call: _Call) -> tuple[Measurement | None, bool]:
+def _statement(call: Call) -> tuple[Measurement | None, bool]:
     """What was measured, and whether Ctrl-C ended it."""
     from pyhugetext import _native  # without it there is nothing to compare
     from pyhugetext.measure import machine
@@ -281,7 +224,18 @@ def _statement(call: _Call) -> tuple[Measurement | None, bool]:
             sys.stderr.write(error.shown + "\n")
         raise Failure(str(error), USAGE) from None
 
-    job = Job(setup, stmt, call.seconds, call.slot, call.backing, call.loops, None, call.processes)
+    job = Job(
+        setup,
+        stmt,
+        call.seconds,
+        call.slot,
+        call.backing,
+        call.loops,
+        processes=call.processes,
+        precision=call.precision,
+        expect=True,
+        only_expect=call.options.expect,
+    )
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
         number = f"process {session.process + 1} of {job.processes}"
@@ -295,17 +249,24 @@ def _statement(call: _Call) -> tuple[Measurement | None, bool]:
             call.progress.label(f"{number}: measuring")
         elif event == "quad":
             call.advance(fields["share"])
+        elif event == "expectation":
+            _expected(call, fields)
 
     session = Session(job, on_event)
     call.begin("starting the interpreter")
+    began = time.monotonic()
     interrupted = call.interrupted(session.run)
     if not any(quad.kind == "effect" for quad in session.quads):
         return None, interrupted
-    settings = {**vars(job), **session.ranged, "interrupted": interrupted}
+    settings = {
+        **vars(job),
+        **session.ranged,
+        **_ending(call, session.ended, len(session.looks), began, interrupted),
+    }
     return session.measurement(machine=machine.describe(), settings=settings), interrupted
 
 
-def _command(call: _Call) -> tuple[Measurement | None, bool]:
+def _command(call: Call) -> tuple[Measurement | None, bool]:
     """What was measured, and whether Ctrl-C ended it."""
     from pyhugetext.measure import machine, processes
 
@@ -319,15 +280,21 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
         else:
             call.begin(label)
 
+    library = _preloaded(call.command)
     comparison = processes.Comparison(
         call.command,
         call.seconds,
-        processes.environments(call.backing, _preloaded(call.command)),
+        processes.environments(call.backing, library),
         on_quad=lambda quad, share: call.advance(share),
         on_phase=on_phase,
+        precision=call.precision,
+        on_expectation=lambda found: _expected(call, found._asdict()),
     )
+    began = time.monotonic()
     log = call.options.log
     with open(os.devnull if log is None else log, "ab") as comparison.log:
+        if library:
+            _warm(call, call.command)
         interrupted = call.interrupted(comparison.run)
     if not comparison.quads:
         return None, interrupted
@@ -335,9 +302,34 @@ def _command(call: _Call) -> tuple[Measurement | None, bool]:
         "command": call.command,
         "seconds": call.seconds,
         "backing": call.backing,
-        "interrupted": interrupted,
+        "precision": call.precision,
+        **_ending(call, comparison.ended, comparison.looks, began, interrupted),
     }
     return comparison.measurement(machine=machine.describe(), settings=settings), interrupted
+
+
+def _expected(call: Call, found: Mapping[str, Any]) -> bool:
+    """Says what can be expected before anything is measured; whether to go on."""
+    only = bool(call.options.expect)
+    call.progress.stop()
+    if only and call.options.json:
+        print(json.dumps({"expectation": dict(found)}, indent=2))
+    elif not call.options.json and call.options.html != "-":
+        width = text.width_of(sys.stdout)
+        sentence = str(found["sentence"])
+        print("\n".join(textwrap.wrap(sentence, width) if width else [sentence]), flush=True)
+    return not only
+
+
+def _ending(call: Call, ended: str, looks: int, began: float, interrupted: bool) -> dict[str, Any]:
+    """The settings that tell when and why measuring ended."""
+    return {
+        "name": call.options.name,
+        "looks": looks,
+        "ended": "interrupted" if interrupted else ended,
+        "elapsed_seconds": round(time.monotonic() - began, 3),
+        "interrupted": interrupted,
+    }
 
 
 def _preloaded(command: list[str]) -> str:
@@ -354,21 +346,46 @@ def _preloaded(command: list[str]) -> str:
     return "" if program.python else library
 
 
-def _report(call: _Call, found: Measurement) -> None:
+def _warm(call: Call, command: list[str]) -> None:
+    """Prepares the store for a program that is no Python, as pyhugetext warm does: at its start little
+    of it is used yet, and each start would build some more."""
+    from pyhugetext import _backing, _settings
+    from pyhugetext.cli import warming
+
+    if (call.backing or _settings.current().backing) in (*_backing.PRIVATE, "file"):
+        return
+    filling = warming.Warming("bench", command=command, silent=True)
+    # What is in its way is told by the measurement: by what came to lie on huge pages.
+    with suppress(Failure):
+        warming.fill(filling)
+    if filling.interrupted:
+        raise KeyboardInterrupt
+
+
+def _report(call: Call, found: Measurement) -> None:
     from pyhugetext.cli.benchtext import lines
 
     try:
+        if call.options.html is not None:
+            _write_page(call, found)
         if call.options.pyperf is not None:
             _write_pyperf(call, found)
     finally:
         # What took so long is told where it cannot be written, too.
         if call.options.json:
             print(json.dumps(found.as_dict(), indent=2))
-        else:
+        elif call.options.html != "-":
             print("\n".join(lines(found, text.width_of(sys.stdout))))
 
 
-def _write_pyperf(call: _Call, found: Measurement) -> None:
+def _write_page(call: Call, found: Measurement) -> None:
+    from pyhugetext.cli.reporting import benchpage, output
+
+    taken = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    output.write(call.options.html, benchpage.page(found, pyhugetext.__version__, taken))
+
+
+def _write_pyperf(call: Call, found: Measurement) -> None:
     from pyhugetext.measure.pyperf_file import suite
 
     name = " ".join(call.command) if call.command else "; ".join(call.options.stmt)

@@ -62,8 +62,8 @@ keys of --json:
   time        seconds since the epoch
   processes   [{pid, uid, user, command, python, preloaded, active, reason, backing, regions,
               text_bytes, coverable_bytes, mapped_bytes, huge_bytes, small_bytes, private_bytes,
-              elapsed_ns, kernel, problems}]: as pyhugetext.stats().as_dict() there; python tells
-              whether it runs Python, preloaded whether the preload library is in it; a region is
+              elapsed_ns, strict, kernel, problems}]: as pyhugetext.stats().as_dict() there; python
+              tells whether it runs Python, preloaded whether the preload library is in it; a region is
               {path, build_id, start, end, text_bytes, coverable_bytes, mapped_bytes, swapped_bytes,
               huge_bytes, small_bytes, private_bytes, backing, status, reason, fallbacks, elapsed_ns,
               replaced}; replaced is true where the file was deleted or replaced since; kernel is

@@ -53,11 +53,18 @@ def _no_number(word: str) -> NoReturn:
 
 
 def _bench(document: object, name: str) -> Bench:
-    from pyhugetext.measure.measurement import CONTROL, EFFECT, Measurement
+    from pyhugetext.measure.measurement import Measurement
 
     if not isinstance(document, dict):
         raise ValueError("it is not an object")
-    measurement = Measurement.from_dict(document)
+    return bench_of(Measurement.from_dict(document), name)
+
+
+def bench_of(measurement: Measurement, name: str) -> Bench:
+    """A measurement, as the page shows it; `name` is for one that has none. ValueError where a
+    time in it cannot be."""
+    from pyhugetext.measure.measurement import CONTROL, EFFECT
+
     effect = _ratios(measurement, EFFECT)
     if not effect:
         raise ValueError("it holds no measured pair")
@@ -87,7 +94,7 @@ def _ratios(measurement: Measurement, kind: str) -> tuple[float, ...]:
 
 def _title(measurement: Measurement, name: str) -> str:
     """What was measured, where the file tells, else the file's name."""
-    for key in ("stmt", "command"):
+    for key in ("name", "stmt", "command"):
         value = measurement.settings.get(key)
         if isinstance(value, list):
             value = " ".join(str(part) for part in value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pyhugetext.cli.reporting.benchfile import Bench
 from pyhugetext.cli.reporting.markup import Markup, el
@@ -16,15 +16,18 @@ _BAND = 58  # the height of a histogram
 _ROW = 92  # of it with its name and its interval
 
 
-class _Axis:
+class Axis:
     """Ratios to positions. What lies outside is drawn at the ends."""
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
 
     def at(self, ratio: float) -> float:
-        inside = min(max(ratio, self.low), self.high)
-        return _LEFT + (_RIGHT - _LEFT) * (inside - self.low) / (self.high - self.low)
+        return _LEFT + (_RIGHT - _LEFT) * self.share(ratio)
+
+    def share(self, ratio: float) -> float:
+        """Where it lies between the ends: 0 to 1."""
+        return (min(max(ratio, self.low), self.high) - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
         """Two to seven round numbers."""
@@ -35,29 +38,34 @@ class _Axis:
         return [number * step for number in range(first, last + 1)]
 
 
-def _axis(bench: Bench) -> _Axis:
+def axis_of(series: Iterable[Sequence[float]], intervals: Iterable[Ratio | None]) -> Axis:
     """Wide enough for 1, the intervals, and all but the outermost fiftieth of each distribution."""
     ends = [1.0]
-    for ratios in (bench.effect_ratios, bench.control_ratios):
+    for ratios in series:
         ordered = sorted(ratios)
         cut = len(ordered) // 50
         ends += ordered[cut : len(ordered) - cut]
-    for ratio in (bench.effect, bench.control):
+    for ratio in intervals:
         if ratio is not None:
             ends += (ratio.low, ratio.high)
     low, high = min(ends), max(ends)
     margin = max((high - low) * 0.06, 0.001)
-    return _Axis(low - margin, high + margin)
+    return Axis(low - margin, high + margin)
+
+
+def axis(bench: Bench) -> Axis:
+    """Of both distributions."""
+    return axis_of((bench.effect_ratios, bench.control_ratios), (bench.effect, bench.control))
 
 
 def outside(bench: Bench) -> int:
     """How many ratios are drawn at an end of the axis because they lie beyond."""
-    axis = _axis(bench)
+    found = axis(bench)
     ratios = (*bench.effect_ratios, *bench.control_ratios)
-    return sum(not axis.low <= ratio <= axis.high for ratio in ratios)
+    return sum(not found.low <= ratio <= found.high for ratio in ratios)
 
 
-def _histogram(ratios: Sequence[float], axis: _Axis, base: float) -> Markup:
+def _histogram(ratios: Sequence[float], axis: Axis, base: float) -> Markup:
     counts = [0] * _BINS
     width = (_RIGHT - _LEFT) / _BINS
     for ratio in ratios:
@@ -72,7 +80,7 @@ def _histogram(ratios: Sequence[float], axis: _Axis, base: float) -> Markup:
     return el("path", class_="bars", d="".join(bars))
 
 
-def _interval(ratio: Ratio, axis: _Axis, y: float) -> Markup:
+def _interval(ratio: Ratio, axis: Axis, y: float) -> Markup:
     low, middle, high = (axis.at(value) for value in (ratio.low, ratio.median, ratio.high))
     line = f"M{low:.2f} {y - 3:g}v6M{low:.2f} {y:g}H{high:.2f}M{high:.2f} {y - 3:g}v6"
     return el(
@@ -83,7 +91,7 @@ def _interval(ratio: Ratio, axis: _Axis, y: float) -> Markup:
 
 
 def _row(
-    name: str, class_: str, ratio: Ratio, ratios: Sequence[float], axis: _Axis, y: float
+    name: str, class_: str, ratio: Ratio, ratios: Sequence[float], axis: Axis, y: float
 ) -> Markup:
     base = y + 14 + _BAND
     return el(
@@ -98,20 +106,20 @@ def _row(
 
 def chart(bench: Bench) -> Markup:
     """The picture; page.css says how it looks."""
-    axis = _axis(bench)
-    rows = [_row("2 MiB / 4 KiB", "effect", bench.effect, bench.effect_ratios, axis, 2)]
+    found = axis(bench)
+    rows = [_row("2 MiB / 4 KiB", "effect", bench.effect, bench.effect_ratios, found, 2)]
     if bench.control is not None:
         name = "control: 4 KiB / 4 KiB"
-        rows.append(_row(name, "control", bench.control, bench.control_ratios, axis, 2 + _ROW))
+        rows.append(_row(name, "control", bench.control, bench.control_ratios, found, 2 + _ROW))
     bottom = 4 + _ROW * len(rows)
-    one = axis.at(1.0)
+    one = found.at(1.0)
     ticks = [
         el(
             "g",
-            el("path", class_="tick", d=f"M{axis.at(tick):.2f} {bottom}v4"),
-            el("text", f"{tick:.6g}", x=round(axis.at(tick), 2), y=bottom + 15, class_="number"),
+            el("path", class_="tick", d=f"M{found.at(tick):.2f} {bottom}v4"),
+            el("text", f"{tick:.6g}", x=round(found.at(tick), 2), y=bottom + 15, class_="number"),
         )
-        for tick in axis.ticks()
+        for tick in found.ticks()
     ]
     return el(
         "svg",

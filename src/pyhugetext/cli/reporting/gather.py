@@ -47,10 +47,11 @@ def _link(pid: int) -> str:
         return ""
 
 
-def started(modules: Sequence[str]) -> Gathered:
-    """A new process of this interpreter that imports these modules and looks at itself. Failure
-    where an import fails; what it printed is shown then."""
-    told = told_after_importing(modules, "process")
+def started(modules: Sequence[str], *, off: bool = False) -> Gathered:
+    """A new process of this interpreter that imports these modules and looks at itself; `off` with
+    PYHUGETEXT=0. Failure where an import fails; what it printed is shown then."""
+    environ = {**os.environ, "PYHUGETEXT": "0"} if off else None
+    told = told_after_importing(modules, "process", environ)
     stats = told["stats"]
     executable = os.path.realpath(sys.executable)
     name = os.path.basename(executable)

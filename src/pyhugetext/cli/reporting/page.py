@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pyhugetext._stats.model import Region, Stats, sizes_of
 from pyhugetext.cli import text
-from pyhugetext.cli.reporting import chart, drawing, words
-from pyhugetext.cli.reporting.benchfile import Bench
-from pyhugetext.cli.reporting.markup import Markup, el, join
+from pyhugetext.cli.reporting import drawing, parts, words
+from pyhugetext.cli.reporting.markup import Markup, el
 from pyhugetext.cli.reporting.model import (
     SMALL,
     STATES,
@@ -25,38 +22,14 @@ from pyhugetext.cli.reporting.model import (
 _SMALL_SHOWN = 200  # of objects without coverable text, which may be thousands
 
 
-def _policy(style: str) -> str:
-    """Allows this style sheet and nothing else, whatever slipped in."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
 def page(report: Report) -> str:
     """The whole document."""
-    style = drawing.style("page.css")
-    head = join(
-        Markup('<meta charset="utf-8">\n'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">\n'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_policy(style)}">\n'),
-        Markup('<meta name="color-scheme" content="light dark">\n'),
-        Markup('<meta name="referrer" content="no-referrer">\n'),
-        el("title", f"{words.headline(report)}: {report.subject.name}"),
-        el("style", style),
-        between="",
-    )
     sections = [_summary(report)]
     if report.benches:
-        sections.append(_benches(report.benches))
+        sections.append(parts.benches(report.benches))
     sections += [_map(report), _objects(report), _reasons(report), _machine(report)]
-    body = el("body", el("main", *(s for s in sections if s), _footer(report)))
-    return "<!doctype html>\n" + el("html", el("head", head), body, lang="en") + "\n"
-
-
-def _footer(report: Report) -> Markup:
-    version = f"pyhugetext {report.version}"
-    return el(
-        "footer", el("p", f"Written by {version} on {report.taken}. 1 MiB is 1,048,576 bytes.")
-    )
+    title = f"{words.headline(report)}: {report.subject.name}"
+    return parts.document(title, sections, report.version, report.taken)
 
 
 # The head of the page.
@@ -77,43 +50,14 @@ def _summary(report: Report) -> Markup:
         el("h1", words.headline(report)),
         el("p", words.explanation(report), class_="lead"),
         _bar(report),
-        el("dl", *(el("div", el("dt", k), el("dd", v)) for k, v in figures), class_="figures"),
+        parts.figures(figures),
     )
 
 
 def _bar(report: Report) -> Markup:
     """All machine code as one bar: covered, coverable, the rest."""
     stats = report.stats
-    whole = max(stats.text_bytes, 1)
-    parts = (
-        ("covered", "on huge pages", stats.mapped_bytes),
-        ("missed", "could be", stats.coverable_bytes - stats.mapped_bytes),
-        ("beyond", "fills no 2 MiB page", stats.text_bytes - stats.coverable_bytes),
-    )
-    x = 0
-    rects, legend = [], []
-    for class_, meaning, size in parts:
-        if size > 0:
-            width = max(round(1000 * size / whole), 3)  # the smallest share is seen
-            rects.append(el("rect", class_=class_, x=x, width=width, height=10))
-            x += width
-            key = el(
-                "svg",
-                el("rect", class_=class_, width=10, height=10),
-                viewBox="0 0 10 10",
-                aria_hidden="true",
-                class_="swatch",
-            )
-            legend.append(el("li", key, el("b", text.size(size)), " " + meaning))
-    bar = el(
-        "svg",
-        *rects,
-        viewBox=f"0 0 {max(x, 1)} 10",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-        class_="bar",
-    )
-    return el("div", bar, el("ul", *legend, class_="legend"))
+    return parts.bar(stats.mapped_bytes, stats.coverable_bytes, stats.text_bytes)
 
 
 # The map.
@@ -145,74 +89,14 @@ def _map_row(name: str, note: str, states: Sequence[str], colour: int) -> Markup
     return el("div", label, drawing.picture(states, colour), class_="row")
 
 
-# Measurements.
-
-
-def _benches(benches: Iterable[Bench]) -> Markup:
-    return el(
-        "section",
-        el("h2", "Does it run faster?"),
-        el(
-            "p",
-            "CPU time on 2 MiB pages divided by CPU time on 4 KiB pages, measured in turns: below "
-            "1 is faster. The control measures 4 KiB pages against themselves; what it shows is "
-            "noise.",
-        ),
-        *(_bench(bench) for bench in benches),
-    )
-
-
-def _bench(bench: Bench) -> Markup:
-    columns = [("2 MiB / 4 KiB", bench.effect)]
-    if bench.control is not None:
-        columns.append(("control", bench.control))
-    rows = (
-        ("Median", [f"{ratio.median:.4f}" for _, ratio in columns]),
-        ("From", [f"{ratio.low:.4f}" for _, ratio in columns]),
-        ("To", [f"{ratio.high:.4f}" for _, ratio in columns]),
-        ("Confidence", [f"{100 * ratio.confidence:g} %" for _, ratio in columns]),
-        ("Pairs", [f"{ratio.pairs:,}" for _, ratio in columns]),
-    )
-    table = _box(
-        "Ratios",
-        _header("Ratio", *(name for name, _ in columns)),
-        el("tbody", *(_row(name, cells) for name, cells in rows)),
-    )
-    beyond = chart.outside(bench)
-    note = f"{text.count(beyond, 'ratio')} beyond the axis, drawn at its ends."
-    return el(
-        "article",
-        el("h3", bench.sentence[:1].upper() + bench.sentence[1:] + "."),
-        el("p", el("code", bench.title)),
-        el("div", chart.chart(bench), table, class_="sides"),
-        el("p", note, class_="quiet") if beyond else "",
-        class_="bench",
-    )
-
-
 # Tables.
-
-
-def _box(label: str, *parts: Markup) -> Markup:
-    """A table that scrolls within itself where it is wider than the page."""
-    table = el("table", *parts)
-    return el("div", table, class_="box", tabindex="0", role="region", aria_label=label)
-
-
-def _header(*names: str) -> Markup:
-    return el("thead", el("tr", *(el("th", name, scope="col") for name in names)))
-
-
-def _row(name: str, cells: Iterable[str], *shown: Markup) -> Markup:
-    """A row, with what is `shown` in the place of its name or before it."""
-    return el("tr", el("th", *shown, name, scope="row"), *(el("td", cell) for cell in cells))
 
 
 def _objects(report: Report) -> Markup:
     names = ("Text", "Coverable", "On huge pages", "Share", "Huge now", "Private", "Backing")
     ordered = sorted(report.blocks, key=lambda block: -block.region.coverable_bytes)
     rows = [
-        _row(
+        parts.row(
             "",
             _figures(block.region),
             drawing.swatch("huge" if block.region.swapped_bytes else SMALL, block.colour),
@@ -223,15 +107,15 @@ def _objects(report: Report) -> Markup:
     if report.small:
         size = sum(region.text_bytes for region in report.small)
         cells = [text.size(size), "0 B", "0 B", "", "0 B", "0 B", "none"]
-        rows.append(_row(words.small_objects(report), cells, drawing.swatch(SMALL, 0)))
+        rows.append(parts.row(words.small_objects(report), cells, drawing.swatch(SMALL, 0)))
     return el(
         "section",
         el("h2", "Objects"),
-        _box(
+        parts.box(
             "Objects",
-            _header("Object", *names),
+            parts.header("Object", *names),
             el("tbody", *rows),
-            el("tfoot", _row("Total", _figures(report.stats))),
+            el("tfoot", parts.row("Total", _figures(report.stats))),
         ),
         el(
             "p",
@@ -296,7 +180,7 @@ def _small(regions: tuple[Region, ...]) -> Markup:
     return el(
         "details",
         el("summary", f"{text.count(len(regions), 'object')} without coverable text"),
-        _box("Small objects", _header("Object", "Text", "Reason"), el("tbody", *rows)),
+        parts.box("Small objects", parts.header("Object", "Text", "Reason"), el("tbody", *rows)),
     )
 
 
