@@ -212,7 +212,7 @@ print(t.encode("the dog sat").tokens, t.get_vocab_size())
 """),
     Wheel("sentencepiece", """
 import io, sentencepiece as s
-m = io.BytesIO(); s.SentencePieceTrainer.train(sentence_iterator=iter(["the cat sat on the mat", "a dog ran far"] * 200), model_writer=m, vocab_size=25, minloglevel=2, num_threads=1)
+m = io.BytesIO(); s.SentencePieceTrainer.train(sentence_iterator=iter(["the cat sat on the mat", "a dog ran far"] * 200), model_writer=m, vocab_size=18, minloglevel=2, num_threads=1)
 print(s.SentencePieceProcessor(model_proto=m.getvalue()).encode("the dog sat", out_type=str))
 """),
     Wheel("onnxruntime", """
