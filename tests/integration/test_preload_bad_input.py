@@ -130,6 +130,8 @@ def test_two_copies_of_the_library(run: Preloaded, tmp_path: Path, case: str) ->
     assert ended.said() == plain.said()
     if case == "plain":
         assert ended.region("libbig.so")["mapped_bytes"] > 0
+    if case == "threads":
+        return  # its children look, too, and it opens the same library again
     # What both tell is one line each.
     lines = run(*command, preload=f"{copy}:{{library}}", PYHUGETEXT_DEBUG="1").stderr.splitlines()
     assert len(lines) == len(set(lines))
