@@ -13,6 +13,8 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
+
 using pht::kHugeSize;
 using pht::kPageSize;
 using pht::u16;
@@ -21,14 +23,6 @@ using pht::u64;
 using pht::u8;
 
 namespace {
-
-#define CHECK(condition)                                                        \
-    do {                                                                        \
-        if (!(condition)) {                                                     \
-            fprintf(stderr, "%s:%d: not %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                            \
-        }                                                                       \
-    } while (false)
 
 struct Head {
     u8 bias, short_reads, error_after, shrink_after;

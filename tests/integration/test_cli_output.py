@@ -111,7 +111,15 @@ def test_interrupted_import_of_the_command_line_is_no_traceback(cli: Cli, tmp_pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("doctor",), ("store", "list"), ("warm",), ("bench", "1"), ("report", "x.html")],
+    [
+        (),
+        ("status",),
+        ("doctor",),
+        ("store", "list"),
+        ("warm",),
+        ("bench", "1"),
+        ("report", "x.html"),
+    ],
     ids=" ".join,
 )
 def test_without_the_native_part_the_sentence_says_so(
@@ -128,9 +136,8 @@ def test_without_the_native_part_the_sentence_says_so(
         check=False,
     )
     assert result.returncode == 1
-    assert_one_sentence(
-        result, f"pyhugetext {arguments[0]}: no native part: no wheel with one was found"
-    )
+    name = " ".join(("pyhugetext", *arguments[:1]))
+    assert_one_sentence(result, f"{name}: no native part: no wheel with one was found")
 
 
 # The terminal

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import pytest
 import pyhugetext
 from pyhugetext._stats.model import Stats
 from pyhugetext.cli import commands, welcome
-from support.cli import Cli, assert_one_sentence
+from support.cli import Cli
 from support.report import region, stats
 
 
@@ -62,21 +59,6 @@ def test_a_command_is_spelled_as_it_can_be_typed(cli: Cli, tmp_path: Path) -> No
     script.write_text("")
     script.chmod(0o755)
     assert "  pyhugetext doctor" in cli(PATH=str(tmp_path)).stdout
-
-
-def test_without_the_native_part_it_says_why_in_a_sentence(tmp_path: Path) -> None:
-    package = Path(pyhugetext.__file__).parent
-    shutil.copytree(package, tmp_path / "pyhugetext", ignore=shutil.ignore_patterns("*.so"))
-    result = subprocess.run(
-        [sys.executable, "-S", "-m", "pyhugetext"],
-        cwd=tmp_path,
-        env=Cli(tmp_path / "store").environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert_one_sentence(result, "pyhugetext: no native part: no wheel with one was found")
 
 
 def test_copies_that_are_not_whole_yet_are_said_to_be_on_their_way() -> None:
