@@ -15,7 +15,18 @@ from pathlib import Path
 import pytest
 
 from support.common import HUGE
-from support.growing import USE_FAR, bits, chunks_of, make_far, record_of, texts, use, verify
+from support.growing import (
+    FAR,
+    USE_FAR,
+    bits,
+    chunks_of,
+    filled,
+    make_far,
+    record_of,
+    texts,
+    use,
+    verify,
+)
 from support.libraries import USE_LIBRARY, make_library
 from support.record import Note, Record
 from support.store import REPORT, Store, require_huge_disk
@@ -250,12 +261,35 @@ def test_private_copies_of_a_start_take_no_longer_than_it_may(auto: Store, far: 
     assert any("PYHUGETEXT_BUILD_TIME" in (reason or "") for reason in reasons), reasons
 
 
+def warm(store: Store, library: Path) -> None:
+    code = f"import ctypes; ctypes.CDLL({str(library)!r}); import pyhugetext; pyhugetext.remap()"
+    command = [sys.executable, "-m", "pyhugetext", "warm", "--", sys.executable, "-c", code]
+    subprocess.run(command, env=store.environment(), check=True, capture_output=True, text=True)
+
+
+def test_warm_goes_on_where_a_start_had_written_what_no_record_tells_of_yet(
+    store: Store, far: Path
+) -> None:
+    """A start names what it adds to an entry on disk only once that is on disk, too."""
+    every = ",".join(str(n) for n in range(0, FAR, 3))
+    for _ in range(30):
+        use(store, far, every, PYHUGETEXT_BUILD_TIME="1ms")
+        os.sync()
+        if not any(Record.read(path).origin == str(far) for path in store.records):
+            continue
+        _, record = record_of(store, far)
+        blank = texts(far) - filled(store.base / record.path)
+        if blank and filled(store.base / record.path) - bits(record.present):
+            break
+    else:
+        pytest.fail("no start left anything for the next one")
+    warm(store, far)
+    assert texts(far) <= bits(record_of(store, far)[1].present)
+
+
 def test_warm_builds_all_of_the_text(store: Store, far: Path) -> None:
     use(store, far, "3")
-    subprocess.run(
-        [sys.executable, "-m", "pyhugetext", "warm", "--", sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(far)!r}); import pyhugetext; pyhugetext.remap()"],
-        env=store.environment(), check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    warm(store, far)
     _, record = record_of(store, far)
     assert texts(far) <= bits(record.present)
     assert record.boot_id == bytes(16)

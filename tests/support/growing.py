@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,20 @@ def chunks_of(library: Path, *functions: int) -> set[int]:
 
 def texts(library: Path) -> set[int]:
     return {chunk for chunk, use in enumerate(lay_out(library).uses) if use & TEXT}
+
+
+def filled(copy: Path) -> set[int]:
+    """The 2 MiB of the copy of which something is in the file."""
+    found, at, size = set(), 0, copy.stat().st_size
+    with open(copy, "rb") as file:
+        while at < size:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:  # nothing but a hole to the end
+                break
+            found.add(at // HUGE)
+            at = (at // HUGE + 1) * HUGE
+    return found
 
 
 def verify(store: Store) -> None:

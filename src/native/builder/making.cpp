@@ -9,8 +9,6 @@ namespace {
 
 constexpr int kMostNumbers = 16;  // copies of different content under one name
 
-// Whether some of a copy is not on disk yet; unknown before Linux 6.5.
-enum class Clean : u8 { unknown, no, yes };
 Clean is_clean(int copy) {
     sys::CachedPages pages;
     if (!sys::count_cached(copy, &pages).ok()) return Clean::unknown;
@@ -68,9 +66,11 @@ Trouble Making::write_chunk(CopyFile &copy, int directory, u32 chunk) {
 
 // Adds what is wanted to a copy while there is time. What is there already, and no record of this
 // file tells of, is compared: another file's builder wrote it, or one that was killed. *differs:
-// then it is none of this file's.
+// then it is none of this file's. Of a copy that is known to be on disk only what is there, too, is
+// named; see keep_known().
 Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
     *differs = false;
+    const bool careful = known && !durable && !writer.spec().shared_memory;
     bool compared = false;
     for (size_t i = 0; i < order.size(); ++i) {
         const u32 chunk = order[i];
@@ -80,8 +80,13 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
         if (i >= urgent && !deadline.with_rest) return {};
         const auto blank = copy.is_blank(chunk);
         if (!blank.ok()) return failed_call("lseek", base(), blank);
-        // See keep_known(): what is named now must not wait for what is written now.
-        if (known && compared && blank.value()) return {};
+        const bool named = careful && has_bit(own.record().present, chunk);
+        const bool unsettled =
+            settled == Clean::no || (settled == Clean::unknown && added->written > 0);
+        const bool later = careful && !named && (blank.value() || unsettled);
+        if (later && !blank.value()) continue;
+        // What is to be proven now must not wait for what would be written now.
+        if (careful && settled == Clean::unknown && compared && blank.value()) return {};
         compared = compared || (!head && !blank.value());
         bool same = true;
         const Trouble problem =
@@ -89,8 +94,10 @@ Trouble Making::add_chunks(CopyFile &copy, int directory, bool *differs) {
         if (!problem.ok()) return problem;
         *differs = !same;
         if (!same) return {};
-        set_bit(present.data(), chunk);
-        set_bit(fresh.data(), chunk);
+        if (!later) {
+            set_bit(present.data(), chunk);
+            set_bit(fresh.data(), chunk);
+        }
         deadline.urgent = deadline.urgent || (i < urgent && !head);
         deadline.moved = deadline.moved || !head;
     }
@@ -115,19 +122,13 @@ void Making::recall(int target, bool seen) {
 // An entry that is known to be on disk stays so, and nothing is waited for. What was written to it
 // now is named by a later start, which finds it in the file, on disk by then, and compares it.
 Trouble Making::keep_known(const char *object, int target) {
-    const RecordView &record = own.record();
     bool more = false;
-    for (size_t i = 0; i < present.size(); ++i) more = more || (present[i] & ~record.present[i]);
-    const Clean clean = more && !added->written ? is_clean(target) : Clean::no;
-    if (clean == Clean::unknown) return prove(object, target, true);
+    for (size_t i = 0; i < present.size(); ++i)
+        more = more || (present[i] & ~own.record().present[i]);
+    if (more && settled == Clean::unknown) return prove(object, target, true);
     proven = true;
-    on_disk = record.durable();
-    if (!more || (clean == Clean::yes && sys::await_written(target).ok())) return {};
-    (void)sys::start_writing(target, 0, 0);
-    for (size_t i = 0; i < present.size(); ++i) {
-        present[i] = static_cast<u8>(present[i] & record.present[i]);
-        fresh[i] = 0;
-    }
+    on_disk = own.record().durable();
+    if (added->written || settled == Clean::no) (void)sys::start_writing(target, 0, 0);
     return {};
 }
 
@@ -170,6 +171,8 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         known || (is_own && (writer.spec().shared_memory ||
                              check_written(writer.index(), added->key.data, target).ok()));
     if (is_own && copied.size == layout.size) recall(target, seen);
+    settled = is_clean(target);
+    if (settled == Clean::yes && known && !sys::await_written(target).ok()) settled = Clean::no;
     found(object);
     Trouble problem;
     bool differs = copied.size != layout.size;
@@ -268,6 +271,7 @@ Trouble Making::write_into(int directory) {
 }
 
 Trouble Making::write_object() {
+    known = false;
     if (!forget()) return no_memory();
     Trouble problem = make_room(writer, need(""), keep, boot);
     if (!problem.ok()) return problem;

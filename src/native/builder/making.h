@@ -6,6 +6,9 @@
 
 namespace pht {
 
+// Whether all of a copy is on disk; unknown before Linux 6.5.
+enum class Clean : u8 { unknown, no, yes };
+
 // One entry while it is made.
 struct Making {
     const StoreWriter &writer;
@@ -24,8 +27,9 @@ struct Making {
     size_t urgent = 0;                         // of the order
     MappedArray<u32> order = {};               // the chunks that are wanted
     MappedArray<u8> present = {}, fresh = {};  // what is there; of it, what no record told of
-    Trouble stopped = {};  // why nothing more could be added to a copy that is there
-    bool known = false;    // of its own record: the copy is on disk
+    Trouble stopped = {};       // why nothing more could be added to a copy that is there
+    bool known = false;         // of its own record: what it names is on disk
+    Clean settled = Clean::no;  // what was in the copy before anything was added is on disk, too
     bool proven = false;
     bool on_disk = false;        // the copy is, though nothing was done for it now
     Buffer<256> differing = {};  // the object of its own record, where that is none of this file's
