@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from support.cli import own_shared_memory
 from support.common import tool
 from support.layouts import skip_unless_huge
 
@@ -23,7 +24,8 @@ CODE = """
 
 def calls(python, tmp_path, backing: str, expression: str) -> tuple[str, str]:
     strace, log = tool("strace"), tmp_path / "log"
-    prefix = (strace, "-f", "-e", f"trace={expression}", "-o", str(log))
+    apart = own_shared_memory() if backing == "shm" else ()
+    prefix = (*apart, strace, "-f", "-e", f"trace={expression}", "-o", str(log))
     env = {"PYHUGETEXT_BACKING": backing, "PYHUGETEXT_STORE": str(tmp_path / "store")}
     result = python(CODE, env=env, prefix=prefix)
     return result.stdout.strip(), log.read_text()
