@@ -9,7 +9,7 @@ namespace {
 // A control group of so little memory; and how much of a page somebody has to use there. A page of
 // the store counts whole against the group, and in the PSS of whoever maps it.
 constexpr u64 kScarce = 256ull << 20;
-constexpr u16 kWorthIt = 512 / 4;
+constexpr u16 kWorthIt = 512 / 2;
 
 }  // namespace
 
