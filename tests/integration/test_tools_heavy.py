@@ -79,8 +79,8 @@ def training(desk: Desk) -> Iterator[dict[str, Any]]:
 
 
 def test_perf_names_functions_of_torch(desk: Desk, training: dict[str, Any]) -> None:
-    perf = tool("perf")
-    desk.run(perf, *RECORD, "-p", str(training["pid"]), "--", "sleep", "2")
+    perf = [tool("perf"), "--buildid-dir", str(desk.path / "buildids")]
+    desk.run(*perf, *RECORD, "-p", str(training["pid"]), "--", "sleep", "2")
     names = hot_functions(desk, perf)["libtorch_cpu.so"]
     without = {name for name in names if name.startswith("0x")}
     assert any("at::" in name or "torch::" in name or "c10::" in name for name in names), names
