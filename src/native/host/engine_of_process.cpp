@@ -21,8 +21,8 @@ constexpr u64 kLayout = sizeof(EngineApi) << 48 ^ sizeof(Snapshot) << 36 ^
 constexpr EngineOffer kOwn = {kCapsule, kLayout, &own_engine};
 
 struct Search {
-    Offering own, first;
-    bool unknown;  // an object of this project's, of a version that has no such function
+    Offering first = nullptr;
+    bool unknown = false;  // an object of this project's, of a version that has no such function
 };
 
 // The preload library, or the module of the start-up path of some installation.
@@ -58,7 +58,7 @@ const EngineApi &engine_of_process() {
     const auto known = static_cast<Whose>(__atomic_load_n(&whose, __ATOMIC_ACQUIRE));
     if (known == Whose::other) return *other;
     if (known != Whose::unknown) return own_engine;
-    Search search = {nullptr, nullptr, false};
+    Search search;
     dl_iterate_phdr(find_first, &search);
     const EngineOffer *offer = search.first ? search.first() : nullptr;
     Whose found = Whose::own;

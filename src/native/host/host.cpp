@@ -52,13 +52,18 @@ void report_decisions() {
 
 }  // namespace
 
+const Settings &settings_of_process() {
+    const Settings &settings = Settings::of_process();
+    if (settings.request().inward) try_unexecuted();
+    return settings;
+}
+
 void start(const Settings &settings, const Patience &patience, bool frugal) {
     if (settings.debug) {
         remember_stderr();
         report_settings(settings);
     }
     if (settings.off) return;
-    if (settings.request().inward) try_unexecuted();
     Request request = settings.request();
     request.frugal = frugal;
     const long missing = Engine::get().remap(request, Scope::fresh);

@@ -12,6 +12,10 @@ const EngineApi &engine_of_process();
 // Whether that is this object's own, and at work.
 bool has_own_engine();
 
+// What the environment asks for, read when it is first asked for; from then on copies that are only
+// tried are mapped as it allows (PYHUGETEXT_STRICT).
+const Settings &settings_of_process();
+
 // Begins as the settings say, unless they turn it off, and tells on stderr where that is asked for.
 // `frugal`: in a program that may be a short one, started often; see Request.
 void start(const Settings &settings, const Patience &patience, bool frugal);

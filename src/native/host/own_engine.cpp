@@ -29,9 +29,9 @@ LaidOut lay_out(int fd, u64 size, u64 bias, const Layout **out) {
 }  // namespace
 
 const EngineApi own_engine = {
-    .settings = []() -> const Settings & { return Settings::of_process(); },
-    .start = [](const Patience &patience) { start(Settings::of_process(), patience, false); },
-    .look = [](const Patience &patience) { look(Settings::of_process(), patience); },
+    .settings = settings_of_process,
+    .start = [](const Patience &patience) { start(settings_of_process(), patience, false); },
+    .look = [](const Patience &patience) { look(settings_of_process(), patience); },
     .started = [] { return Engine::get().started(); },
     .stale = [] { return Engine::get().stale(); },
     .interpreter_at = [](u64 address) { Engine::get().interpreter_at(address); },

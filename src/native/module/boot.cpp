@@ -193,7 +193,7 @@ PyMethodDef methods[] = {
 
 int exec_module(PyObject *module) {
     const EngineApi &engine = engine_of_process();
-    if (Settings::of_process().request().inward) try_unexecuted();
+    (void)engine.settings();  // before anything is built, at start or by a command
     engine.interpreter_at(reinterpret_cast<u64>(&Py_IsInitialized));
     PyObject *capsule = PyCapsule_New(const_cast<EngineApi *>(&engine), kCapsule, nullptr);
     if (!capsule) return -1;

@@ -9,18 +9,20 @@
 #include "preload/loaded.h"
 #include "preload/preload.h"
 
-#if defined(__x86_64__)
 asm(R"(
         .text
         .p2align 4
         .globl dlsym
-        .type dlsym, @function
+        .type dlsym, %function
         .hidden pyhugetext_dlsym
         .globl pyhugetext_dlsym
         .hidden pyhugetext_before_dlsym
 pyhugetext_dlsym:
 dlsym:
         .cfi_startproc
+)"
+#if defined(__x86_64__)
+    R"(
         .byte 0xf3, 0x0f, 0x1e, 0xfa    # endbr64
         pushq %rdi
         .cfi_adjust_cfa_offset 8
@@ -36,21 +38,9 @@ dlsym:
         popq %rdi
         .cfi_adjust_cfa_offset -8
         jmp *%rax
-        .cfi_endproc
-        .size dlsym, . - dlsym
-)");
+)"
 #elif defined(__aarch64__)
-asm(R"(
-        .text
-        .p2align 4
-        .globl dlsym
-        .type dlsym, %function
-        .hidden pyhugetext_dlsym
-        .globl pyhugetext_dlsym
-        .hidden pyhugetext_before_dlsym
-pyhugetext_dlsym:
-dlsym:
-        .cfi_startproc
+    R"(
         hint #34                        // bti c
         stp x29, x30, [sp, #-32]!
         .cfi_adjust_cfa_offset 32
@@ -66,10 +56,12 @@ dlsym:
         .cfi_restore x29
         .cfi_restore x30
         br x16
+)"
+#endif
+    R"(
         .cfi_endproc
         .size dlsym, . - dlsym
 )");
-#endif
 
 extern "C" [[gnu::visibility("hidden")]] void *pyhugetext_dlsym(void *handle, const char *name);
 
@@ -105,8 +97,8 @@ int search_object(dl_phdr_info *info, size_t, void *data) {
     return !static_cast<Search *>(data)->goes_on(info->dlpi_addr, dynamic);
 }
 
-// Asks nobody if it can: who calls this may be an allocator, or a sanitizer, that is finding its
-// own functions.
+// nullptr where there is none (yet). Asks nobody if it can: who calls this may be an allocator, or
+// a sanitizer, that is finding its own functions.
 Function find_real() {
     Search search;
     each_loaded([&](u64 load_bias, const Elf64_Dyn *dynamic) {
@@ -117,7 +109,7 @@ Function find_real() {
         search.behind = false;
         dl_iterate_phdr(search_object, &search);
     }
-    return search.found ? reinterpret_cast<Function>(search.found) : find_nothing;
+    return reinterpret_cast<Function>(search.found);
 }
 
 // One thread at a time, and not within itself: what the engine calls may be a function that some
@@ -149,11 +141,11 @@ extern "C" [[gnu::visibility("hidden"), gnu::used]] Function pyhugetext_before_d
         handle != RTLD_NEXT)
         look_once();
     Function found = __atomic_load_n(&real, __ATOMIC_RELAXED);
-    if (!found) {
-        found = find_real();
-        __atomic_store_n(&real, found, __ATOMIC_RELAXED);
-    }
-    return found;
+    if (found) return found;
+    found = find_real();
+    // So early that it could not be found it may be found later.
+    if (found) __atomic_store_n(&real, found, __ATOMIC_RELAXED);
+    return found ? found : find_nothing;
 }
 
 }  // namespace pht::preload

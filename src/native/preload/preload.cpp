@@ -34,7 +34,7 @@ bool is_watched() {
     if (interpreter) own_engine.interpreter_at(interpreter);
     const bool watched = is_watched();
     if (watched) Engine::get().stand_aside(Status::watched);
-    start(Settings::of_process(), kNoSignals, !interpreter);
+    start(settings_of_process(), kNoSignals, !interpreter);
     if (watched || !Engine::get().started()) return;
     pthread_atfork(nullptr, nullptr, forget_looking);
     watch_dlsym();

@@ -13,7 +13,7 @@ constexpr u16 kWorthIt = 512 / 2;
 
 }  // namespace
 
-// Asked once, since it reads a dozen small files; and again by who asks for everything.
+// Asked once in a process, since it reads a dozen small files.
 bool Table::is_scarce() {
     if (!knows_room_) {
         MemoryRoom room;

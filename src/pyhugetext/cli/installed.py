@@ -79,12 +79,8 @@ def _files(directories: list[str]) -> Iterator[str]:
 def read_head(fd: int) -> Head | None:
     """The head of a shared object or executable of this machine; None where it is none. OSError as
     fstat(2)."""
-    status = os.fstat(fd)
-    try:
-        head = elf.read_head(fd, os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
-    except (elf.Unreadable, elf.NoObject, elf.OtherFile):
-        return None
-    return head if head.loads else None
+    head = elf.head_of(fd)
+    return head if head is not None and head.loads else None
 
 
 def coverable(head: Head, fd: int, size: int, bias: int) -> int:

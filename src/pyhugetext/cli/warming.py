@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,7 +118,7 @@ def _find(call: Warming) -> None:
     for file in call.files:
         _find_file(call, file)
     with recording.recorder() as recorder:
-        library = _preloaded(call)
+        library = library_for(call.command, call.environ, call.say) if call.command else ""
         # A module's process holds the interpreter too. Programs are no business of Python's.
         alone = not (call.files or library) or call.all_installed
         for module in call.modules or [""] * alone:
@@ -136,22 +136,22 @@ def _find(call: Warming) -> None:
         _find_installed(call)
 
 
-def _preloaded(call: Warming) -> str:
-    """The preload library, where the command is one that needs it: no Python, which has the hook."""
+def library_for(
+    command: Sequence[str], environ: Mapping[str, str], say: Callable[[str], None]
+) -> str:
+    """The preload library, where a command is one that needs it: no Python, which has the hook."""
     from pyhugetext.programs import looking, preload
 
-    if not call.command:
-        return ""
     try:
-        file = looking.find(call.command[0], call.environ)
+        file = looking.find(command[0], environ)
         library = preload.path()
     except (looking.NotStartable, preload.Missing):  # the first is told when it is started
         return ""
-    program = looking.look(file, call.environ, library)
+    program = looking.look(file, environ, library)
     if program.python:
         return ""
     if program.why_not:
-        call.say(f"{program.path} itself cannot be covered: {program.why_not}")
+        say(f"{program.path} itself cannot be covered: {program.why_not}")
     return library
 
 

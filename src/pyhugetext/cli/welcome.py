@@ -29,7 +29,8 @@ _RUNGS = {
     "thp": "each process keeps a copy of its own, which its forked children share",
     "hugetlb": "each process takes pages of the pool that the administrator reserved",
 }
-_LATER = ("no copy of this page yet", "has no entry", "there is no store")
+# What a later start has more of.
+_LATER = ("absent", "no_entry", "no_store", "promised")
 
 
 class Advice(NamedTuple):
@@ -127,9 +128,11 @@ def _later(stats: Stats) -> bool:
     """Whether a later start has more, because a copy is still to be made."""
     if PRIVATE.intersection(stats.backing.split("+")):
         return False
+    from pyhugetext._stats.sentences import SENTENCES
+
     told = [region.reason or "" for region in stats.regions]
     told += [why for region in stats.regions for why in region.fallbacks]
-    return any(words in why for why in told for words in _LATER)
+    return any(SENTENCES[name] in why for why in told for name in _LATER)
 
 
 def _advice(stats: Stats, spelled: Callable[[str], str]) -> list[Advice]:

@@ -65,6 +65,16 @@ def read_head(fd: int, major: int, minor: int, inode: int) -> Head:
     raise Unreadable(f"its file cannot be read: {sentences.sentence(outcome)}")
 
 
+def head_of(fd: int) -> Head | None:
+    """The head of an open file; None where it is no object of this machine that can be read. OSError
+    as fstat(2)."""
+    status = os.fstat(fd)
+    try:
+        return read_head(fd, os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+    except (Unreadable, NoObject, OtherFile):
+        return None
+
+
 def _loads(headers: bytes) -> list[Load]:
     return [
         Load(

@@ -31,7 +31,8 @@ _PAUSE = 0.002  # seconds; an execve(2) takes less
 _ASK = "pyhugetext.stats() in that process says why"
 _ASK_REPORT = "with PYHUGETEXT_REPORT it says why when it ends"
 _BOOT = re.compile(r"/pyhugetext/_boot[^/]*\.so")
-_PRELOAD = re.compile(r"/libpyhugetext_preload\.so( \(deleted\))?\Z")
+PRELOAD_LIBRARY = "libpyhugetext_preload.so"
+_PRELOAD = re.compile(rf"/{re.escape(PRELOAD_LIBRARY)}( \(deleted\))?\Z")
 _PYTHON = re.compile(
     r"/(python[23]?(\.[0-9]+)?t?d?"  # an interpreter
     r"|libpython[0-9.]+[a-z]*\.so[0-9.]*"

@@ -82,15 +82,15 @@ def _read(path: str, above: _Object | None) -> _Object | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            status = os.fstat(fd)
-            numbers = os.major(status.st_dev), os.minor(status.st_dev)
-            head = elf.read_head(fd, *numbers, status.st_ino)
+            head = elf.head_of(fd)
+            if head is None:
+                return None
             real = os.path.realpath(path)
             origin = os.path.dirname(os.path.abspath(path) if above else real)
             return _Object(real, origin, dynamic.read(fd, head), above)
         finally:
             os.close(fd)
-    except (OSError, ValueError, elf.Unreadable, elf.NoObject, elf.OtherFile):
+    except (OSError, ValueError):
         return None
 
 

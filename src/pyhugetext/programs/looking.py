@@ -132,17 +132,15 @@ def _judge(fd: int, path: str, library: str) -> tuple[str, Dynamic]:
     why_not = _foreign(fd)
     if why_not:
         return why_not, Dynamic()
-    status = os.fstat(fd)
-    try:
-        head = elf.read_head(fd, os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
-    except (elf.Unreadable, elf.NoObject, elf.OtherFile):
+    head = elf.head_of(fd)
+    if head is None:
         return "its headers are those of no program", Dynamic()
     found = dynamic.read(fd, head)
     loader = _LOADER.match(os.path.basename(os.path.realpath(path)))
     alone = head.fixed or found.position_independent  # and no library, which names none either
     if alone and not found.interpreter and not loader:
         return "it is linked statically, and the dynamic linker has no part in it", found
-    if _gains_rights(fd, status):
+    if _gains_rights(fd):
         reason = "it runs with more rights than its caller (set-user-ID or capabilities)"
         return (
             f"{reason}, and the dynamic linker takes no library from its caller's settings",
@@ -171,8 +169,9 @@ def _foreign(fd: int) -> str:
     return ""
 
 
-def _gains_rights(fd: int, status: os.stat_result) -> bool:
+def _gains_rights(fd: int) -> bool:
     """Whether a program runs with other rights than its caller (AT_SECURE)."""
+    status = os.fstat(fd)
     with contextlib.suppress(OSError):
         if os.fstatvfs(fd).f_flag & os.ST_NOSUID:
             return False
@@ -201,9 +200,7 @@ def _family(found: Dynamic) -> str:
 def _family_of_file(path: str) -> str:
     try:
         with open(path, "rb", opener=_no_wait) as file:
-            status = os.fstat(file.fileno())
-            numbers = os.major(status.st_dev), os.minor(status.st_dev)
-            head = elf.read_head(file.fileno(), *numbers, status.st_ino)
-            return _family(dynamic.read(file.fileno(), head))
-    except (OSError, elf.Unreadable, elf.NoObject, elf.OtherFile):
+            head = elf.head_of(file.fileno())
+            return _family(dynamic.read(file.fileno(), head)) if head is not None else ""
+    except OSError:
         return ""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-NAME = "libpyhugetext_preload.so"
+from pyhugetext.process.inspect import PRELOAD_LIBRARY
 
 _SEPARATORS = re.compile("[: ]")  # of LD_PRELOAD; see ld.so(8)
 
@@ -23,9 +23,9 @@ def path() -> str:
     beside = found.origin if found is not None else None
     if beside is None:
         raise Missing("this installation of pyhugetext has no native part, so no preload library")
-    library = os.path.join(os.path.dirname(os.path.abspath(beside)), NAME)
+    library = os.path.join(os.path.dirname(os.path.abspath(beside)), PRELOAD_LIBRARY)
     if not os.path.isfile(library):
-        raise Missing(f"this installation of pyhugetext has no {NAME}")
+        raise Missing(f"this installation of pyhugetext has no {PRELOAD_LIBRARY}")
     if _SEPARATORS.search(library):
         why = "LD_PRELOAD separates names by spaces and colons"
         raise Missing(f"{library}: no program can be told to load it, for {why}")
@@ -34,7 +34,9 @@ def path() -> str:
 
 def joined(before: str, library: str) -> str:
     """The value of LD_PRELOAD with the library before what is there, and there once."""
-    others = [name for name in _SEPARATORS.split(before) if os.path.basename(name) != NAME]
+    others = [
+        name for name in _SEPARATORS.split(before) if os.path.basename(name) != PRELOAD_LIBRARY
+    ]
     return ":".join([library, *filter(None, others)])
 
 

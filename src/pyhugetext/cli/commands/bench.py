@@ -280,7 +280,9 @@ def _command(call: Call) -> tuple[Measurement | None, bool]:
         else:
             call.begin(label)
 
-    library = _preloaded(call.command)
+    from pyhugetext.cli import warming
+
+    library = warming.library_for(call.command, os.environ, lambda why: text.say(why, "bench"))
     comparison = processes.Comparison(
         call.command,
         call.seconds,
@@ -330,20 +332,6 @@ def _ending(call: Call, ended: str, looks: int, began: float, interrupted: bool)
         "elapsed_seconds": round(time.monotonic() - began, 3),
         "interrupted": interrupted,
     }
-
-
-def _preloaded(command: list[str]) -> str:
-    """The preload library, where the command is one that needs it: no Python, which has the hook."""
-    from pyhugetext.programs import looking, preload
-
-    try:
-        library = preload.path()
-        program = looking.look(looking.find(command[0], os.environ), os.environ, library)
-    except (looking.NotStartable, preload.Missing):  # the first is told when it is started
-        return ""
-    if program.why_not:
-        text.say(f"{program.path} itself will not be covered: {program.why_not}", "bench")
-    return "" if program.python else library
 
 
 def _warm(call: Call, command: list[str]) -> None:
