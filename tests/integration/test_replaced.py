@@ -67,7 +67,9 @@ def test_object_whose_file_was_replaced_is_marked(
     line = f"deleted or replaced on disk since, still running: {library}"
     for text in (table, shown):
         assert line in text.splitlines()
-        assert f"{library.name} (replaced)  " in text
+        # What is left of the file only root can read, and then it is in the table; a copy tells.
+        if text is table or backing != "none" or not os.geteuid():
+            assert f"{library.name} (replaced)  " in text
 
 
 @pytest.mark.parametrize("how", ["kept", "renamed"])

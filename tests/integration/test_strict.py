@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from support.cli import own_shared_memory
-from support.common import HUGE, TESTS, big_source, tool
+from support.common import HUGE, TESTS, big_source, clean_environment, tool
 from support.layouts import compile_object, link, skip_unless_huge
+from support.preloaded import preload_library
 
 STRICT = {"PYHUGETEXT_STRICT": "1"}
 OFF = {**STRICT, "PYHUGETEXT": "0", "PYHUGETEXT_PRIVATE_LIMIT": "1G", "PYHUGETEXT_BUILD": "always"}
@@ -184,6 +187,20 @@ def test_who_builds_an_entry_executes_nothing_of_it_but_text(python, sample, tmp
     ]
     assert seen
     assert set(seen) <= allowed
+
+
+def test_command_in_a_process_that_was_preloaded_and_turned_off_is_strict(sample, tmp_path):
+    """Its engine is the preload library's, which read no settings at the start."""
+    strace, log = tool("strace"), tmp_path / "log"
+    own = {"LD_PRELOAD": str(preload_library()), "PYHUGETEXT_STORE": str(tmp_path / "store")}
+    variables = [f"{name}={value}" for name, value in {**own, **STRICT}.items()]
+    command = [strace, "-f", "-y", "-e", "trace=mmap,mprotect", "-o", str(log), "env", *variables,
+               sys.executable, "-m", "pyhugetext", "warm", str(sample)]  # fmt: skip
+    environ = clean_environment(PYHUGETEXT="0")
+    subprocess.run(command, env=environ, check=True, capture_output=True)
+    tried = [line for line in log.read_text().splitlines() if "/v1/objects/" in line]
+    assert any("mmap(" in line for line in tried)
+    assert not [line for line in tried if "PROT_EXEC" in line]
 
 
 def test_what_has_no_whole_page_of_text_says_so(stats_of):

@@ -84,6 +84,8 @@ def test_copy_of_a_program_tells_the_truth_and_runs(name: str, shop: Workshop) -
     check_segments(copied)
     check_sections(copied)
     check_tools(copied)
+    if name == "bfd-low" and os.geteuid():
+        return  # it begins at address 0, where only root may have anything (vm.mmap_min_addr)
     run_program(copied)
 
 
