@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
-import pytest
+from support.harness import run_harness
 
-from support.common import ROOT, clean_environment
-
-SCRIPT = ROOT / "tests" / "siege" / "inject.py"
-
-
-def injected(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        env=clean_environment(PYHUGETEXT="0", **settings),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if "skipped: " in result.stdout:
-        pytest.skip(result.stdout.strip())
-    return result
+injected = partial(run_harness, "siege/inject.py")
 
 
 def test_a_handful_of_calls_fail_and_nothing_differs(tmp_path: Path) -> None:

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
-import pytest
-
-from support.common import ROOT, clean_environment
+from support.harness import run_harness
 from support.layouts import skip_unless_huge
 
-DRIVER = ROOT / "tests" / "siege" / "driver.py"
-
-
-def siege(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, str(DRIVER), *arguments],
-        env=clean_environment(PYHUGETEXT="0", **settings),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    if "skipped: " in result.stdout:
-        pytest.skip(result.stdout.strip())
-    return result
+siege = partial(run_harness, "siege/driver.py")
 
 
 def test_a_short_siege_passes_and_leaves_nothing(tmp_path: Path) -> None:

@@ -171,8 +171,8 @@ Trouble Making::take(const char *object, bool *taken, bool is_own) {
         known || (is_own && (writer.spec().shared_memory ||
                              check_written(writer.index(), added->key.data, target).ok()));
     if (is_own && copied.size == layout.size) recall(target, seen);
-    settled = is_clean(target);
-    if (settled == Clean::yes && known && !sys::await_written(target).ok()) settled = Clean::no;
+    settled = known ? is_clean(target) : Clean::no;
+    if (settled == Clean::yes && !sys::await_written(target).ok()) settled = Clean::no;
     found(object);
     Trouble problem;
     bool differs = copied.size != layout.size;
