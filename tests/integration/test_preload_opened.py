@@ -99,6 +99,17 @@ def test_children_are_as_without(run: Preloaded) -> None:
         assert any(r["path"].endswith("libbig.so") and r["mapped_bytes"] for r in report["regions"])
 
 
+def test_child_of_a_process_with_threads_waits_for_no_thread_that_it_has_not(
+    run: Preloaded,
+) -> None:
+    ended = both(run, "listed")
+    assert f"in the child {2 * 3 + 1}" in ended.stdout
+    # What the child knows was known when it was forked.
+    assert len(ended.reports) == 2
+    # And what threads of the program's ask for is not held by them in a child.
+    assert both(run, "forks").stdout == "wrong 0\n"
+
+
 @pytest.mark.parametrize("other", ["liballocator.so", "libiterator.so"])
 @pytest.mark.parametrize("first", [True, False])
 def test_interposer_that_asks_dlsym_neither_recurses_nor_waits(

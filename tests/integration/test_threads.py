@@ -283,3 +283,58 @@ h.report({"errors": errors, "wrong": library.finish(2, calls)})
     )
     record = last_record(python(code, str(library), "auto", env=OFF))
     assert record == {"errors": [], "wrong": 0}
+
+
+LISTER = """
+#define _GNU_SOURCE
+#include <link.h>
+#include <pthread.h>
+#include <unistd.h>
+
+static int ready[2], end[2];
+static pthread_t thread;
+
+static int wait_in_list(struct dl_phdr_info *info, size_t size, void *data) {
+    char byte;
+    (void)info, (void)size, (void)data;
+    return write(ready[1], "", 1) != 1 || read(end[0], &byte, 1) != 1 ? 2 : 1;
+}
+static void *list(void *data) {
+    dl_iterate_phdr(wait_in_list, data);
+    return NULL;
+}
+int begin(void) {
+    char byte;
+    if (pipe(ready) || pipe(end) || pthread_create(&thread, NULL, list, NULL)) return -1;
+    return read(ready[0], &byte, 1) == 1 ? 0 : -1;
+}
+int finish(void) {
+    return write(end[1], "", 1) == 1 ? pthread_join(thread, NULL) : -1;
+}
+"""
+
+
+def test_import_that_fails_in_a_child_whose_parent_was_listing_objects(
+    python: Run, tmp_path: Path
+) -> None:
+    objects = [compile_object(LISTER, tmp_path / "lister.o")]
+    lister = link(tmp_path / "liblister.so", objects, None, "-shared", "-pthread")
+    # glibc leaves the child the lock that the thread held. To find no file the import needs none.
+    code = """
+import ctypes, os, sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+lister = ctypes.CDLL(sys.argv[1])
+assert lister.begin() == 0
+child = os.fork()
+if child == 0:
+    loader = ExtensionFileLoader("missing", "/nonexistent/missing.so")
+    try:
+        loader.create_module(ModuleSpec("missing", loader, origin=loader.path))
+    except ImportError:
+        os._exit(7)
+    os._exit(8)
+status = os.waitpid(child, 0)[1]
+assert lister.finish() == 0
+print(os.WEXITSTATUS(status))
+"""
+    assert python(code, str(lister), timeout=60).stdout == "7\n"

@@ -26,7 +26,7 @@ struct Seen {
 
 Seen look(const char *name) {
     Seen seen;
-    const pht::Snapshot *taken = Engine::get().take_snapshot();
+    const pht::Snapshot *taken = Engine::get().take_snapshot(true);
     if (!taken) return seen;
     for (const pht::RegionView &view : taken->regions) {
         const pht::Str path = {taken->text.data() + view.path, view.path_size};
@@ -55,7 +55,7 @@ int prove(const char *directory, Backing backing) {
         const long before = sum(7);
         size_t missing;
         // In later rounds only where dlclose unmapped it.
-        const bool found = Engine::get().stale() && Engine::get().poll(&missing);
+        const bool found = Engine::get().stale(true) && Engine::get().poll(&missing);
         if (round == 0 && !found) return 4;
         if (!look("libbig.so").swapped || sum(7) != before) return 5;
         const pid_t child = fork();

@@ -50,7 +50,7 @@ void open_and_close(const char *path) {
         const Sum sum = find(library);
         if (!sum) ++not_opened;
         size_t missing;
-        if (Engine::get().stale()) Engine::get().poll(&missing);
+        if (Engine::get().stale(true)) Engine::get().poll(&missing);
         if (sum && !sum(7)) ++wrong_sums;
         if (library) dlclose(library);
     }
@@ -58,7 +58,7 @@ void open_and_close(const char *path) {
 
 void take_snapshots() {
     while (!stop) {
-        const pht::Snapshot *const taken = Engine::get().take_snapshot();
+        const pht::Snapshot *const taken = Engine::get().take_snapshot(true);
         if (taken) Engine::free_snapshot(taken);
     }
 }

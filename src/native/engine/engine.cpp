@@ -260,10 +260,10 @@ Visit Engine::seen(Table *table) const {
     return visit;
 }
 
-bool Engine::stale() {
-    if (!watching()) return false;
+bool Engine::stale(bool loaded) {
+    if (!watching() || (!loaded && linker_lock_may_be_lost())) return false;
     Visit visit = seen(nullptr);
-    dl_iterate_phdr(look_for_new, &visit);
+    if (!iterate_unlocked(look_for_new, &visit)) return false;
     if (visit.changed && !visit.found) see(visit);
     return visit.found;
 }
@@ -311,7 +311,7 @@ bool Engine::started() const {
     return __atomic_load_n(&started_, __ATOMIC_RELAXED);
 }
 
-const Snapshot *Engine::take_snapshot() {
+const Snapshot *Engine::take_snapshot(bool asked) {
     const Locked locked;
     if (!locked.ok()) {
         busy_snapshot.started = true;
@@ -320,7 +320,7 @@ const Snapshot *Engine::take_snapshot() {
         return &busy_snapshot;
     }
     Snapshot *snapshot = make_snapshot();
-    if (snapshot) fill(snapshot);
+    if (snapshot) fill(snapshot, asked || !linker_lock_may_be_lost());
     return snapshot;
 }
 
@@ -335,8 +335,8 @@ Outcome Engine::look_at_all() {
     return look(Table::Scope::all, &visit);
 }
 
-void Engine::fill(Snapshot *out) {
-    const Outcome observed = look_at_all();
+void Engine::fill(Snapshot *out, bool looks) {
+    const Outcome observed = looks ? look_at_all() : done();
     out->started = started_;
     out->enabled = enabled_;
     out->machine = machine_;

@@ -86,13 +86,16 @@ public:
     // As probe_huge() of the core.
     static ErrorOr<void> probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
     // True when something new may be coverable. Cheap enough for every import: no lock, and no
-    // system call, which a seccomp filter might kill for.
-    bool stale();
+    // system call, which a seccomp filter might kill for. `loaded`: a library was just opened, so
+    // that the dynamic linker's lock is known to be well; see lock.h.
+    bool stale(bool loaded);
     // Looks at libraries loaded since the last pass. Returns whether anything was decided. Stands
     // still, until the next remap(), where a seccomp filter was added since the last one.
     bool poll(size_t *missing);
-    bool restore();                   // false: the lock could not be had
-    const Snapshot *take_snapshot();  // nullptr when memory ran out
+    bool restore();  // false: the lock could not be had
+    // nullptr when memory ran out. Unless somebody `asked` for it, of what is known where the
+    // dynamic linker may not answer.
+    const Snapshot *take_snapshot(bool asked);
     // One region of another process, as it would be in a snapshot there but for the path and what
     // only that process knows; nullptr when memory ran out.
     static const Snapshot *plan_elsewhere(const ProcessObject &object);
@@ -111,7 +114,7 @@ private:
     void stand(Status why) { __atomic_store_n(&still_, static_cast<u8>(why), __ATOMIC_RELAXED); }
     void see(const struct Visit &visit);
     struct Visit seen(Table *table) const;
-    void fill(Snapshot *out);
+    void fill(Snapshot *out, bool looks);
     static bool add_view(const Region &region, Snapshot *out);
     Outcome look(Table::Scope scope, struct Visit *visit);
     Outcome look_at_all();  // small objects too, for people

@@ -28,11 +28,22 @@ private:
     bool held_;
 };
 
+using Visitor = int (*)(dl_phdr_info *, size_t, void *);
+
 // dl_iterate_phdr(3) for who holds the lock.
-void iterate_objects(int (*visit)(dl_phdr_info *, size_t, void *), void *data);
+void iterate_objects(Visitor visit, void *data);
+// And for who does not. Does nothing, and returns false, while a thread forks: glibc gives a child
+// the lock that dl_iterate_phdr takes as it was, and what was held by a thread that the child does
+// not have is held for good.
+bool iterate_unlocked(Visitor visit, void *data);
+
+// Whether that may have been done to this process by a thread of the program's: it is the child of
+// one with several threads. Who calls dl_iterate_phdr here, where the program would not have, may
+// wait for ever. Known to be well once it was called all the same, and came back.
+bool linker_lock_may_be_lost();
 
 // fork() waits for the lock, so that a child never sees half a pass. Where it cannot be had, the
-// child's engine is never used.
+// child's engine is never used. Nor does it come in the middle of iterate_unlocked().
 void watch_forks();
 // Nor is it in the middle of building.
 void watch_forks_while_building();

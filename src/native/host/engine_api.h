@@ -18,12 +18,12 @@ struct EngineApi {
     void (*look)(const Patience &patience);
     // As the functions of Engine.
     bool (*started)();
-    bool (*stale)();
+    bool (*stale)(bool loaded);
     void (*interpreter_at)(u64 address);
     long (*remap)(const Request &request);
     bool (*complete)(const Patience &patience);
     bool (*restore)();
-    const Snapshot *(*take_snapshot)();
+    const Snapshot *(*take_snapshot)(bool asked);
     void (*free_snapshot)(const Snapshot *snapshot);
     // For other processes; see process/elsewhere.h.
     ErrorOr<int> (*open_elsewhere)(int directory, const char *name, Way way);

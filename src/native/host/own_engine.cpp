@@ -33,7 +33,7 @@ const EngineApi own_engine = {
     .start = [](const Patience &patience) { start(settings_of_process(), patience, false); },
     .look = [](const Patience &patience) { look(settings_of_process(), patience); },
     .started = [] { return Engine::get().started(); },
-    .stale = [] { return Engine::get().stale(); },
+    .stale = [](bool loaded) { return Engine::get().stale(loaded); },
     .interpreter_at = [](u64 address) { Engine::get().interpreter_at(address); },
     .remap =
         [](const Request &request) {
@@ -41,7 +41,7 @@ const EngineApi own_engine = {
         },
     .complete = [](const Patience &patience) { return Engine::get().complete(patience, true); },
     .restore = [] { return Engine::get().restore(); },
-    .take_snapshot = [] { return Engine::get().take_snapshot(); },
+    .take_snapshot = [](bool asked) { return Engine::get().take_snapshot(asked); },
     .free_snapshot = Engine::free_snapshot,
     .open_elsewhere = open_elsewhere,
     .read_head = read_head,

@@ -115,9 +115,9 @@ PyObject *boot_settings(PyObject *, PyObject *arguments) {
 }
 
 // Looks for new libraries, and has the entries built that they lack. -1 with what a signal handler
-// of the program raised meanwhile.
-int look() {
-    if (!engine_of_process().stale()) return 0;
+// of the program raised meanwhile. `loaded`: see Engine::stale().
+int look(bool loaded) {
+    if (!engine_of_process().stale(loaded)) return 0;
     {
         PythonHost host;
         engine_of_process().look(host.patience());
@@ -132,9 +132,9 @@ int look() {
 // with numpy, is looked at before their libraries start threads. Each of the hundreds of page
 // tables of a large library costs an interrupt of every processor that runs another thread.
 PyObject *create_module(PyObject *original, PyObject *arguments, PyObject *keywords) {
-    if (look() < 0) return nullptr;
+    if (look(false) < 0) return nullptr;
     PyObject *module = PyObject_Call(original, arguments, keywords);
-    if (module && look() < 0) Py_CLEAR(module);
+    if (module && look(true) < 0) Py_CLEAR(module);
     return module;
 }
 

@@ -153,7 +153,7 @@ OwnedSnapshot owned(const Snapshot *taken, const EngineApi &api) {
 
 py::dict snapshot() {
     const EngineApi &api = engine();
-    const OwnedSnapshot taken = owned(without_gil(api.take_snapshot), api);
+    const OwnedSnapshot taken = owned(without_gil([&] { return api.take_snapshot(true); }), api);
     py::dict out;
     out["started"] = taken->started;
     out["enabled"] = taken->enabled;

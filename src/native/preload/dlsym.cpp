@@ -116,7 +116,7 @@ Function find_real() {
 // library puts in front of the C library's, and finds by dlsym.
 void look_once() {
     if (__atomic_exchange_n(&looking, true, __ATOMIC_ACQUIRE)) return;
-    if (own_engine.stale()) {
+    if (own_engine.stale(false)) {
         const int before = errno;
         own_engine.look(kNoSignals);
         errno = before;
@@ -125,6 +125,10 @@ void look_once() {
 }
 
 }  // namespace
+
+void find_dlsym() {
+    __atomic_store_n(&real, find_real(), __ATOMIC_RELAXED);
+}
 
 void watch_dlsym() {
     __atomic_store_n(&watching, true, __ATOMIC_RELEASE);

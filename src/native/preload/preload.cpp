@@ -25,6 +25,7 @@ bool is_watched() {
 }
 
 [[gnu::constructor]] void begin() {
+    find_dlsym();
     // A program that has more rights than who started it is left alone, and one that was told to
     // be.
     if (Settings::silently_off(environ) || getauxval(AT_SECURE) || !has_own_engine()) return;

@@ -129,7 +129,7 @@ void write_file(Str text, const char *path) {
 void write_report(const Settings &settings) {
     MappedArray<char> path;
     if (!settings.report().size || !name_file(settings.report(), &path)) return;
-    const Snapshot *taken = own_engine.take_snapshot();
+    const Snapshot *taken = own_engine.take_snapshot(false);
     if (!taken) return;
     Json json;
     describe(*taken, settings, &json);

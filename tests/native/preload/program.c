@@ -208,6 +208,71 @@ static int threads(void) {
     return 0;
 }
 
+static int ready[2], done_[2];
+
+static int wait_in_list(struct dl_phdr_info *info, size_t size, void *data) {
+    char byte;
+    (void)info, (void)size, (void)data;
+    return write(ready[1], "", 1) != 1 || read(done_[0], &byte, 1) != 1 ? 2 : 1;
+}
+
+static void *list(void *data) {
+    dl_iterate_phdr(wait_in_list, data);
+    return NULL;
+}
+
+// A fork while another thread holds the lock of dl_iterate_phdr(3), which glibc leaves held in the
+// child; dlsym(3) does not need it.
+static int listed(void) {
+    char byte;
+    pthread_t id;
+    void *big = open_here("libbig.so", RTLD_NOW);
+    if (pipe(ready) || pipe(done_) || pthread_create(&id, NULL, list, NULL)) return 77;
+    if (read(ready[0], &byte, 1) != 1) return 77;
+    fflush(stdout);
+    if (fork() == 0) {
+        printf("in the child %ld\n", find(big, "f_1")(2));
+        exit(0);
+    }
+    int status;
+    wait(&status);
+    if (write(done_[1], "", 1) != 1) return 77;
+    pthread_join(id, NULL);
+    printf("status %d, in the parent %ld\n", status, find(big, "f_1")(3));
+    return 0;
+}
+
+static int count(struct dl_phdr_info *info, size_t size, void *data) {
+    (void)info, (void)size;
+    ++*(int *)data;
+    return 0;
+}
+
+static int enough;
+
+static void *ask_on(void *library) {
+    while (!__atomic_load_n(&enough, __ATOMIC_RELAXED)) find(library, "f_1")(1);
+    return NULL;
+}
+
+// The other way round: what threads that ask for functions hold at a fork is not held in the child.
+static int forks(void) {
+    pthread_t ids[2];
+    int wrong = 0;
+    void *big = open_here("libbig.so", RTLD_NOW);
+    for (int i = 0; i < 2; ++i) pthread_create(&ids[i], NULL, ask_on, big);
+    for (int i = 0; i < 500; ++i) {
+        int status, objects = 0;
+        if (fork() == 0) _exit(dl_iterate_phdr(count, &objects) || objects < 3);
+        wait(&status);
+        wrong += status != 0;
+    }
+    __atomic_store_n(&enough, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; ++i) pthread_join(ids[i], NULL);
+    printf("wrong %d\n", wrong);
+    return 0;
+}
+
 static void in_handler(int number) {
     (void)number;
     printf("in a handler %ld\n", use_big());
@@ -240,6 +305,7 @@ int main(int count, char **arguments) {
                  {"local", local},       {"errors", errors},   {"namespaces", namespaces},
                  {"versions", versions}, {"closing", closing}, {"filtered", filtered},
                  {"daemon", daemon_}, {"locked", locked},    {"threads", threads}, {"handler", handler},
+                 {"listed", listed},     {"forks", forks},
                  {"child", child}};
     if (count < 3) return 99;
     place = arguments[2];
