@@ -21,7 +21,7 @@ NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name
 # like must work when the package does not.
 export PYHUGETEXT := 0
 
-.PHONY: help demo check test heavy containers servers any-program tools suites fuzz sanitize \
+.PHONY: help demo check test heavy containers servers any-program tools suites wheel-suites fuzz sanitize \
     compilers analyze lint format bench bench-startup siege inject bench-servers clean wheels \
     docs docs-test docs-links man kernels zoo
 .DELETE_ON_ERROR:
@@ -36,6 +36,7 @@ help:
 	@echo "make any-program    databases, compilers, interpreters with the preload library, and without"
 	@echo "make tools          the table of tools that attach in docs/tools.md; needs gdb, perf, eu-stack"
 	@echo "make suites         the suites of CPython and numpy with the hook active, most of an hour"
+	@echo "make wheel-suites   the suites of scipy, pandas and others; WHEEL_SUITES='scipy pandas'"
 	@echo "make kernels        other kernels under qemu, and what each gives; KERNELS='6.1 6.12 7'"
 	@echo "make zoo            forty popular wheels, used with and without; ZOO_ARGS='numpy torch'"
 	@echo "make siege          everything at once, from a seed; SECONDS=60, SEED=..., BACKINGS=..."
@@ -202,6 +203,17 @@ suites: $(SUITES)/installed
 	    test_multiprocessing_fork test_ctypes test_site test_fork1 test_subprocess test_capi \
 	    test_faulthandler test_import test_importlib test_venv test_regrtest
 	@$(SUITES)/bin/python tests/platforms/suites.py numpy
+
+# Wheels that bring their tests, or a part of them.
+WHEEL_SUITES ?= greenlet gevent llvmlite numba numpy pandas pyarrow scipy
+OTHERS_SUITES := .venv-suites/others-$(TAG)
+$(OTHERS_SUITES)/installed: $(SOURCES)
+	$(call install,$(OTHERS_SUITES),. $(WHEEL_SUITES) pytest hypothesis objgraph psutil)
+
+wheel-suites: $(OTHERS_SUITES)/installed
+	@status=0; for suite in $(WHEEL_SUITES); do \
+	    $(OTHERS_SUITES)/bin/python tests/platforms/suites.py --both $$suite || status=1; \
+	done; exit $$status
 
 # 77 is "skipped", said in a sentence by the script (tests/kernels/README.md, tests/zoo/README.md).
 KERNELS ?=

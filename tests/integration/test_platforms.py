@@ -40,6 +40,7 @@ def test_suites_find_what_fails_with_the_hook_only(tmp_path: Path) -> None:
         "import sys\n"
         "def test_hook():\n    assert 'pyhugetext._boot' not in sys.modules\n"
         "def test_always():\n    assert False\n"
+        "def test_never():\n    pass\n"
     )
     result = script("suites.py", "numpy", "--backing", "memfd", str(case))
     if ": skipped: " in result.stdout:
@@ -48,6 +49,28 @@ def test_suites_find_what_fails_with_the_hook_only(tmp_path: Path) -> None:
     assert f"{case}::test_hook alone: failed 3 of 3 active, 0 off" in result.stdout
     assert f"{case}::test_always alone: failed 3 of 3 active, 3 off" in result.stdout
     assert result.stdout.endswith(f"numpy: fail with the hook: {case}::test_hook\n")
+
+
+def test_suites_run_without_the_hook_are_compared(tmp_path: Path) -> None:
+    case = tmp_path / "test_hook.py"
+    case.write_text("def test_always():\n    assert False\ndef test_never():\n    pass\n")
+    result = script("suites.py", "--both", "numpy", "--backing", "memfd", str(case))
+    if ": skipped: " in result.stdout:
+        pytest.skip(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout == (
+        "numpy, active: 2 tests run, 1 failed\nnumpy, off: 2 tests run, 1 failed\nnumpy: no difference\n"
+    )
+
+
+def test_suite_of_which_nothing_passes_proves_nothing(tmp_path: Path) -> None:
+    case = tmp_path / "test_missing.py"
+    case.write_text("import nothing_of_that_name\n")
+    result = script("suites.py", "--both", "numpy", "--backing", "memfd", str(case))
+    if ": skipped: " in result.stdout:
+        pytest.skip(result.stdout)
+    assert result.returncode == 1
+    assert result.stdout.endswith("numpy: nothing passed, which proves nothing\n")
 
 
 def test_suites_run_cpythons_own_tests_or_say_why_not() -> None:

@@ -1,11 +1,14 @@
-"""The test suites of CPython and numpy with the hook active: what fails must fail without it too.
+"""The test suites of CPython and of popular wheels with the hook active: what fails must fail without it too.
 
     python tests/platforms/suites.py cpython [--backing memfd] [TEST...]
     python tests/platforms/suites.py numpy [--backing memfd] [FILE...]
+    python tests/platforms/suites.py --both scipy
+    python tests/platforms/suites.py lxml DIRECTORY   # the tests in an unpacked source distribution
 
 Runs the suite in children of the interpreter that runs it, with the package installed beside it.
-What failed is run three times more, alone, with the hook and with PYHUGETEXT=0. Exit status 1 when a
-test fails with the hook only; 0, with the reason, when the suite is not installed.
+What failed is run three times more, alone, with the hook and with PYHUGETEXT=0; with --both all of it
+is run without, too, and only what failed with the hook alone is run again. Exit status 1 when a test fails with the hook only; 0, with the reason, when the
+suite is not installed.
 """
 
 from __future__ import annotations
@@ -24,6 +27,41 @@ from xml.etree import ElementTree
 AGAIN = 3
 WAYS = ("active", "off")
 
+# What the wheels bring of their tests; of large suites a part that takes minutes.
+NO_TESTS: list[str] = []  # they are in the source distribution only
+PARTS = {
+    "numpy": ["numpy"],
+    "scipy": [f"scipy.{name}.tests" for name in ("fft", "linalg", "ndimage", "spatial")],
+    "pandas": [f"pandas.tests.{name}" for name in ("indexing", "libs", "reshape", "tslibs")],
+    "pyarrow": [
+        f"pyarrow.tests.test_{name}"
+        for name in ("array", "cffi", "compute", "csv", "io", "ipc", "memory", "scalars", "table")
+    ],
+    "greenlet": ["greenlet.tests"],
+    # Those that do not replace the modules of the whole process.
+    "gevent": [
+        f"gevent.tests.test__{name}"
+        for name in (
+            "core", "core_async", "core_callback", "core_fork", "core_timer", "core_watcher", "event",
+            "greenlet", "greenness", "hub", "joinall", "lock", "loop_callback", "order", "os", "pool",
+            "queue", "select", "semaphore", "server", "signal", "sleep0", "socket", "subprocess",
+            "thread", "threadpool", "timeout",
+        )
+    ],
+    "numba": [
+        f"numba.tests.test_{name}"
+        for name in ("array_exprs", "cffi", "cfunc", "ctypes", "gil", "jitclasses", "nrt", "random")
+    ],
+    "llvmlite": ["llvmlite.tests"],
+    "cffi": NO_TESTS,
+    "cryptography": NO_TESTS,
+    "lxml": NO_TESTS,
+    "psutil": NO_TESTS,
+    "uvloop": NO_TESTS,
+}  # fmt: skip
+NEEDS = {"greenlet": ("objgraph", "psutil"), "numpy": ("hypothesis",), "scipy": ("hypothesis",),
+         "pandas": ("hypothesis",), "pyarrow": ("hypothesis", "pandas")}  # fmt: skip
+
 
 def environment(way: str, backing: str, scratch: Path) -> dict[str, str]:
     """Without our settings and Python's: PYTHONUNBUFFERED alone makes tests of CPython fail."""
@@ -35,12 +73,12 @@ def environment(way: str, backing: str, scratch: Path) -> dict[str, str]:
 
 
 def command(suite: str, tests: list[str], report: Path, jobs: int, timeout: int) -> list[str]:
-    if suite == "numpy":
+    if suite in PARTS:
         options = ["-q", "--rootdir=/", "-p", "no:cacheprovider", "--tb=short", "-m", "not slow"]
         options += [f"--junit-xml={report}", "-o", "junit_family=xunit1"]
         # f2py's own tests want a Fortran compiler and meson, and try these.
         options += ["--ignore-glob=/*/numpy/f2py/*", "--continue-on-collection-errors"]
-        return [sys.executable, "-m", "pytest", *options, *(tests or ["--pyargs", "numpy"])]
+        return [sys.executable, "-m", "pytest", *options, *(tests or ["--pyargs", *PARTS[suite]])]
     options = [f"-j{jobs}", "--timeout", str(timeout), "--junit-xml", str(report)]
     return [sys.executable, "-m", "test", *options, *tests]
 
@@ -55,7 +93,7 @@ def failures(suite: str, report: Path, log: str) -> tuple[int, set[str]]:
     cases = list(tree.iter("testcase"))
     wrong = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     ran = sum(c.find("skipped") is None for c in cases)
-    if suite == "numpy":
+    if suite in PARTS:
         return ran, {f"/{c.get('file')}::{c.get('name')}" for c in wrong}
     failed, inside = {str(c.get("name")) for c in wrong}, False
     for line in log.splitlines():
@@ -68,7 +106,7 @@ def failures(suite: str, report: Path, log: str) -> tuple[int, set[str]]:
 
 def alone(suite: str, failed: str) -> str:
     """The file to run to run it again."""
-    if suite == "numpy":
+    if suite in PARTS:
         return failed.partition("::")[0]
     parts = failed.split(".")
     while len(parts) > 1 and not importable(".".join(parts)):
@@ -105,12 +143,14 @@ def run(
     return failures(suite, report, result.stdout)
 
 
-def missing(suite: str, environ: dict[str, str]) -> str:
+def missing(suite: str, tests: list[str], environ: dict[str, str]) -> str:
     """Why the suite cannot run here, or nothing."""
-    if suite == "numpy":
-        for module in ("numpy", "pytest", "hypothesis"):
+    if suite in PARTS:
+        for module in (suite, "pytest", *NEEDS.get(suite, ())):
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
+        if not tests and PARTS[suite] is NO_TESTS:
+            return "its wheel has no tests: name those of its source distribution"
     elif importlib.util.find_spec("test.test_gc") is None:
         return f"{sys.executable} comes without CPython's tests (the package test)"
     code = "import pyhugetext as p; s = p.stats(); print('' if s.active else s.reason)"
@@ -122,7 +162,8 @@ def missing(suite: str, environ: dict[str, str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("suite", choices=("cpython", "numpy"))
+    parser.add_argument("suite", choices=("cpython", *PARTS))
+    parser.add_argument("--both", action="store_true", help="all of it without the hook, too")
     parser.add_argument("--backing", default="auto")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of CPython's suite")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for a file of CPython's")
@@ -135,12 +176,19 @@ def main() -> int:
     suite = options.suite
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        reason = missing(suite, environment("active", options.backing, scratch))
+        reason = missing(suite, options.tests, environment("active", options.backing, scratch))
         if reason:
             print(f"{suite}: skipped: {reason}")
             return 0
         ran, failed = run(suite, "active", options.tests, options, scratch)
         print(f"{suite}, active: {ran} tests run, {len(failed)} failed", flush=True)
+        if len(failed) >= ran:
+            print(f"{suite}: nothing passed, which proves nothing")
+            return 1
+        if options.both:
+            ran, wrong = run(suite, "off", options.tests, options, scratch)
+            print(f"{suite}, off: {ran} tests run, {len(wrong)} failed", flush=True)
+            failed -= wrong
         blame = []
         for arguments in sorted({alone(suite, test) for test in failed}):
             again = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
-from steps import advise, call, load, unload
-from world import World, Wrong
+from steps import advise, bring_in, call, load, unload
+from world import LeftOut, World, Wrong
 
 import pyhugetext
 from pyhugetext import _backing, _native
@@ -84,6 +87,63 @@ def fork(world: World) -> None:
             _native.restore()
 
     in_child(world, "fork", action)
+
+
+def _fail_to_import() -> None:
+    loader = ExtensionFileLoader("missing", "/nonexistent/missing.so")
+    try:
+        loader.create_module(ModuleSpec("missing", loader, origin=loader.path))
+    except ImportError:
+        return
+    raise Wrong("what is not there was imported")
+
+
+def ask_linker(world: World) -> None:
+    """Children of a process in which a thread lists objects, or asks for functions, all the time.
+
+    glibc leaves a child what is held by a thread that lists, for ever. Then nobody loads there what
+    is new, nor remaps, which has to list; what needs no such thing must not wait either.
+    """
+    lists = world.chance.random() < 0.5
+    number = world.chance.randrange(1, 5)
+    new = world.chance.choice((load, bring_in))
+
+    def action() -> None:
+        _fail_to_import()
+        if lists:
+            for library in world.loaded.values():
+                ctypes.CDLL(library.path)
+            return
+        new(world)
+        world.remap(None, world.backing)
+        for library in world.loaded.values():
+            library.judge()
+        _native.restore()
+
+    if world.helper.ask_begin(int(lists)):
+        raise LeftOut("no thread can be started at this moment")
+    try:
+        for _ in range(number):
+            in_child(world, f"ask_linker({lists})", action)
+            call(world)
+    finally:
+        if world.helper.ask_end():
+            raise Wrong("dlsym() has a wrong result in a thread")
+
+
+def preloaded(world: World) -> None:
+    """Any program, with the preload library, that forks beside such a thread."""
+    library = os.environ["SIEGE_PRELOAD"]
+    if not library:
+        raise LeftOut("there is no preload library here")
+    paths = [world.path(layout) for layout in world.chance.choices(world.layouts, k=2)]
+    words = [world.chance.choice(("lists", "asks")), "8", str(world.chance.randrange(1 << 31))]
+    done = subprocess.run(
+        [f"{world.pool}/helper", *words, *paths], env={**os.environ, "LD_PRELOAD": library},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * SECONDS, check=False,
+    )  # fmt: skip
+    if (done.returncode, done.stdout, done.stderr) != (7, "", ""):
+        raise Wrong(f"a preloaded program: {done}")
 
 
 def refuse(world: World) -> None:

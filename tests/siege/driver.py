@@ -35,7 +35,9 @@ import libraries
 from support.attaching import kind_of_this
 from support.common import clean_environment
 from support.groups import memory_group
+from support.installed import installed_files
 from support.layouts import hugetlb_pool
+from support.preloaded import NAME
 
 BACKINGS = ("store", "shm", "memfd", "thp", "auto", "file", "hugetlb")
 SHARED_MEMORY = ("shm", "auto")  # need a /dev/shm of the harness's own
@@ -80,6 +82,8 @@ class Siege:
         self.pool = top / "pool"
         self.pool.mkdir()
         self.layouts = libraries.make(self.pool, compiler() or "cc")
+        preload = installed_files()[0] / NAME
+        self.preload = str(preload) if preload.exists() else ""
         self.totals: dict[str, Total] = collections.defaultdict(Total)
         self.failures: list[str] = []
         self.running: set[subprocess.Popen[bytes]] = set()
@@ -124,7 +128,7 @@ class Siege:
         environ = clean_environment(
             HOME="/nonexistent", PYHUGETEXT_STORE=store, PYHUGETEXT_BACKING=backing,
             PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(place / "tmp"), SIEGE_GROUP=self.group,
-            PYTHONFAULTHANDLER="1", MPLCONFIGDIR=str(place),
+            PYTHONFAULTHANDLER="1", MPLCONFIGDIR=str(place), SIEGE_PRELOAD=self.preload,
         )  # fmt: skip
         del environ["XDG_CACHE_HOME"]
         return environ

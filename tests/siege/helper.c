@@ -1,12 +1,17 @@
-/* What Python cannot do by itself, for the siege: as a shared library a profiler's signal handler
-   and a uprobe; with -DPROGRAM what traces another process, or does nothing.
+/* What Python cannot do by itself, for the siege: as a shared library a profiler's signal handler,
+   a uprobe, and a thread that asks the dynamic linker; with -DPROGRAM what traces another process,
+   forks beside such a thread, or does nothing.
 
      helper nothing            exits with 7
+     helper lists|asks FORKS SEED LIBRARY OTHER   exits with 7 where every child had right results
      helper attach PID         stops every thread for a moment
      helper break PID ADDRESS HITS   says "armed", counts, takes the breakpoint away, exits with 7
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +20,38 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+static pthread_t asker;
+static int enough;
+
+static int count(struct dl_phdr_info *info, size_t size, void *data) {
+    (void)info, (void)size;
+    ++*(int *)data;
+    return 0;
+}
+
+static void *list_on(void *data) {
+    int objects = 0;
+    while (!__atomic_load_n(&enough, __ATOMIC_RELAXED)) dl_iterate_phdr(count, &objects);
+    return data;
+}
+
+static void *ask_on(void *data) {
+    while (!__atomic_load_n(&enough, __ATOMIC_RELAXED))
+        if (!dlsym(RTLD_DEFAULT, "printf") || dlsym(RTLD_DEFAULT, "siege_has_none")) return data;
+    return 0;
+}
+
+/* A thread that lists all objects, or asks for functions, until ask_end(), which returns 0. */
+int ask_begin(int lists) {
+    __atomic_store_n(&enough, 0, __ATOMIC_RELAXED);
+    return pthread_create(&asker, 0, lists ? list_on : ask_on, lists ? 0 : (void *)1);
+}
+int ask_end(void) {
+    void *wrong = 0;
+    __atomic_store_n(&enough, 1, __ATOMIC_RELAXED);
+    return pthread_join(asker, &wrong) || wrong;
+}
 
 #ifndef PROGRAM
 
@@ -152,7 +189,49 @@ static int breakpoint(int pid, unsigned long at, int wanted) {
 }
 #endif
 
+static long compute(void *library) {
+    long (*check)(int) = library ? (long (*)(int))dlsym(library, "s_check") : 0;
+    return check ? check(5) : -1;
+}
+
+static long compute_there(const char *path) {
+    void *library = dlopen(path, RTLD_NOW);
+    const long computed = compute(library);
+    if (library) dlclose(library);
+    return computed;
+}
+
+/* glibc leaves a child what a thread held that lists objects, for ever: who loads what is new there
+   waits with and without us. What a thread holds that asks for functions is given back. */
+static int forks(int lists, int number, unsigned seed, const char *path, const char *other) {
+    void *library = dlopen(path, RTLD_NOW);
+    const long computed = compute(library), there = compute_there(other);
+    if (computed < 0 || there < 0 || ask_begin(lists)) fail("forks");
+    while (number-- > 0) {
+        int status, objects = 0;
+        usleep(rand_r(&seed) % 500);
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            if (compute(library) != computed) _exit(1);
+            if (lists) _exit(compute_there(path) == computed ? 7 : 2);
+            if (compute_there(other) != there) _exit(3);
+            _exit(!dl_iterate_phdr(count, &objects) && objects > 2 ? 7 : 4);
+        }
+        if (child < 0 || waitpid(child, &status, 0) != child) fail("fork");
+        if (status != 7 << 8) {
+            fprintf(stderr, "helper: a child ended with wait status %d\n", status);
+            return 1;
+        }
+        if (compute_there(other) != there) fail("in the parent");
+    }
+    return ask_end() ? 1 : 7;
+}
+
 int main(int count, char **words) {
+    if (count == 6)
+        return forks(!strcmp(words[1], "lists"), atoi(words[2]), strtoul(words[3], 0, 0), words[4],
+                     words[5]);
     if (count == 3 && !strcmp(words[1], "attach")) return attach(atoi(words[2]));
     if (count == 5 && !strcmp(words[1], "break"))
         return breakpoint(atoi(words[2]), strtoul(words[3], 0, 0), atoi(words[4]));

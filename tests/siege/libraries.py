@@ -125,8 +125,8 @@ def make(directory: Path, compiler: str) -> list[str]:
             subprocess.run([*command, *flags, "-o", target, code], check=True)
         made.append(layout)
     helper = Path(__file__).with_name("helper.c")
-    common = [compiler, "-O1", "-Wall", "-Wextra"]
+    common = [compiler, "-O1", "-Wall", "-Wextra", "-pthread"]
     library = directory / "libhelper.so"
-    subprocess.run([*common, "-shared", "-fPIC", "-o", library, helper], check=True)
-    subprocess.run([*common, "-DPROGRAM", "-o", directory / "helper", helper], check=True)
+    subprocess.run([*common, "-shared", "-fPIC", "-o", library, helper, "-ldl"], check=True)
+    subprocess.run([*common, "-DPROGRAM", "-o", directory / "helper", helper, "-ldl"], check=True)
     return made
