@@ -42,7 +42,7 @@ CORE = {
 OTHERS = {
     steps.remap_all: 60, steps.public: 15, steps.other_namespace: 8, children.execute: 12,
     steps.tick: 200, steps.advise: 1500, steps.protect: 1200, steps.patch: 30, children.race: 6, children.refuse: 8, steps.tighten: 15, steps.beside: 1200,
-    children.ask_linker: 4, children.preloaded: 4,
+    children.ask_linker: 8, children.preloaded: 8,
     children.change_user: 5, steps.bring_in: 12, steps.uprobe: 8, steps.replace_file: 5,
     outside.attach: 12, outside.breakpoint_: 10, outside.drop_cache: 6, outside.prune: 4,
     outside.poison_record: 8, outside.poison_copy: 6, outside.move: 8, outside.fill: 8,
