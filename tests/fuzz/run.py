@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-LONGEST = {"layout": 16384, "maps": 2048, "groups": 2048}  # bytes of an input; others: 4096
+LONGEST = {"layout": 16384, "maps": 1024, "groups": 2048}  # bytes of an input; others: 4096
 # Where memory came from is told by a run of what was found alone; what is left out took a third of the
 # time.
 SANITIZER = (
