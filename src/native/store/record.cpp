@@ -88,12 +88,23 @@ bool has_change_time(const sys::FileIdentity &file) {
     return file.ctime != file.mtime || file.ctime_ns != file.mtime_ns;
 }
 
+bool is_on_one_device(const sys::FileIdentity &file, const sys::FileIdentity &record) {
+    return file.dev_major == record.dev_major && file.dev_minor == record.dev_minor;
+}
+
+// Whether what they are on came together. An overlay whose layers are on several file systems shows
+// a device for each of them.
+bool is_on_one_mount(const sys::FileIdentity &file, const sys::FileIdentity &record) {
+    return is_on_one_device(file, record) || (file.mount && file.mount == record.mount);
+}
+
 // Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
 // changes or replaces a file gives it a change time, which no user can set (but for moving a whole
 // directory in the place of another). File systems without one show the time of modification in its
 // place; and with a clock that was set back, what was changed a moment ago looks old.
 bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
-    return (has_change_time(file) || has_change_time(record)) &&
+    const bool alike = is_on_one_device(file, record);
+    return (has_change_time(file) || (alike && has_change_time(record))) &&
            is_earlier(file.ctime, file.ctime_ns, record.ctime, record.ctime_ns) &&
            !is_earlier(sys::wall_seconds(), 0, record.ctime, 0);
 }
@@ -107,9 +118,8 @@ Outcome check_image(const RecordView &record, const ImageFile &image, ImageMatch
     if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
         head.bias != image.bias || head.build_id_size != image.id.size)
         return damaged;
-    const bool in_place = file.dev_major == match->record.dev_major &&
-                          file.dev_minor == match->record.dev_minor &&
-                          equal(record.origin(), image.path);
+    const bool in_place =
+        is_on_one_mount(file, match->record) && equal(record.origin(), image.path);
     match->same = in_place && is_older(file, match->record);
     // What is younger may be changed again within its times.
     match->can_be_known = in_place && has_change_time(file) &&
