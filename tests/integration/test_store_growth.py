@@ -29,7 +29,7 @@ from support.growing import (
 )
 from support.libraries import USE_LIBRARY, make_library
 from support.record import Note, Record
-from support.store import REPORT, Store, require_huge_disk
+from support.store import REPORT, UNSET, Store, require_huge_disk
 from support.users import namespace
 
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -385,3 +385,34 @@ def test_entry_that_is_not_wholly_cached_is_compared_once(store: Store, far: Pat
     before = store.fingerprint()
     assert use(store, far, "3,30")["backing"] == "store"
     assert store.fingerprint() == before
+
+
+def test_what_is_promised_is_built_on_as_the_program_goes_on(auto: Store, far: Path) -> None:
+    """Also where what is imported meanwhile brings no text: a start has more time the longer it takes."""
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is not installed")
+    # Writing a page takes as long as a start may be kept waiting at its beginning.
+    slow = ("-f", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=20000")
+    code = """
+    import ctypes, sys, time
+    import pyhugetext
+    def covered():
+        return sum(r.mapped_bytes for r in pyhugetext.stats().regions if r.path == sys.argv[1])
+    assert covered() == 0
+    library = ctypes.CDLL(sys.argv[1])
+    assert all(getattr(library, f"g{n}")(7) == 21 + n for n in range(40))
+    import _lsprof
+    before = covered()
+    while time.process_time() < 0.8:
+        pass
+    import _zoneinfo
+    print(before, covered())
+    """
+    slow_start = replace(auto, prefix=(strace, *slow))
+    result = slow_start.run(
+        code, str(far), PYHUGETEXT_BUILD_TIME=UNSET, PYHUGETEXT_INCLUDE="libvictim"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    before, after = map(int, result.stdout.split())
+    assert before < after, (before, after)
