@@ -392,27 +392,35 @@ def test_what_is_promised_is_built_on_as_the_program_goes_on(auto: Store, far: P
     strace = shutil.which("strace")
     if not strace:
         pytest.skip("strace is not installed")
-    # Writing a page takes as long as a start may be kept waiting at its beginning.
-    slow = ("-f", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=20000")
+    # Not all can be written in the time that a start has at its beginning.
+    slow = ("-f", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=5000")
     code = """
-    import ctypes, sys, time
+    import ctypes, importlib, sys, time
     import pyhugetext
     def covered():
         return sum(r.mapped_bytes for r in pyhugetext.stats().regions if r.path == sys.argv[1])
     assert covered() == 0
     library = ctypes.CDLL(sys.argv[1])
     assert all(getattr(library, f"g{n}")(7) == 21 + n for n in range(40))
+    began = time.monotonic()
     import _lsprof
+    took = time.monotonic() - began
     before = covered()
-    while time.process_time() < 0.8:
-        pass
-    import _zoneinfo
-    print(before, covered())
+    for small in ("_zoneinfo", "_json", "_multibytecodec", "termios"):
+        until = time.process_time() + 0.4
+        while time.process_time() < until:
+            pass
+        importlib.import_module(small)
+        if covered() > before:
+            break
+    print(before, covered(), took)
     """
     slow_start = replace(auto, prefix=(strace, *slow))
     result = slow_start.run(
-        code, str(far), PYHUGETEXT_BUILD_TIME=UNSET, PYHUGETEXT_INCLUDE="libvictim"
+        code, str(far), PYHUGETEXT_BUILD_TIME=UNSET, PYHUGETEXT_INCLUDE="*libvictim.so"
     )
     assert (result.returncode, result.stderr) == (0, "")
-    before, after = map(int, result.stdout.split())
-    assert before < after, (before, after)
+    before, after, took = map(float, result.stdout.split())
+    if took > 0.15:
+        pytest.skip("the machine is so slow that one import took all the time there is for building")
+    assert before < after, (before, after, took)
