@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.bench import is_gone
+from support.cli import wait_for
 from support.ground import (
     LIMIT,
     Ground,
@@ -142,6 +144,8 @@ def lived(ground: Ground, **settings: str) -> tuple[list[dict[str, Any]], Any]:
                         one["pid"], one["stats"], str(ground.store), but=("postgres",)
                     )
                 outcome.append(client.communicate()[1])
+            # One that is still there when the server stops says that it was ended.
+            wait_for(lambda: is_gone(told[-1]["pid"]))
         outcome.append(server.stop())
         lines = server.log.read_text().replace(str(server.place), "PLACE").splitlines()
         log = "\n".join(line for line in lines if "is starting up" not in line)  # to who came early
