@@ -92,10 +92,17 @@ bool is_on_one_device(const sys::FileIdentity &file, const sys::FileIdentity &re
     return file.dev_major == record.dev_major && file.dev_minor == record.dev_minor;
 }
 
+bool is_on_overlay(int fd) {
+    sys::FileSystem system;
+    return sys::file_system_of(fd, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
+}
+
 // Whether what they are on came together. An overlay whose layers are on several file systems shows
-// a device for each of them.
-bool is_on_one_mount(const sys::FileIdentity &file, const sys::FileIdentity &record) {
-    return is_on_one_device(file, record) || (file.mount && file.mount == record.mount);
+// a device for each of them; of btrfs, which does so for subvolumes, one may take another's place.
+bool came_together(const ImageFile &image, const sys::FileIdentity &record) {
+    const sys::FileIdentity &file = image.file;
+    return is_on_one_device(file, record) ||
+           (file.mount && file.mount == record.mount && is_on_overlay(image.fd));
 }
 
 // Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
@@ -118,18 +125,14 @@ Outcome check_image(const RecordView &record, const ImageFile &image, ImageMatch
     if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
         head.bias != image.bias || head.build_id_size != image.id.size)
         return damaged;
-    const bool in_place =
-        is_on_one_mount(file, match->record) && equal(record.origin(), image.path);
+    const bool in_place = equal(record.origin(), image.path) && came_together(image, match->record);
     match->same = in_place && is_older(file, match->record);
     // What is younger may be changed again within its times.
     match->can_be_known = in_place && has_change_time(file) &&
                           is_earlier(file.ctime + kLongestTick, 0, sys::wall_seconds(), 0);
     if (match->same || head.dev_major != file.dev_major || head.dev_minor != file.dev_minor)
         return done();
-    sys::FileSystem system;
-    const bool overlay =
-        sys::file_system_of(image.fd, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
-    return overlay ? done() : bad_entry(Status::no_entry);
+    return is_on_overlay(image.fd) ? done() : bad_entry(Status::no_entry);
 }
 
 }  // namespace
