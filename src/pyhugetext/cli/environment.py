@@ -44,6 +44,24 @@ def find(settings: Settings) -> Found:
     return Found(objects, [*_STANDARD, *sorted(modules)], records)
 
 
+def named(names: Iterable[str], settings: Settings) -> dict[str, str]:
+    """Programs, by path, and why one cannot be prepared; empty where it can. NotStartable, Missing."""
+    from pyhugetext.programs import looking, preload
+
+    library = preload.path()
+    programs = {}
+    for name in names:
+        program = looking.look(looking.find(name, os.environ), os.environ, library)
+        why = program.why_not
+        if not why and not program.dynamic.interpreter:
+            why = "it is no program that a dynamic linker loads"
+        path = os.path.realpath(program.path)
+        if not why and not _is_large(path, settings):
+            why = "it has less coverable text than PYHUGETEXT_MIN_TEXT"
+        programs[path] = why
+    return programs
+
+
 def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Imported:
     """Imports the modules, and adds the program and the libraries that are loaded then."""
     label("importing what is installed")
