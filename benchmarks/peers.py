@@ -300,8 +300,8 @@ def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
     if peer.prepared:
-        start, work = ([program.prepared, *command[1:]] for command in (program.start, program.work))
-        program = program._replace(start=start, work=work)
+        copied = [program.prepared]
+        program = program._replace(start=copied + program.start[1:], work=copied + program.work[1:])
     if peer.warm:
         warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "5"]
         with _input(program) as given:
