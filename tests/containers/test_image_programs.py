@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -66,6 +67,35 @@ def test_program_is_prepared_used_at_each_start_and_put_back(
     [problem] = env.json("--program", str(program), "--check", status=1)["problems"]
     assert problem == f"{program} is not prepared: it is not aligned"
     assert not env.leftovers()
+
+
+WAITS = """
+#include <unistd.h>
+__asm__(".text\\n.skip 3 << 20\\n");
+__attribute__((noinline)) int waits(void) { return write(1, "here\\n", 5) + pause(); }
+int main(void) { return waits() + 1; }
+"""
+
+
+def test_debugger_names_what_a_prepared_program_does(env: Environment) -> None:
+    """gdb takes the program's place from its headers in memory, where they are the file's."""
+    gdb, source, program = tool("gdb"), env.place / "waits.c", env.place / "waits"
+    source.write_text(WAITS)
+    subprocess.run([tool("cc", "gcc"), "-O1", "-pie", "-fPIE", "-o", program, source], check=True)
+    env.json("--program", str(program))
+    environ = env.cli.environment(PYHUGETEXT="", LD_PRELOAD=str(preload_library()))
+    command = [*env.cli.prefix, program]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"here\n"
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+            assert re.search(r" r-xp 00000000 .*pyhugetext/v1/objects/\S+/waits$", maps, re.M)
+            attach = (gdb, "-nx", "-batch", "-p", str(process.pid), "-ex", "backtrace")
+            told = subprocess.run(attach, capture_output=True, text=True, check=False).stdout
+        finally:
+            process.kill()
+    assert re.findall(r"^#\d+ .* in (waits|main) \(\)", told, re.M) == ["waits", "main"], told
 
 
 def test_program_is_not_run_for_it(env: Environment) -> None:
