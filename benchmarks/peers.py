@@ -217,27 +217,20 @@ def look(pid: int) -> Seen:
 def perf_share(pid: int, place: Path) -> str:
     """Samples in user space with a symbol."""
     data = place / "perf.data"
-    record = [
-        "perf",
-        "record",
-        "-q",
-        "-e",
-        "cpu-clock:u",
-        "-F",
-        "499",
-        "-o",
-        str(data),
-        "-p",
-        str(pid),
-    ]
+    # A copy has its original's build-id, and perf would take symbols from whichever it saw before.
+    caches = Path(tempfile.mkdtemp(prefix="buildids-", dir=place))
+    perf = ["perf", "--buildid-dir", str(caches)]
+    events = ["-q", "-e", "cpu-clock:u", "-F", "499"]
+    record = [*perf, "record", *events, "-o", str(data), "-p", str(pid)]
     if not shutil.which("perf"):
         return "no perf"
     done = subprocess.run([*record, "--", "sleep", "2"], capture_output=True, check=False)
     if done.returncode:
         return "perf failed"
-    report = ["perf", "script", "-i", str(data), "-F", "ip,sym,dso"]
+    report = [*perf, "script", "-i", str(data), "-F", "ip,sym,dso"]
     lines = subprocess.run(report, capture_output=True, text=True, check=False).stdout.splitlines()
     data.unlink()
+    shutil.rmtree(caches)
     # JIT code has no file, and so neither name nor symbol in any case: //anon, [anon].
     rows = [line.split(None, 1)[1] for line in lines if len(line.split(None, 1)) == 2]
     known = sum(not row.startswith("[unknown]") for row in rows)
