@@ -96,12 +96,7 @@ LaidOut finish(Draft &draft) {
     draft.end = draft.offsets.end();
     u64 table;
     const Load *holder = file.find_part(head.e_phoff, table_size);
-    bool program = false;
-    LaidOut done = file.find_program(&program);
-    if (!done.ok()) return done;
-    // gdb finds where a position-independent program lies by comparing the table that the process
-    // has (AT_PHDR) to that of the program's file: there it stays the original's.
-    if (holder && draft.offsets.in_place() && !(program && head.e_type == ET_DYN)) {
+    if (holder && draft.offsets.in_place()) {
         // The process may see it too: it keeps the object's span.
         table = draft.offsets.of(holder->start) + (head.e_phoff - holder->offset);
     } else {
@@ -109,7 +104,7 @@ LaidOut finish(Draft &draft) {
         draft.end = table + table_size;
     }
     MappedArray<Elf64_Phdr> headers;
-    done = describe_segments(draft, table, &headers);
+    LaidOut done = describe_segments(draft, table, &headers);
     if (!done.ok()) return done;
     u64 sections = 0;
     done = describe_sections(draft, &sections);
