@@ -138,6 +138,15 @@ def test_what_would_run_by_itself_or_has_little_text_is_left_alone(
     assert known(program) == before
 
 
+def test_script_is_not_its_interpreter(env: Environment) -> None:
+    script = env.place / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    [problem] = env.json("--program", str(script), status=1)["problems"]
+    why = "it is a script, and /bin/sh is the program"
+    assert problem == f"{script} cannot be prepared: {why}"
+
+
 def test_program_with_rights_and_one_with_two_names_are_left(env: Environment) -> None:
     program = Path(shutil.copy(programs() / "large-alone", env.place))
     os.link(program, env.place / "other-name")

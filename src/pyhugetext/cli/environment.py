@@ -52,10 +52,12 @@ def named(names: Iterable[str], settings: Settings) -> dict[str, str]:
     programs = {}
     for name in names:
         program = looking.look(looking.find(name, os.environ), os.environ, library)
+        path = os.path.realpath(program.file)
         why = program.why_not
-        if not why and not program.dynamic.interpreter:
+        if program.path != program.file:
+            why = f"it is a script, and {program.path} is the program"
+        elif not why and (not program.dynamic.interpreter or _is_c_library(path)):
             why = "it is no program that a dynamic linker loads"
-        path = os.path.realpath(program.path)
         if not why and not _is_large(path, settings):
             why = "it has less coverable text than PYHUGETEXT_MIN_TEXT"
         programs[path] = why
@@ -69,8 +71,7 @@ def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Impo
     program = os.path.realpath("/proc/self/exe")
     for path in (program, *imported.files):
         path = os.path.realpath(path)
-        name = os.path.basename(path)
-        if path in found.objects or _C_LIBRARY.fullmatch(name):
+        if path in found.objects or _is_c_library(path):
             continue
         if path.startswith("/") and _is_wanted(path, settings) and _is_large(path, settings):
             found.objects[path] = path == program
@@ -98,6 +99,10 @@ def _is_wanted(path: str, settings: Settings) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in patterns)
 
     return not fits(settings.exclude) and (not settings.include or fits(settings.include))
+
+
+def _is_c_library(path: str) -> bool:
+    return _C_LIBRARY.fullmatch(os.path.basename(path)) is not None
 
 
 def _is_large(path: str, settings: Settings) -> bool:
