@@ -13,7 +13,7 @@ TAG := $(shell $(PYTHON) -c 'import os, sys, zlib; \
     path = os.path.realpath(getattr(sys, "_base_executable", sys.executable)); \
     print("%d.%d-%08x" % (sys.version_info[:2] + (zlib.crc32(os.fsencode(path)),)))' \
     2>/dev/null || echo none)
-SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE \
+SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE packaging/description.py \
     $(shell find src -type f -not -name '*.pyc')
 NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name '*.h')
 
