@@ -26,7 +26,7 @@ def absolute(text: str, page: str, repository: str, tag: str) -> str:
         target = found.group()
         if _ABSOLUTE.match(target):
             return target
-        # A heading of the page itself: PyPI gives headings no names.
+        # A heading of the page itself: PyPI gives headings other names than GitHub does.
         path = page + target if target.startswith("#") else target
         kind = "raw" if path.endswith(PICTURES) else "blob"
         return f"{repository.rstrip('/')}/{kind}/{tag}/{path}"
