@@ -265,7 +265,13 @@ bool Engine::stale(bool loaded) {
     Visit visit = seen(nullptr);
     if (!iterate_unlocked(look_for_new, &visit)) return false;
     if (visit.changed && !visit.found) see(visit);
-    return visit.found;
+    // Only in a program that has just opened a file: one that locked itself up may not.
+    return visit.found || (loaded && __atomic_load_n(&waiting_, __ATOMIC_RELAXED));
+}
+
+// The more the program itself has done meanwhile, the more may be built.
+void Engine::note_waiting() {
+    set(&waiting_, table_.has_promised() && !is_time_over(request_));
 }
 
 bool Engine::poll(size_t *missing) {
@@ -288,15 +294,17 @@ bool Engine::poll(size_t *missing) {
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
     // What others were building at the last look may be there by now.
-    const bool again = visit.found && table_.has_promised() && has_time(request_);
+    const bool again = table_.has_promised() && has_time(request_);
     in_passing_ = request_.backing == Backing::automatic;
     using Scope = Table::Scope;
     const Scope more = again ? Scope::waiting : Scope::fresh;
-    if (visit.found) pass(unloaded ? Scope::candidates : more);
+    const bool passes = visit.found || again;
+    if (passes) pass(unloaded ? Scope::candidates : more);
     if (again) spend_time(sys::since(began));
-    *missing = visit.found ? table_.missing() : 0;
+    *missing = passes ? table_.missing() : 0;
+    note_waiting();
     elapsed_ns_ += sys::since(began);
-    return visit.found;
+    return passes;
 }
 
 bool Engine::restore() {
