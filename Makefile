@@ -13,7 +13,7 @@ TAG := $(shell $(PYTHON) -c 'import os, sys, zlib; \
     path = os.path.realpath(getattr(sys, "_base_executable", sys.executable)); \
     print("%d.%d-%08x" % (sys.version_info[:2] + (zlib.crc32(os.fsencode(path)),)))' \
     2>/dev/null || echo none)
-SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE \
+SOURCES := Makefile pyproject.toml CMakeLists.txt README.md LICENSE packaging/description.py \
     $(shell find src -type f -not -name '*.pyc')
 NATIVE := $(shell find src/native tests/native tests/fuzz -name '*.cpp' -o -name '*.h')
 
@@ -46,7 +46,7 @@ help:
 	@echo "make compilers      warnings of every g++-N and clang++-N there is; CHROOTS=..."
 	@echo "make analyze        clang's static analyzer over src/native"
 	@echo "make wheels         sdist and wheels for each python found, and tests of them; WHEELS='--python ...'"
-	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors"
+	@echo "make lint           ruff, mypy, clang-format, clang-tidy, warnings as errors, workflows"
 	@echo "make format         lay out the sources as make lint wants them"
 	@echo "make bench          the suite on eight workloads, ten minutes; BENCH_ARGS='--only torch_mlp'"
 	@echo "make bench-startup  what a start of python costs; BENCH_ARGS='--pairs 200'"
@@ -289,6 +289,8 @@ lint: $(LINT)/installed
 	ruff check
 	ruff format --check
 	mypy --strict
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --quiet --offline .github
 	clang-format --dry-run -Werror $(NATIVE)
 	$(call configure,werror,$(MODULES) $(GCC))
 	cmake --build --preset werror

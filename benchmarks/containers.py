@@ -5,6 +5,8 @@ are installed, while nobody else uses the machine. A container is a chroot into 
 this machine's files, its upper layer on an ext4 of its own, as the kernel sees containers. Of each
 image three containers run at once, a process in each that imports the modules; PSS is that of all
 machine code, while the three are there. The host's row is of three processes with a warm store.
+Objects that a process has a private copy of are named on stderr. Where others use the machine, a
+priority before theirs (`chrt -f 10` in front) leaves the times much as they are without them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ import pyhugetext
 stats = pyhugetext.stats()
 told = {name: getattr(stats, name) for name in (
     "coverable_bytes", "mapped_bytes", "huge_bytes", "private_bytes", "elapsed_ns", "backing")}
-print(json.dumps({**told, "import": took}), flush=True)
+copies = [f"{r.path} ({r.backing}): {'; '.join(map(str, r.fallbacks))}"
+    for r in stats.regions if r.private_bytes]
+print(json.dumps({**told, "import": took, "copies": copies}), flush=True)
 sys.stdin.readline()
 pss = counted = 0
 for line in open("/proc/self/smaps"):
@@ -104,6 +108,8 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
         f"| {median('import') * 1e3:.0f} |",
         flush=True,
     )
+    for copy in sorted({copy for row in rows for copy in row["copies"]}):
+        print(f"private: {copy}", file=sys.stderr)
 
 
 def compare(options: argparse.Namespace, place: Path) -> None:
@@ -125,6 +131,9 @@ def compare(options: argparse.Namespace, place: Path) -> None:
     show("not prepared", measure(plain, options.modules, environ))
 
     build = container(place, "build")
+    # The environment is the image's own, as it is where it was installed by the same RUN.
+    own = ["find", sys.prefix, "-type", "f", "-exec", "chmod", "u+r", "{}", "+"]
+    subprocess.run([*build, *own], check=True)
     subprocess.run([*build, *tool, "image"], env=off, check=True, stdout=subprocess.DEVNULL)
     prepared = [container(place, name, "build") for name in names]
     show("prepared, first start", measure(prepared, options.modules, environ))

@@ -8,20 +8,25 @@ its page table is on huge pages, the activation (stats().elapsed_ns), private me
 store takes.
 
 A virtual machine's memory may be its own only from the first touch on, which then costs several
-milliseconds for 2 MiB that real memory does not; --backed touches some before every start.
+milliseconds for 2 MiB that real memory does not; --backed holds some, and lets it go while the
+program starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import mmap
 import os
 import random
 import shutil
+import signal
 import struct
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from starts import Estimate, estimate, start
@@ -36,6 +41,7 @@ WORKLOADS = {
     "tensorflow": "import tensorflow",
 }
 MIB = 1 << 20
+SLICE, FREED_IN_A_SECOND = 16 * MIB, 2000 * MIB
 # The text pages in the page table, by file and offset in it.
 USED = """
 import json, os, struct
@@ -102,20 +108,42 @@ def share(used: dict[str, list[int]], runs: dict[str, tuple[int, list[tuple[int,
     return huge / total if total else 0.0
 
 
-def back_memory(mib: int) -> None:
-    """Has the host give this much memory, which is free again afterwards."""
-    if mib:
-        with mmap.mmap(-1, mib * MIB) as memory:
-            memory.madvise(mmap.MADV_HUGEPAGE)
-            for at in range(0, mib * MIB, 4096):
-                memory[at] = 1
+@contextlib.contextmanager
+def backed(mib: int) -> Iterator[None]:
+    """Has the host give this much memory, which becomes free again a slice at a time: the host may
+    take back at once what is free."""
+    if not mib:
+        yield
+        return
+    ready, says = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        try:
+            with mmap.mmap(-1, mib * MIB) as memory:
+                memory.madvise(mmap.MADV_HUGEPAGE)
+                for at in range(0, mib * MIB, 4096):
+                    memory[at] = 1
+                os.write(says, b".")
+                for at in range(0, mib * MIB, SLICE):
+                    memory.madvise(mmap.MADV_DONTNEED, at, min(SLICE, mib * MIB - at))
+                    time.sleep(SLICE / FREED_IN_A_SECOND)
+        finally:
+            os._exit(0)
+    os.close(says)
+    os.read(ready, 1)
+    os.close(ready)
+    try:
+        yield
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
 
 
 def size_of(store: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in store.glob("v1/objects/*/*"))
 
 
-def measure(code: str, rounds: int, starts: int, folder: Path, backed: int) -> None:
+def measure(code: str, rounds: int, starts: int, folder: Path, mib: int) -> None:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYHUGETEXT", "PYTHON"))}
     told = folder / "told"
     off = {**environ, "PYHUGETEXT": "0", "TOLD": str(told)}
@@ -133,8 +161,8 @@ def measure(code: str, rounds: int, starts: int, folder: Path, backed: int) -> N
         for n in range(starts):
             pair = {}
             for which in random.Random(i * starts + n).sample(("off", "on"), 2):
-                back_memory(backed)
-                pair[which] = start(code, off if which == "off" else on).wall
+                with backed(mib):
+                    pair[which] = start(code, off if which == "off" else on).wall
             ratios[n].append(pair["on"] / pair["off"])
             base.append(pair["off"])
         sizes.append(size_of(folder / "store") / MIB)
@@ -159,7 +187,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5, help="of each round")
     parser.add_argument("--directory", help="where the stores are made (default: as tempfile(3))")
     parser.add_argument("--backed", type=int, default=0, metavar="MIB",
-                        help="memory touched and given back before every start")  # fmt: skip
+                        help="memory that becomes free while a program starts")  # fmt: skip
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, Linux {os.uname().release}, "
           f"load {os.getloadavg()[0]:.1f}; medians with 95 % intervals")  # fmt: skip

@@ -16,8 +16,9 @@ Each program is stopped (SIGSTOP) while it works, and looked at from outside:
 - perf: the share of samples in user space, without JIT code, that have a symbol (cpu-clock, 2 s)
 - gdb: of the frames that it shows attached, those with a name; each is stopped elsewhere
 
-`setarch -R` starts a program without address space randomization: so a position-independent one has
-the same address each time, and a copy in the store.
+A position-independent program is measured in two more ways, in which copies in the store fit it: with
+the eight bytes in its file that `pyhugetext image --program` changes, in a copy of it here; and by
+`setarch -R`, without address space randomization.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from pyhugetext._stats import smaps
+from pyhugetext.image import alignment
+from pyhugetext.process import elf
 from pyhugetext.programs import preload
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -60,7 +63,7 @@ class Program(NamedTuple):
     work: list[str]
     user: str = ""
     text: str = ""  # on its standard input
-    moved: bool = False  # position-independent: at another address at each start
+    prepared: str = ""  # a copy of a position-independent one that comes to a multiple of 2 MiB
 
 
 class Peer(NamedTuple):
@@ -69,6 +72,7 @@ class Peer(NamedTuple):
     warm: bool = False
     pool: int = 0
     prefix: tuple[str, ...] = ()  # of the command
+    prepared: bool = False  # the copy that is prepared
     around: tuple[str, ...] = ()  # before the user is changed
 
 
@@ -109,8 +113,26 @@ def programs(place: Path) -> Iterator[Program]:
         )  # fmt: skip
         # Without the code that LLVM would make of it.
         work = [found[-1], "--single", "-c", "jit=off", "-D", data, "postgres"]
-        yield Program("postgres", [found[-1], "--version"], work, user, _SQL, moved=True)
+        prepared = _prepare(found[-1], place)
+        yield Program("postgres", [found[-1], "--version"], work, user, _SQL, prepared)
     yield Program("python", ["/usr/bin/python3", "-c", ""], ["/usr/bin/python3", "-c", _PYTHON])
+
+
+def _prepare(program: str, place: Path) -> str:
+    """A copy of a program with the alignment that has it at a multiple of 2 MiB, where it finds what
+    it looks for beside itself; empty where there can be none."""
+    copy = Path(f"{place}{program}")
+    copy.parent.mkdir(parents=True)
+    (place / "usr/share").symlink_to("/usr/share")
+    (copy.parents[1] / "lib").symlink_to(Path(program).parents[1] / "lib")
+    shutil.copy(program, copy)
+    with copy.open("r+b") as file:
+        head = elf.head_of(file.fileno())
+        asked = alignment.ask(file.fileno(), head) if head else None
+        if not asked or not asked.patch or asked.state != alignment.CAN:
+            return ""
+        os.pwrite(file.fileno(), asked.patch.data, asked.patch.at)
+    return str(copy)
 
 
 def _as(user: str) -> list[str]:
@@ -195,27 +217,20 @@ def look(pid: int) -> Seen:
 def perf_share(pid: int, place: Path) -> str:
     """Samples in user space with a symbol."""
     data = place / "perf.data"
-    record = [
-        "perf",
-        "record",
-        "-q",
-        "-e",
-        "cpu-clock:u",
-        "-F",
-        "499",
-        "-o",
-        str(data),
-        "-p",
-        str(pid),
-    ]
+    # A copy has its original's build-id, and perf would take symbols from whichever it saw before.
+    caches = Path(tempfile.mkdtemp(prefix="buildids-", dir=place))
+    perf = ["perf", "--buildid-dir", str(caches)]
+    events = ["-q", "-e", "cpu-clock:u", "-F", "499"]
+    record = [*perf, "record", *events, "-o", str(data), "-p", str(pid)]
     if not shutil.which("perf"):
         return "no perf"
     done = subprocess.run([*record, "--", "sleep", "2"], capture_output=True, check=False)
     if done.returncode:
         return "perf failed"
-    report = ["perf", "script", "-i", str(data), "-F", "ip,sym,dso"]
+    report = [*perf, "script", "-i", str(data), "-F", "ip,sym,dso"]
     lines = subprocess.run(report, capture_output=True, text=True, check=False).stdout.splitlines()
     data.unlink()
+    shutil.rmtree(caches)
     # JIT code has no file, and so neither name nor symbol in any case: //anon, [anon].
     rows = [line.split(None, 1)[1] for line in lines if len(line.split(None, 1)) == 2]
     known = sum(not row.startswith("[unknown]") for row in rows)
@@ -271,11 +286,15 @@ def peers(options: argparse.Namespace, base: dict[str, str], program: Program) -
         yield Peer("libhugetlbfs", environ, pool=1, around=_MOUNTED)
     ours = preload.environment(base, preload.path())
     yield Peer("pyhugetext", ours, warm=True)
-    if program.moved:
+    if program.prepared:
+        yield Peer("pyhugetext, prepared", ours, warm=True, prepared=True)
         yield Peer("pyhugetext, setarch -R", ours, warm=True, prefix=("setarch", "-R"))
 
 
 def row(program: Program, peer: Peer, base: dict[str, str], place: Path, pairs: int) -> list[str]:
+    if peer.prepared:
+        copied = [program.prepared]
+        program = program._replace(start=copied + program.start[1:], work=copied + program.work[1:])
     if peer.warm:
         warm = [sys.executable, "-m", "pyhugetext", "warm", "--", "timeout", "5"]
         with _input(program) as given:

@@ -170,6 +170,40 @@ def test_library_of_a_volume_is_compared(image: Image, layers: list[Path], chang
         shutil.rmtree(volume)
 
 
+# The lower layer on a file system of its own, unpacked before the upper one.
+APART = """
+umount /var/cache
+umount "{root}"
+mkdir "{place}/apart"
+mount -t tmpfs tmpfs "{place}/apart"
+cp -a "{place}/unpacked-tar/0/." "{place}/apart"
+cp -a "{place}/unpacked-tar/1" "{place}/late"
+sync -f "{place}/late"
+mkdir "{place}/top/other" "{place}/top/work2"
+mount -t overlay -o lowerdir="{place}/late:{place}/apart",upperdir="{place}/top/other",\
+workdir="{place}/top/work2" overlay "{root}"
+"""
+
+
+def test_layers_on_several_file_systems_are_one_image(
+    image: Image, layers: list[Path], changed: Path
+) -> None:
+    """Overlayfs shows a device for each of them."""
+    with contextlib.ExitStack() as stack:
+        for path in image.place / "late", image.place / "apart":
+            stack.callback(shutil.rmtree, path, ignore_errors=True)
+        container = stack.enter_context(image.container(layers, APART))
+        # Below its root: what is mounted there by itself may have come later.
+        container.store.root = image.root / "cache/pyhugetext"
+        library, record = container.seen(LIBRARY), container.seen("cache/pyhugetext/v1/index")
+        assert library.stat().st_dev != next(record.iterdir()).stat().st_dev
+        assert not is_served(container)
+        exchange(library, changed)
+        for _ in range(2):
+            look = container.look()
+            assert (look.backing, look.answer) == ("none", ANSWER[5])
+
+
 def test_library_of_another_place_is_compared(image: Image, layers: list[Path]) -> None:
     with image.container(layers) as container:
         container.space.run("mkdir", str(image.root / "other"))

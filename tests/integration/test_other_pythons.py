@@ -47,7 +47,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
-    shutil.copytree(ROOT / "src", copy / "src", ignore=ignored)
+    for name in ("packaging", "src"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     return copy
 
 

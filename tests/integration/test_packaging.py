@@ -12,10 +12,13 @@ import textwrap
 import venv
 import zipfile
 from collections.abc import Callable
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
+from support import documents
 from support.common import ROOT, clean_environment
 from support.once import builds_share_objects
 
@@ -53,7 +56,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("scikit-build-core is not installed (pip install --group test)")
     copy = tmp_path_factory.mktemp("source") / "pyhugetext"
     copy.mkdir()
-    for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "src", "tests"):
+    files = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE")
+    for name in (*files, "packaging", "src", "tests"):
         path = ROOT / name
         if path.is_dir():
             # Not what an editable install in place has left there.
@@ -169,14 +173,40 @@ def test_wheel_holds_what_is_needed_and_nothing_else(mode, wheels):
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
-def test_wheel_has_the_version_of_the_package(wheels):
-    source = (ROOT / "src" / "pyhugetext" / "__init__.py").read_text()
-    version = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
-    assert version is not None
-    with zipfile.ZipFile(wheels("normal")) as file:
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as file:
         name = next(n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
-        metadata = file.read(name).decode()
-    assert f"\nVersion: {version[1]}\n" in metadata
+        return message_from_bytes(file.read(name))
+
+
+def version() -> str:
+    source = (ROOT / "src" / "pyhugetext" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_wheel_has_the_version_of_the_package(wheels):
+    assert metadata(wheels("normal"))["Version"] == version()
+
+
+@pytest.mark.parametrize("mode", ["normal", "sdist"])
+def test_what_an_index_shows_leads_to_files_of_that_version(mode, wheels):
+    told = metadata(wheels(mode))
+    assert told["Description-Content-Type"] == "text/markdown"
+    text = told.get_payload(decode=True).decode()
+    readme = ROOT / "README.md"
+    shown, written = documents.targets(text), documents.links(readme)
+    assert len(shown) == len(written) > 10
+    own = re.compile(r"https://github\.com/pyhugetext/pyhugetext/(blob|raw)/v([^/]+)/([^#]+)(#.+)?")
+    for address, link in zip(shown, written):
+        found = own.fullmatch(address)
+        assert found, address
+        kind, tag, path, anchor = found.groups()
+        assert (kind == "raw", tag) == (path.endswith(".svg"), version()), address
+        assert link in (f"{path}{anchor or ''}", anchor), address
+    plain = [re.sub(r"\]\(\S+\)", "", page) for page in (text, readme.read_text())]
+    assert plain[0] == plain[1], "more than links differs"
 
 
 def test_install_that_was_interrupted_anywhere_is_silent(wheels, install, python):

@@ -32,6 +32,11 @@ def compile_program(target: Path, source: str, *flags: str) -> Path:
 
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 6; }\n'
+NARROW = """
+int puts(const char *);
+void exit(int) __attribute__((noreturn));
+__attribute__((force_align_arg_pointer)) void _start(void) { puts("hello"); exit(6); }
+"""
 
 
 @pytest.fixture
@@ -77,9 +82,17 @@ def test_library_of_the_whole_system_leaves_such_programs_alone(
 
 
 def test_program_of_32_bits(run: Preloaded, tmp_path: Path) -> None:
-    program = compile_program(tmp_path / "narrow", HELLO, "-m32")
+    libc = Path("/lib32/libc.so.6")
+    if not libc.exists():
+        pytest.skip("no C library of 32 bits (Debian: libc6-i386)")
+    # Neither start files nor headers, which the cross compilers' packages stand against.
+    flags = ("-m32", "-nostdlib", str(libc), "-Wl,--dynamic-linker,/lib/ld-linux.so.2")
+    program = compile_program(tmp_path / "narrow", NARROW, *flags)
     ended = run(program)
     assert (ended.status, ended.stdout) == (6, "hello\n")
+    assert not ended.reports
+    # As the C library's tells of any library that is none for it.
+    assert "wrong ELF class: ELFCLASS64" in ended.stderr
 
 
 def test_static_program(run: Preloaded, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from support.growing import (
 )
 from support.libraries import USE_LIBRARY, make_library
 from support.record import Note, Record
-from support.store import REPORT, Store, require_huge_disk
+from support.store import REPORT, UNSET, Store, require_huge_disk
 from support.users import namespace
 
 KILLS = int(os.environ.get("KILLS", "20"))
@@ -385,3 +385,42 @@ def test_entry_that_is_not_wholly_cached_is_compared_once(store: Store, far: Pat
     before = store.fingerprint()
     assert use(store, far, "3,30")["backing"] == "store"
     assert store.fingerprint() == before
+
+
+def test_what_is_promised_is_built_on_as_the_program_goes_on(auto: Store, far: Path) -> None:
+    """Also where what is imported meanwhile brings no text: a start has more time the longer it takes."""
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("strace is not installed")
+    # Not all can be written in the time that a start has at its beginning.
+    slow = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=5000")
+    code = """
+    import ctypes, importlib, sys, time
+    import pyhugetext
+    def covered():
+        return sum(r.mapped_bytes for r in pyhugetext.stats().regions if r.path == sys.argv[1])
+    assert covered() == 0
+    library = ctypes.CDLL(sys.argv[1])
+    assert all(getattr(library, f"g{n}")(7) == 21 + n for n in range(40))
+    began = time.monotonic()
+    import _lsprof
+    took = time.monotonic() - began
+    before = covered()
+    for small in ("_zoneinfo", "_json", "_multibytecodec", "termios"):
+        until = time.process_time() + 0.4
+        while time.process_time() < until:
+            pass
+        importlib.import_module(small)
+        if covered() > before:
+            break
+    print(before, covered(), took)
+    """
+    slow_start = replace(auto, prefix=(strace, "-f", "-o", "/dev/null", *slow))
+    result = slow_start.run(
+        code, str(far), PYHUGETEXT_BUILD_TIME=UNSET, PYHUGETEXT_INCLUDE="*libvictim.so"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    before, after, took = map(float, result.stdout.split())
+    if took > 0.15:
+        pytest.skip("so slow a machine that one import took all the time there is for building")
+    assert before < after, (before, after, took)

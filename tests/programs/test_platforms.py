@@ -24,6 +24,8 @@ CASES = (
     "daemon",
     "threads",
     "child",
+    "listed",
+    "forks",
 )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.bench import is_gone
+from support.cli import wait_for
 from support.ground import (
     LIMIT,
     Ground,
@@ -25,7 +27,8 @@ from support.ground import (
     require_this_python,
 )
 from support.huge_text import assert_from_store
-from support.servers import APPLICATION, normal
+from support.preloaded import preload_library
+from support.servers import APPLICATION, normal, told_once
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/lib/plpython3.so"))
 if not PROGRAMS:
@@ -142,6 +145,8 @@ def lived(ground: Ground, **settings: str) -> tuple[list[dict[str, Any]], Any]:
                         one["pid"], one["stats"], str(ground.store), but=("postgres",)
                     )
                 outcome.append(client.communicate()[1])
+            # One that is still there when the server stops says that it was ended.
+            wait_for(lambda: is_gone(told[-1]["pid"]))
         outcome.append(server.stop())
         lines = server.log.read_text().replace(str(server.place), "PLACE").splitlines()
         log = "\n".join(line for line in lines if "is starting up" not in line)  # to who came early
@@ -160,6 +165,27 @@ def test_it_runs_from_the_store_and_is_the_same_otherwise(warm: Ground) -> None:
     assert len({one["pid"] for one in told}) == 2
     # Each connection would have a copy of the server's own text.
     assert [one["stats"]["private_bytes"] for one in told] == [0, 0]
+
+
+@pytest.mark.usefixtures("huge_memfd")
+def test_it_is_the_same_in_a_preloaded_server(warm: Ground) -> None:
+    """The engine that the server started with takes over; of its own text it has the one copy that all
+    its processes share."""
+    _, plain = lived(warm, PYHUGETEXT="0")
+    told, active = lived(warm, LD_PRELOAD=str(preload_library()), PYHUGETEXT_BUILD_TIME="5s")
+    assert active == plain
+    for one in told:
+        told_once(one["stats"])
+        [server] = own_regions(one["stats"], "postgres")
+        assert server["backing"] == "memfd"
+        assert server["mapped_bytes"] > 0
+        assert one["stats"]["private_bytes"] == 0
+    [first, second] = [[r["start"] for r in own_regions(one["stats"], "postgres")] for one in told]
+    assert first == second
+
+
+def own_regions(stats: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [r for r in stats["regions"] if os.path.basename(r["path"]) == name]
 
 
 def test_it_is_the_same_while_the_store_is_made(cold: Ground) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.ground import SERVICE, Ground, require_this_python
+from support.preloaded import preload_library
 from support.servers import EXAMPLES, Kind, same_from_store, same_while_made
 
 UWSGI = shutil.which("uwsgi")
@@ -38,6 +39,11 @@ each = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 @each
 def test_it_runs_from_the_store_and_is_the_same_otherwise(kind: Kind, warm: Ground) -> None:
     same_from_store(warm, kind)
+
+
+@each
+def test_it_is_the_same_in_a_preloaded_program(kind: Kind, warm: Ground) -> None:
+    same_from_store(warm, kind, LD_PRELOAD=str(preload_library()))
 
 
 @each

@@ -85,9 +85,14 @@ def _shape(line: str) -> str:
     return " ".join(re.sub(r"[0-9][0-9.,]*", "N", line).split())
 
 
-def links(page: Path) -> Iterator[str]:
+def links(page: Path) -> list[str]:
     """Of all kinds; what blocks show is none."""
-    yield from _LINK.findall(_FENCE.sub("", page.read_text()))
+    return targets(page.read_text())
+
+
+def targets(text: str) -> list[str]:
+    """Where the links and pictures of a page's text lead."""
+    return _LINK.findall(_FENCE.sub("", text))
 
 
 def anchors(page: Path) -> set[str]:

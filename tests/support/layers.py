@@ -56,7 +56,7 @@ found = {}
 with open("/proc/self/smaps") as file:
     for line in file:
         if re.match("[0-9a-f]+-", line):
-            counts = "/var/cache/" in line and line.rstrip().endswith("libvictim.so")
+            counts = "/cache/pyhugetext/" in line and line.rstrip().endswith("libvictim.so")
         elif counts and line.split()[2:] == ["kB"]:
             name, size, _ = line.split()
             found[name[:-1]] = found.get(name[:-1], 0) + int(size)

@@ -180,17 +180,25 @@ def lived(ground: Ground, kind: Kind, check: Check = lambda told: None, **settin
     return Outcome(answers, status, log, left)
 
 
-def same_from_store(warm: Ground, kind: Kind) -> None:
-    """Off and on, it is the same to whoever asks, and its workers run from the store."""
+def same_from_store(warm: Ground, kind: Kind, **settings: str) -> None:
+    """Off and on, it is the same to whoever asks, and its workers run from the store, each object told
+    of once."""
 
     def check(told: dict[int, dict[str, Any]]) -> None:
         for pid, one in told.items():
             assert one["uid"] == uid_of(kind.user)
             assert_from_store(pid, one["stats"], str(warm.store), but=kind.host)
+            told_once(one["stats"])
 
     plain = lived(warm, kind, PYHUGETEXT="0")
     assert plain.status == kind.status
-    assert lived(warm, kind, check) == plain
+    assert lived(warm, kind, check, **settings) == plain
+
+
+def told_once(stats: dict[str, Any]) -> None:
+    """By one engine, also where two came into the process."""
+    places = [region["start"] for region in stats["regions"]]
+    assert len(places) == len(set(places))
 
 
 def same_while_made(cold: Ground, kind: Kind) -> None:

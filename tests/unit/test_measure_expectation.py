@@ -19,13 +19,8 @@ INTEL = {"vendor_id": "GenuineIntel", "cpu family": "6"}
     ("cpuinfo", "pmu", "machine", "found"),
     [
         (INTEL, "skylake", "x86_64", ("ITLB_MISSES.WALK_ACTIVE", 0x1001085, True)),
+        (INTEL, "haswell", "x86_64", ("ITLB_MISSES.WALK_DURATION", 0x1001085, True)),
         (INTEL, "sapphire_rapids", "x86_64", ("ITLB_MISSES.WALK_ACTIVE", 0x1001011, True)),
-        (
-            {"vendor_id": "AuthenticAMD", "cpu family": "25"},
-            "",
-            "x86_64",
-            ("bp_l1_tlb_miss_l2_tlb_miss", 0xFF85, False),
-        ),
         ({"CPU implementer": "0x41"}, "", "aarch64", ("ITLB_WALK", 0x35, False)),
         (INTEL, "core", "x86_64", None),
         ({"vendor_id": "AuthenticAMD", "cpu family": "21"}, "", "x86_64", None),
@@ -37,6 +32,25 @@ def test_the_counter_of_page_walks_is_that_of_the_processor(
     cpuinfo: dict[str, str], pmu: str, machine: str, found: Any
 ) -> None:
     assert walks.instruction_walks(cpuinfo, pmu, machine) == found
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "name"),
+    [
+        (23, 1, "bp_l1_tlb_miss_l2_miss"),
+        (23, 49, "bp_l1_tlb_miss_l2_tlb_miss"),
+        (25, 1, "bp_l1_tlb_miss_l2_tlb_miss"),
+        (25, 0x21, "bp_l1_tlb_miss_l2_tlb_miss"),
+        (25, 0x11, "bp_l1_tlb_miss_l2_tlb_miss.all"),
+        (25, 0x61, "bp_l1_tlb_miss_l2_tlb_miss.all"),
+        (26, 2, "bp_l1_tlb_miss_l2_tlb_miss.all"),
+    ],
+)
+def test_the_counter_of_amd_has_the_name_that_its_perf_knows(
+    family: int, model: int, name: str
+) -> None:
+    cpuinfo = {"vendor_id": "AuthenticAMD", "cpu family": f"{family}", "model": f"{model}"}
+    assert walks.instruction_walks(cpuinfo, "", "x86_64") == (name, 0xFF85, False)
 
 
 @pytest.mark.parametrize(

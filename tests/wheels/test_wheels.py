@@ -7,13 +7,17 @@ import functools
 import hashlib
 import http.server
 import os
+import re
 import resource
 import shutil
 import sys
+import tarfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,30 @@ def tag_of(python: Path) -> str:
     """The tag of the wheel that was installed there."""
     told = next(packages(python).glob("pyhugetext-*.dist-info/WHEEL")).read_text()
     return "".join(line for line in told.splitlines() if line.startswith("Tag:"))
+
+
+def told_of(file: Path) -> Message:
+    """What an index reads in a wheel or an archive of the sources."""
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+            return message_from_bytes(wheel.read(name))
+    with tarfile.open(file) as archive:
+        told = archive.extractfile(f"{file.name[: -len('.tar.gz')]}/PKG-INFO")
+        assert told is not None
+        return message_from_bytes(told.read())
+
+
+@pytest.mark.parametrize("file", sorted(DIST.iterdir()), ids=lambda file: file.name)
+def test_page_of_the_index_has_no_relative_address(file):
+    # PyPI's own.
+    markdown = pytest.importorskip("readme_renderer.markdown")
+    html = markdown.render(told_of(file).get_payload(decode=True).decode())
+    addresses = re.findall(r'(?:href|src)="([^"]*)"', html)
+    assert any(address.endswith(".svg") for address in addresses)
+    # But for those of headings, each to itself.
+    outside = [address for address in addresses if not address.startswith("#user-content-")]
+    assert [address for address in outside if not address.startswith("https://")] == []
 
 
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda python: f"cp{python.tag}")

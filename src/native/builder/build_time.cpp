@@ -7,6 +7,7 @@ namespace {
 // Of the processor time that the process has taken so far, the share that building may add to it;
 // the least and the most of it, in nanoseconds.
 constexpr u64 kShare = 10, kLeastTime = 20'000'000, kMostTime = 250'000'000;
+constexpr u64 kChunk = 4'000'000;           // what one takes on a slow machine
 constexpr u64 kNoLimitOfTime = ~0ull >> 2;  // as good as unlimited
 
 u64 spent;           // nanoseconds that this process has built; asked from any thread
@@ -35,8 +36,12 @@ void end_to_build(const Deadline &deadline) {
 }
 
 bool has_time(const Request &request) {
-    constexpr u64 kChunk = 4'000'000;  // nanoseconds, on a slow machine
     return !__atomic_load_n(&moved, __ATOMIC_RELAXED) || time_left(request) >= kChunk;
+}
+
+bool is_time_over(const Request &request) {
+    const u64 most = request.build_time == kAutomaticTime ? kMostTime : request.build_time;
+    return __atomic_load_n(&spent, __ATOMIC_RELAXED) + kChunk > most;
 }
 
 u64 time_left(const Request &request) {

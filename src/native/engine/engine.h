@@ -85,9 +85,10 @@ public:
     void report(MappedArray<char> *out);
     // As probe_huge() of the core.
     static ErrorOr<void> probe(int fd, u64 offset, u64 size, bool collapse, u64 *bytes);
-    // True when something new may be coverable. Cheap enough for every import: no lock, and no
-    // system call, which a seccomp filter might kill for. `loaded`: a library was just opened, so
-    // that the dynamic linker's lock is known to be well; see lock.h.
+    // True when something new may be coverable, or what is promised waits for time. Cheap enough
+    // for every import: no lock, and no system call, which a seccomp filter might kill for.
+    // `loaded`: a library was just opened, so that the dynamic linker's lock is known to be well;
+    // see lock.h.
     bool stale(bool loaded);
     // Looks at libraries loaded since the last pass. Returns whether anything was decided. Stands
     // still, until the next remap(), where a seccomp filter was added since the last one.
@@ -120,6 +121,7 @@ private:
     Outcome look_at_all();  // small objects too, for people
     void pass(Table::Scope scope);
     void follow_user();
+    void note_waiting();
     void put_back(Backing keep, bool only_small = false);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
@@ -143,8 +145,8 @@ private:
     u64 filters_ = 0;                             // of the thread that called remap(), then
     u8 still_ = static_cast<u8>(Status::ok);      // else the Status why poll() stands still
     u8 aside_ = static_cast<u8>(Status::ok);      // else the Status why remap() does
-    // Read without the lock, too; able_: machine_ is.
-    bool started_ = false, enabled_ = false, able_ = false;
+    // Read without the lock, too; able_: machine_ is; waiting_: for time to build what is promised.
+    bool started_ = false, enabled_ = false, able_ = false, waiting_ = false;
     bool in_passing_ = false;  // a start or an import, which private copies must not delay either
 };
 

@@ -58,6 +58,7 @@ bool acquire() {
 
 // Those that wait for the dynamic linker may wait for this thread: it may be in a callback.
 void wait_for_unlocked() {
+    if (!__atomic_load_n(&unlocked, __ATOMIC_SEQ_CST)) return;  // without a system call
     const u64 since = sys::now();
     while (__atomic_load_n(&unlocked, __ATOMIC_SEQ_CST) && sys::since(since) < kPatience)
         (void)sys::pause(10'000);

@@ -106,6 +106,7 @@ void Engine::promise(const WantedList *wanted) {
         region->missing = false;
         if (region->backing == Backing::none) region->outcome = {Status::promised, Call::none, 0};
     }
+    note_waiting();
 }
 
 }  // namespace pht

@@ -269,6 +269,7 @@ struct FileIdentity {
     u64 disk_bytes = 0;  // allocated
     u64 atime = 0;       // seconds
     u32 links = 0;
+    u64 mount = 0;  // its number; 0 before Linux 5.8
 };
 inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdentity *out) {
     struct Time {
@@ -283,10 +284,11 @@ inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdenti
         u64 ino, size, blocks, attributes_mask;
         Time atime, btime, ctime, mtime;
         u32 rdev_major, rdev_minor, dev_major, dev_minor;
-        u64 spare[14];
+        u64 mount, spare[13];
     } info = {};
     static_assert(sizeof(Statx) == 256);
-    const ErrorOr<void> result = {call(__NR_statx, fd, path, flags, STATX_BASIC_STATS, &info)};
+    constexpr u32 asked = STATX_BASIC_STATS | STATX_MNT_ID;
+    const ErrorOr<void> result = {call(__NR_statx, fd, path, flags, asked, &info)};
     if (!result.ok()) return result;
     *out = {info.dev_major,
             info.dev_minor,
@@ -300,7 +302,8 @@ inline ErrorOr<void> identify_at(int fd, const char *path, int flags, FileIdenti
             info.uid,
             info.blocks * 512,
             info.atime.seconds,
-            info.nlink};
+            info.nlink,
+            info.mask & STATX_MNT_ID ? info.mount : 0};
     return result;
 }
 inline ErrorOr<void> identify(int fd, FileIdentity *out) {

@@ -74,6 +74,9 @@
 #ifndef STATX_BASIC_STATS  // Linux 4.11
 #define STATX_BASIC_STATS 0x000007ffU
 #endif
+#ifndef STATX_MNT_ID  // Linux 5.8
+#define STATX_MNT_ID 0x00001000U
+#endif
 #ifndef AT_STATX_DONT_SYNC  // Linux 4.11
 #define AT_STATX_DONT_SYNC 0x4000
 #endif

@@ -88,12 +88,30 @@ bool has_change_time(const sys::FileIdentity &file) {
     return file.ctime != file.mtime || file.ctime_ns != file.mtime_ns;
 }
 
+bool is_on_one_device(const sys::FileIdentity &file, const sys::FileIdentity &record) {
+    return file.dev_major == record.dev_major && file.dev_minor == record.dev_minor;
+}
+
+bool is_on_overlay(int fd) {
+    sys::FileSystem system;
+    return sys::file_system_of(fd, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
+}
+
+// Whether what they are on came together. An overlay whose layers are on several file systems shows
+// a device for each of them; of btrfs, which does so for subvolumes, one may take another's place.
+bool came_together(const ImageFile &image, const sys::FileIdentity &record) {
+    const sys::FileIdentity &file = image.file;
+    return is_on_one_device(file, record) ||
+           (file.mount && file.mount == record.mount && is_on_overlay(image.fd));
+}
+
 // Whether a file was there, as it is, before its record was: made here or unpacked here. Whatever
 // changes or replaces a file gives it a change time, which no user can set (but for moving a whole
 // directory in the place of another). File systems without one show the time of modification in its
 // place; and with a clock that was set back, what was changed a moment ago looks old.
 bool is_older(const sys::FileIdentity &file, const sys::FileIdentity &record) {
-    return (has_change_time(file) || has_change_time(record)) &&
+    const bool alike = is_on_one_device(file, record);
+    return (has_change_time(file) || (alike && has_change_time(record))) &&
            is_earlier(file.ctime, file.ctime_ns, record.ctime, record.ctime_ns) &&
            !is_earlier(sys::wall_seconds(), 0, record.ctime, 0);
 }
@@ -107,19 +125,14 @@ Outcome check_image(const RecordView &record, const ImageFile &image, ImageMatch
     if (head.inode != 0 || head.file_size != file.size || head.mtime != file.mtime ||
         head.bias != image.bias || head.build_id_size != image.id.size)
         return damaged;
-    const bool in_place = file.dev_major == match->record.dev_major &&
-                          file.dev_minor == match->record.dev_minor &&
-                          equal(record.origin(), image.path);
+    const bool in_place = equal(record.origin(), image.path) && came_together(image, match->record);
     match->same = in_place && is_older(file, match->record);
     // What is younger may be changed again within its times.
     match->can_be_known = in_place && has_change_time(file) &&
                           is_earlier(file.ctime + kLongestTick, 0, sys::wall_seconds(), 0);
     if (match->same || head.dev_major != file.dev_major || head.dev_minor != file.dev_minor)
         return done();
-    sys::FileSystem system;
-    const bool overlay =
-        sys::file_system_of(image.fd, &system).ok() && system.type == OVERLAYFS_SUPER_MAGIC;
-    return overlay ? done() : bad_entry(Status::no_entry);
+    return is_on_overlay(image.fd) ? done() : bad_entry(Status::no_entry);
 }
 
 }  // namespace

@@ -44,6 +44,26 @@ def find(settings: Settings) -> Found:
     return Found(objects, [*_STANDARD, *sorted(modules)], records)
 
 
+def named(names: Iterable[str], settings: Settings) -> dict[str, str]:
+    """Programs, by path, and why one cannot be prepared; empty where it can. NotStartable, Missing."""
+    from pyhugetext.programs import looking, preload
+
+    library = preload.path()
+    programs = {}
+    for name in names:
+        program = looking.look(looking.find(name, os.environ), os.environ, library)
+        path = os.path.realpath(program.file)
+        why = program.why_not
+        if program.path != program.file:
+            why = f"it is a script, and {program.path} is the program"
+        elif not why and (not program.dynamic.interpreter or _is_c_library(path)):
+            why = "it is no program that a dynamic linker loads"
+        if not why and not _is_large(path, settings):
+            why = "it has less coverable text than PYHUGETEXT_MIN_TEXT"
+        programs[path] = why
+    return programs
+
+
 def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Imported:
     """Imports the modules, and adds the program and the libraries that are loaded then."""
     label("importing what is installed")
@@ -51,8 +71,7 @@ def look(found: Found, settings: Settings, label: Callable[[str], None]) -> Impo
     program = os.path.realpath("/proc/self/exe")
     for path in (program, *imported.files):
         path = os.path.realpath(path)
-        name = os.path.basename(path)
-        if path in found.objects or _C_LIBRARY.fullmatch(name):
+        if path in found.objects or _is_c_library(path):
             continue
         if path.startswith("/") and _is_wanted(path, settings) and _is_large(path, settings):
             found.objects[path] = path == program
@@ -80,6 +99,10 @@ def _is_wanted(path: str, settings: Settings) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in patterns)
 
     return not fits(settings.exclude) and (not settings.include or fits(settings.include))
+
+
+def _is_c_library(path: str) -> bool:
+    return _C_LIBRARY.fullmatch(os.path.basename(path)) is not None
 
 
 def _is_large(path: str, settings: Settings) -> bool:

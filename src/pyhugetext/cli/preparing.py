@@ -27,7 +27,8 @@ class Object:
     """An object of the environment. Sizes in bytes."""
 
     path: str
-    program: bool = False
+    program: bool = False  # the interpreter
+    named: bool = False  # a program that somebody named, and no Python
     alignment: str = LEFT
     bias: int = 0  # its load bias modulo 2 MiB, where it comes aligned
     ours: bool = False  # align() may have had it so: no linker makes that
@@ -116,7 +117,10 @@ class _Opened:
         def check(name: str) -> None:
             if trial_too:
                 tried = os.path.join(where, name)
-                trial.run(tried) if self.one.program else trial.load(tried)
+                if self.one.named:
+                    trial.load_program(tried)
+                else:
+                    trial.run(tried) if self.one.program else trial.load(tried)
 
         rewriting.change(self.directory, self.name, self.fd, patch, check)
 

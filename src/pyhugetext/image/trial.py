@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import Any, NamedTuple
 
 from pyhugetext import _words
-from pyhugetext._units import HUGE
+from pyhugetext._units import HUGE, PAGE
 from pyhugetext.children import place, runner
 from pyhugetext.children.endings import ending
 from pyhugetext.image.rights import Left
@@ -15,6 +16,7 @@ from pyhugetext.image.rights import Left
 _SECONDS = 120.0  # to load one object
 _IMPORTS = 300.0  # to import all
 _MOST_CRASHES = 8
+_HEADERS = re.compile(rb"^AT_PHDR: +0x([0-9a-f]+)", re.M)  # ld.so(8), LD_SHOW_AUXV
 
 
 class Imported(NamedTuple):
@@ -43,8 +45,22 @@ def load(path: str) -> None:
 
 def run(path: str) -> None:
     """The same for a changed interpreter, which runs a few lines."""
-    command = [path, "-I", "-S", place.__file__]
-    environ = runner.environment(PYHUGETEXT="0")
+    text = _said([path, "-I", "-S", place.__file__], runner.environment(PYHUGETEXT="0")).strip()
+    _check_address(int(text) if text.isdigit() else None)
+
+
+def load_program(path: str) -> None:
+    """The same for a changed program that glibc's dynamic linker loads: it is loaded and not run, as
+    ldd does it. Its headers are in its first page."""
+    environ = runner.environment(
+        PYHUGETEXT="0", LD_PRELOAD=None, LD_SHOW_AUXV="1", LD_TRACE_LOADED_OBJECTS="1"
+    )
+    found = _HEADERS.search(_said([path], environ))
+    _check_address(int(found[1], 16) // PAGE * PAGE if found else None)
+
+
+def _said(command: list[str], environ: dict[str, str]) -> bytes:
+    """What a changed program prints. Left where it does not run."""
     try:
         done = subprocess.run(
             command, env=environ, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS
@@ -55,8 +71,7 @@ def run(path: str) -> None:
         raise Left(f"it did not end within {_SECONDS:.0f} seconds") from None
     if done.returncode:
         raise Left(f"it {ending(done.returncode)}")
-    text = done.stdout.strip()
-    _check_address(int(text) if text.isdigit() else None)
+    return done.stdout
 
 
 def _check_address(low: int | None) -> None:

@@ -1,5 +1,6 @@
 """Which counter of this processor tells of page walks for instructions, and how much text its
-instruction TLB reaches. Names and codes are those of the kernel's tools/perf/pmu-events."""
+instruction TLB reaches. Names and codes are those of Linux's tools/perf/pmu-events/arch, where x86 has
+virtual-memory.json and amdzen*, arm64 common-and-microarch.json."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ RAW = 4  # PERF_TYPE_RAW of enum perf_type_id in linux/perf_event.h
 _PMU_NAME = "/sys/bus/event_source/devices/cpu/caps/pmu_name"
 # By what the kernel calls the counters: the codes of the events for instructions and for loads.
 _BEFORE_GOLDEN_COVE, _GOLDEN_COVE = (0x85, 0x08), (0x11, 0x12)
+_BEFORE_SKYLAKE = ("haswell", "broadwell")
 _INTEL = {
-    **dict.fromkeys(("haswell", "broadwell", "skylake", "icelake"), _BEFORE_GOLDEN_COVE),
+    **dict.fromkeys((*_BEFORE_SKYLAKE, "skylake", "icelake"), _BEFORE_GOLDEN_COVE),
     **dict.fromkeys(("sapphire_rapids", "granite_rapids"), _GOLDEN_COVE),
 }
 _ACTIVE = 1 << 24 | 0x10 << 8  # cycles in which one walk at least is under way
 _AMD_FAMILIES = range(0x17, 0x1B)  # Zen to Zen 6
+# With all bits of the unit mask, as the kernel's own event for iTLB misses counts on all of them.
+_AMD_WALKS = 0xFF85
 
 # A walk whose tables are in the caches takes about so long; where walks are counted and not cycles.
 CYCLES_A_WALK = 30
@@ -72,17 +76,30 @@ def _walks(
 ) -> Walks | None:
     fields = fields_of("/proc/cpuinfo") if cpuinfo is None else cpuinfo
     vendor = fields.get("vendor_id", "")
-    codes = _INTEL.get((text_of(_PMU_NAME) if pmu is None else pmu) or "")
+    named = (text_of(_PMU_NAME) if pmu is None else pmu) or ""
+    codes = _INTEL.get(named)
     if vendor == "GenuineIntel" and codes is not None:
-        name = ("ITLB_MISSES.WALK_ACTIVE", "DTLB_LOAD_MISSES.WALK_ACTIVE")[which]
-        return Walks(name, _ACTIVE | codes[which], True)
+        what = ("ITLB_MISSES", "DTLB_LOAD_MISSES")[which]
+        # The older name counts cycles of each walker there is; by the counter mask it is the same.
+        name = "WALK_DURATION" if named in _BEFORE_SKYLAKE else "WALK_ACTIVE"
+        return Walks(f"{what}.{name}", _ACTIVE | codes[which], True)
     if which == 1:
         return None
     if vendor == "AuthenticAMD" and _number(fields, "cpu family") in _AMD_FAMILIES:
-        return Walks("bp_l1_tlb_miss_l2_tlb_miss", 0xFF85, False)
+        return Walks(_amd_name(fields), _AMD_WALKS, False)
     if (machine or platform.machine()) == "aarch64":
         return Walks("ITLB_WALK", 0x35, False)
     return None
+
+
+def _amd_name(fields: Mapping[str, str]) -> str:
+    """One event, which was renamed for Zen 2 and for Zen 4."""
+    family, model = _number(fields, "cpu family"), _number(fields, "model")
+    if family == 0x17 and 0 <= model < 0x30:
+        return "bp_l1_tlb_miss_l2_miss"
+    zen_3 = family == 0x19 and (model < 0x10 or 0x20 <= model < 0x60)
+    older = family == 0x17 or zen_3
+    return "bp_l1_tlb_miss_l2_tlb_miss" if older else "bp_l1_tlb_miss_l2_tlb_miss.all"
 
 
 # Entries for pages of 4 KiB. Intel by model of family 6: the second level holds data, too.

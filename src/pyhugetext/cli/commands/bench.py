@@ -68,8 +68,8 @@ how a COMMAND is measured:
 whether a gain can be expected is said first, and it is measured all the same (not with --expect):
   Where the processor counts page walks, their share of the cycles on small text says it: a gain can
   be expected from 2 % on, hardly below 0.5 %. Of a COMMAND the last run before measuring counts.
-      Intel          ITLB_MISSES.WALK_ACTIVE
-      AMD Zen        bp_l1_tlb_miss_l2_tlb_miss, at 30 cycles a walk
+      Intel          ITLB_MISSES.WALK_ACTIVE; before Skylake ITLB_MISSES.WALK_DURATION
+      AMD Zen        bp_l1_tlb_miss_l2_tlb_miss (Zen 4 and later: .all), at 30 cycles a walk
       Arm            ITLB_WALK, at 30 cycles a walk
   Elsewhere STMT is sampled: how much text one lap touches, as the marks in its page table say
   (/proc/self/clear_refs and `Referenced` of smaps, in the process that runs STMT), against what the
