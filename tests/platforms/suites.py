@@ -7,8 +7,8 @@
 
 Runs the suite in children of the interpreter that runs it, with the package installed beside it.
 What failed is run three times more, alone, with the hook and with PYHUGETEXT=0; with --both all of it
-is run without, too, and only what failed with the hook alone is run again. Exit status 1 when a test fails with the hook only; 0, with the reason, when the
-suite is not installed.
+is run without, too, and only what failed with the hook alone is run again. Exit status 1 when a test
+fails with the hook only, or nothing passed; 0, with the reason, when the suite is not installed.
 """
 
 from __future__ import annotations
