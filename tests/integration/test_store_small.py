@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,19 @@ def test_copied_store_is_huge_at_the_second_start_while_the_first_runs(
         with running(fresh, library) as second:
             assert is_huge(second.told), second.told
             assert is_huge(first.ask("remap"))
+
+
+def test_what_waits_for_the_store_says_so(store: Store, library: Path) -> None:
+    """And not what a rung below it met."""
+    copy = copy_of(store, library)
+    read_in_small_pieces(copy)
+    auto = replace(store, backing="auto")
+    with open(copy, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
+        assert sum(held[at] for at in range(0, len(held), 4096)) > 0
+        with running(auto, library) as process:
+            told = process.told
+    assert (told["backing"], told["private_bytes"]) == ("none", 0), told
+    assert "its copy in the store is cached in small pages for now" in told["reason"]
 
 
 @pytest.mark.parametrize("offset", [0, HUGE])

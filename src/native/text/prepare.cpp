@@ -47,10 +47,6 @@ u64 maps_for(size_t runs) {
     return kMapsPerRegion + 2 * runs;
 }
 
-bool waits_for_store(const Region &region) {
-    return region.tried[static_cast<int>(Backing::store)].status == Status::small_copy;
-}
-
 // An entry without the pages that are used has none of the others either, and what is not worth a
 // page of the store is worth no private one.
 bool ends_ladder(Status status) {
@@ -287,6 +283,7 @@ Status Table::why_not_copied(const Region &region) const {
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
     region.backing = Backing::none;
+    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
     const bool lasting = request.building == Building::always || region.comes_again();
     const auto attempt = [&](Backing backing) {
         region.outcome = build_region(region, backing, request, sources);
@@ -313,7 +310,10 @@ void Table::choose(Region &region, const Request &request, const Sources &source
             if (attempt(backing)) break;
             if (ends_ladder(region.outcome.status)) break;
             // What the store will give soon is worth no copy.
-            if (backing == Backing::file && waits_for_store(region)) break;
+            if (backing == Backing::file && disk.status == Status::small_copy) {
+                region.outcome = disk;
+                break;
+            }
             // Building the entry comes before a private copy, if somebody is to do it.
             if (request.building != Building::never && backing == Backing::shm && region.missing)
                 break;
@@ -323,7 +323,6 @@ void Table::choose(Region &region, const Request &request, const Sources &source
     // what lies in shared memory for its place on disk.
     if (region.backing == Backing::none) return;
     region.missing = is_stored(region.backing) && region.outcome.buildable;
-    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
     if (request.building != Building::never && region.backing == Backing::shm && disk.buildable &&
         disk.status != Status::untrusted && sources.stores.can_be_better())
         region.missing = true;
