@@ -13,6 +13,7 @@ constexpr u64 kNoLimitOfTime = ~0ull >> 2;  // as good as unlimited
 u64 spent;           // nanoseconds that this process has built; asked from any thread
 u64 began;           // when it began to do so now: one thread at a time
 bool moved, urgent;  // whether it got anywhere; whether it added what is urgent
+bool ran_out;        // whether it ended for want of time
 
 u64 allowed_time(const Request &request) {
     if (request.build_time != kAutomaticTime) return request.build_time;
@@ -32,6 +33,7 @@ void begin_to_build(const Request &request, Deadline *deadline) {
 void end_to_build(const Deadline &deadline) {
     __atomic_store_n(&moved, deadline.moved, __ATOMIC_RELAXED);
     urgent = deadline.urgent;
+    __atomic_store_n(&ran_out, deadline.is_past(), __ATOMIC_RELAXED);
     spend_time(sys::since(began));
 }
 
@@ -39,9 +41,10 @@ bool has_time(const Request &request) {
     return !__atomic_load_n(&moved, __ATOMIC_RELAXED) || time_left(request) >= kChunk;
 }
 
-bool is_time_over(const Request &request) {
+bool will_have_time(const Request &request) {
     const u64 most = request.build_time == kAutomaticTime ? kMostTime : request.build_time;
-    return __atomic_load_n(&spent, __ATOMIC_RELAXED) + kChunk > most;
+    return __atomic_load_n(&ran_out, __ATOMIC_RELAXED) &&
+           __atomic_load_n(&spent, __ATOMIC_RELAXED) + kChunk <= most;
 }
 
 u64 time_left(const Request &request) {
@@ -61,7 +64,7 @@ void spend_time(u64 nanoseconds) {
 
 void forget_time() {
     spent = began = 0;
-    moved = urgent = false;
+    moved = urgent = ran_out = false;
 }
 
 }  // namespace pht

@@ -23,8 +23,8 @@ void end_to_build(const Deadline &deadline);
 // Whether there is time for another chunk, or nothing was built by this process yet; and what else
 // was done for the sake of what is built, in nanoseconds, which takes of that time.
 bool has_time(const Request &request);
-// Nor will there be: the most that a process may build in passing is spent.
-bool is_time_over(const Request &request);
+// Whether the last building ended for want of time, of which there is to be more.
+bool will_have_time(const Request &request);
 u64 time_left(const Request &request);
 u64 time_for_copies(const Request &request);
 void spend_time(u64 nanoseconds);

@@ -258,7 +258,7 @@ bool Engine::stale(bool loaded) {
 
 // The more the program itself has done meanwhile, the more may be built.
 void Engine::note_waiting() {
-    set(&waiting_, table_.has_promised() && !is_time_over(request_));
+    set(&waiting_, table_.has_promised() && will_have_time(request_));
 }
 
 bool Engine::poll(size_t *missing) {
@@ -281,13 +281,17 @@ bool Engine::poll(size_t *missing) {
     if (visit.found) visit.index = 0;
     if (visit.changed) see(visit);
     // What others were building at the last look may be there by now.
-    const bool again = table_.has_promised() && has_time(request_);
+    const bool waited = __atomic_load_n(&waiting_, __ATOMIC_RELAXED);
+    const bool again = (visit.found || waited) && table_.has_promised() && has_time(request_);
     in_passing_ = request_.backing == Backing::automatic;
     using Scope = Table::Scope;
     const Scope more = again ? Scope::waiting : Scope::fresh;
     const bool passes = visit.found || again;
     if (passes) pass(unloaded ? Scope::candidates : more);
-    if (again) spend_time(sys::since(began));
+    if (again) {
+        table_.settle_promises();
+        spend_time(sys::since(began));
+    }
     *missing = passes ? table_.missing() : 0;
     note_waiting();
     elapsed_ns_ += sys::since(began);

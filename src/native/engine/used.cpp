@@ -101,8 +101,9 @@ void Engine::promise(const WantedList *wanted) {
         return false;
     };
     for (Region *region : table_.regions()) {
-        if (!region->missing || !is_promised(*region)) continue;
-        region->promised = true;
+        if (!region->missing) continue;
+        region->promised = is_promised(*region);
+        if (!region->promised) continue;
         region->missing = false;
         if (region->backing == Backing::none) region->outcome = {Status::promised, Call::none, 0};
     }

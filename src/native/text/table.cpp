@@ -193,6 +193,10 @@ bool Table::has_promised() const {
     return false;
 }
 
+void Table::settle_promises() {
+    for (Region *region : regions_) region->promised = region->promised && region->missing;
+}
+
 size_t Table::missing() const {
     size_t n = 0;
     for (const Region *region : regions_) n += region->missing;

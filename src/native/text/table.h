@@ -51,8 +51,10 @@ public:
     // How many regions prepare() left alone because a store entry has to be built first.
     size_t missing() const;
 
-    // Whether a store will have more of some region before long.
+    // Whether a store will have more of some region before long; of those that prepare() left
+    // without a word of it, none has.
     bool has_promised() const;
+    void settle_promises();
 
     // Moves it in. Must run while no object can be unloaded; takes microseconds.
     void commit();
