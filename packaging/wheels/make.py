@@ -234,7 +234,7 @@ def publish(wheel: Path, target: Target | None, dist: Path) -> Path:
     if target:
         repaired = wheel.parent / "repaired"
         shutil.rmtree(repaired, ignore_errors=True)
-        auditwheel = (sys.executable, "-m", "auditwheel")
+        auditwheel = (sys.executable, HERE / "audit.py")
         run(*auditwheel, "repair", "--plat", target.tag, "--wheel-dir", repaired, wheel)
         (published,) = repaired.iterdir()
         # It only reads: no library is brought along, and none is changed or moved.
