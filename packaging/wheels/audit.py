@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from auditwheel.main import main
+from auditwheel.main import main  # type: ignore[import-not-found,unused-ignore]
 
 # What no wheel can have it refuses further on.
 argparse.ArgumentParser._check_value = lambda *_: None  # type: ignore[method-assign]
