@@ -1,7 +1,6 @@
 // What a machine does with huge pages, asked and timed, for `pyhugetext doctor`.
 
 #include <linux/perf_event.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -97,8 +96,9 @@ u64 chase_cells(const py::buffer &buffer, u64 steps) {
 }
 
 // prctl(2) with an option that asks and takes no argument; -1 where the kernel does not know it.
+// Not by <sys/prctl.h>, which in musl defines what the kernel's header does.
 int ask_prctl(int option) {
-    return prctl(option, 0, 0, 0, 0);
+    return static_cast<int>(syscall(SYS_prctl, option, 0, 0, 0, 0));
 }
 
 // The type of the file system that a path is on, as in statfs(2).
