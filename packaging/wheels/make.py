@@ -235,7 +235,9 @@ def publish(wheel: Path, target: Target | None, dist: Path) -> Path:
         repaired = wheel.parent / "repaired"
         shutil.rmtree(repaired, ignore_errors=True)
         auditwheel = (sys.executable, HERE / "audit.py")
-        run(*auditwheel, "repair", "--plat", target.tag, "--wheel-dir", repaired, wheel)
+        # musl's C library has the name of what is a script for the linker where glibc's lies.
+        own = ("--exclude", "libc.so") if "musl" in target.tag else ()
+        run(*auditwheel, "repair", "--plat", target.tag, *own, "--wheel-dir", repaired, wheel)
         (published,) = repaired.iterdir()
         # It only reads: no library is brought along, and none is changed or moved.
         if contents(published) != contents(wheel):
