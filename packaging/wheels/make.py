@@ -229,6 +229,12 @@ def contents(wheel: Path) -> dict[str, bytes]:
         }
 
 
+def for_target(name: str, pythons: list[Python]) -> list[Python]:
+    """Those of which a wheel can be built. Before 3.11 CPython gave modules for musl the name of
+    those for glibc."""
+    return [one for one in pythons if name != "musl" or int(one.tag[1:].rstrip("t")) >= 11]
+
+
 def publish(wheel: Path, target: Target | None, dist: Path) -> Path:
     """Gives the wheel its tag, which auditwheel grants or not, and its final layout."""
     if target:
@@ -292,19 +298,18 @@ def main() -> None:
     same(archive, sdist(work / "again"))
     shop = Workshop(work, archive, work / "zig")
     publish(shop.pure(), None, dist)
-    for name in options.target or TARGETS:
-        for python in pythons:
-            # Before 3.11 CPython gave modules for musl the name of those for glibc.
-            if name == "musl" and int(python.tag[1:].rstrip("t")) < 11:
-                continue
+    names = options.target or list(TARGETS)
+    for name in names:
+        for python in for_target(name, pythons):
             wheel = publish(shop.build(python, TARGETS[name]), TARGETS[name], dist)
             print(f"{wheel.stat().st_size:8} bytes  {wheel.name}", flush=True)
-    target = TARGETS[(options.target or ["x86_64"])[0]]
+    target = TARGETS[names[0]]
     # With no object of the first time, and in another place.
     again = Workshop(work / "again", archive, work / "zig")
     shutil.rmtree(again.place / "objects")
     (again.place / "objects").mkdir()
-    second = publish(again.build(pythons[0], target), target, work / "again")
+    python, *_ = for_target(names[0], pythons)
+    second = publish(again.build(python, target), target, work / "again")
     same(dist / second.name, second)
     run(sys.executable, "-m", "twine", "check", "--strict", *sorted(dist.iterdir()))
     print(f"twine check --strict: {len(list(dist.iterdir()))} files are well-formed")
