@@ -98,7 +98,7 @@ u64 chase_cells(const py::buffer &buffer, u64 steps) {
 // prctl(2) with an option that asks and takes no argument; -1 where the kernel does not know it.
 // Not by <sys/prctl.h>, which in musl defines what the kernel's header does.
 int ask_prctl(int option) {
-    return static_cast<int>(syscall(SYS_prctl, option, 0, 0, 0, 0));
+    return static_cast<int>(syscall(SYS_prctl, option, 0L, 0L, 0L, 0L));
 }
 
 // The type of the file system that a path is on, as in statfs(2).

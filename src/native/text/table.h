@@ -51,9 +51,9 @@ public:
     // How many regions prepare() left alone because a store entry has to be built first.
     size_t missing() const;
 
-    // Whether a store will have more of some region before long; of those that prepare() left
-    // without a word of it, none has.
+    // Whether a store will have more of some region before long.
     bool has_promised() const;
+    // After prepare(): that of which nothing is missing any more is not waited for.
     void settle_promises();
 
     // Moves it in. Must run while no object can be unloaded; takes microseconds.

@@ -38,8 +38,8 @@ what is done to a file:
   Eight bytes are changed: the alignment that its first segment asks for, 2 MiB. The changed file is
   written beside the old one with owner, mode, attributes and times, loaded by this C library (a
   program is not run), and renamed; the RECORD of its distribution follows. Killed at any point, each
-  file is the old or the new one, and a second run goes on. glibc 2.35 and later look at the alignment; with another C
-  library nothing is changed.
+  file is the old or the new one, and a second run goes on. glibc 2.35 and later look at the
+  alignment; with another C library nothing is changed.
   A file stays as it is, and the table says why, when it is signed, has several names (hard links),
   belongs to another user, lies where nothing can be written, or does not load by itself.
 
