@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "kernel/types.h"
 
@@ -23,6 +24,20 @@ namespace fuzz {
 // Set by a target whose code holds the engine's lock, and so may use the pool.
 extern bool may_use_pool;
 
+// While one is there an input is tried: memory comes from one place, and at its end all of it was
+// given back. Made before anything else of the input's.
+class Execution {
+public:
+    Execution();
+    ~Execution();
+    Execution(const Execution &) = delete;
+    Execution &operator=(const Execution &) = delete;
+};
+
+// Zeros; `size` as it was taken. AddressSanitizer sees who reads beyond, or afterwards.
+void *take(size_t size);
+void give(void *block, size_t size);
+
 // Takes an input off its front; what is not there is zero.
 class Input {
 public:
@@ -35,13 +50,13 @@ public:
         skip(size);
         return value;
     }
-    std::string bytes(size_t size) {
+    std::string_view bytes(size_t size) {
         size = std::min(size, left_);
-        std::string taken(reinterpret_cast<const char *>(at_), size);
+        const std::string_view taken(reinterpret_cast<const char *>(at_), size);
         skip(size);
         return taken;
     }
-    std::string rest() { return bytes(left_); }
+    std::string_view rest() { return bytes(left_); }
     size_t left() const { return left_; }
 
 private:
@@ -53,14 +68,16 @@ private:
     size_t left_;
 };
 
-// A copy on the heap, of that size to the byte: AddressSanitizer sees who reads beyond.
+// A copy on the heap, of that size to the byte.
 class Exact {
 public:
-    Exact(const void *data, size_t size) : size_(size), data_(static_cast<char *>(malloc(size))) {
+    Exact(const void *data, size_t size) : size_(size), data_(static_cast<char *>(take(size))) {
         if (size) memcpy(data_, data, size);
     }
-    explicit Exact(const std::string &text) : Exact(text.data(), text.size()) {}
-    ~Exact() { free(data_); }
+    // Zeros.
+    explicit Exact(size_t size) : size_(size), data_(static_cast<char *>(take(size))) {}
+    explicit Exact(std::string_view text) : Exact(text.data(), text.size()) {}
+    ~Exact() { give(data_, size_); }
     Exact(const Exact &) = delete;
     Exact &operator=(const Exact &) = delete;
     char *data() { return data_; }

@@ -1,9 +1,6 @@
 // A growing entry: a record, and a copy with holes that need not fit it. Whatever the two say, a
 // page that the record does not name, or that the file has not, is never mapped to be executed.
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "check.h"
 #include "records.h"
 #include "store/store.h"
@@ -17,69 +14,65 @@ using pht::u8;
 namespace {
 
 constexpr u64 kBase = 0x7f0000000000, kMostChunks = 12;
-constexpr const char *kPath = "objects/0123/libx.so";
+constexpr const char *kCopy = "/store/v1/objects/0123/libx.so", *kPath = kCopy + 10;
 
-// The copy: a memory file, all of which can be mapped, and what is said to be written of it.
-struct Copy {
-    int fd = memfd_create("copy", MFD_CLOEXEC);
-    u64 size = 0;
-    std::vector<std::pair<u64, u64>> written;
+// The copy: a file, all of which can be mapped, and what is said to be written of it.
+fuzz::Sparse copy_;
 
-    bool has(u64 from, u64 to) const {
-        for (const auto &[start, end] : written)
-            if (start <= from && to <= end) return true;
-        return false;
-    }
-};
-Copy copy_;
+bool has(u64 from, u64 to) {
+    for (size_t i = 0; i < copy_.written_count; ++i)
+        if (copy_.written[i].start <= from && to <= copy_.written[i].end) return true;
+    return false;
+}
 
-void make_copy(fuzz::Input *input, const std::string &header, const pht::BuildId &id, u64 id_at) {
-    CHECK(ftruncate(copy_.fd, 0) == 0);
+void add_written(u64 start, u64 end) {
+    end = std::min(end, copy_.size);
+    if (start >= end) return;
+    size_t &count = copy_.written_count;
+    if (count && copy_.written[count - 1].end == start)
+        copy_.written[count - 1].end = end;
+    else
+        copy_.written.at(count++) = {start, end};
+}
+
+void make_copy(fuzz::Input *input, std::string_view header, const pht::BuildId &id, u64 id_at) {
+    copy_ = {};
     copy_.size = 1 + input->number<pht::u32>() % (kMostChunks * kHugeSize);
     if (input->number() & 3) copy_.size = pht::round_up(copy_.size, kHugeSize);
-    CHECK(ftruncate(copy_.fd, static_cast<off_t>(copy_.size)) == 0);
-    copy_.written.clear();
-    const auto add = [](u64 start, u64 end) {
-        end = std::min(end, copy_.size);
-        if (start >= end) return;
-        if (!copy_.written.empty() && copy_.written.back().second == start)
-            copy_.written.back().second = end;
-        else
-            copy_.written.emplace_back(start, end);
-    };
     for (u64 chunk = 0; chunk < kMostChunks; ++chunk) {
         const u64 at = chunk * kHugeSize, some = input->number() * kPageSize;
         // All, its begin or its end, or nothing.
         switch (input->number() % 6) {
             case 0:
-                add(at, at + some);
+                add_written(at, at + some);
                 break;
             case 1:
-                add(at + some + kPageSize, at + kHugeSize);
+                add_written(at + some + kPageSize, at + kHugeSize);
                 break;
             case 2:
                 break;
             default:
-                add(at, at + kHugeSize);
+                add_written(at, at + kHugeSize);
         }
     }
-    const auto write = [](u64 at, const void *bytes, size_t size) {
-        if (at >= copy_.size || size > copy_.size - at) return;
-        CHECK(pwrite(copy_.fd, bytes, size, static_cast<off_t>(at)) == static_cast<ssize_t>(size));
+    const auto piece = [](u64 at, std::string_view bytes) -> fuzz::Sparse::Piece {
+        if (at >= copy_.size || bytes.size() > copy_.size - at) return {};
+        return {at, bytes};
     };
     const u8 truth = input->number();
-    if (truth & 7) write(0, header.data(), header.size());
-    if (truth & 56) write(id_at, id.bytes, id.size);
+    if (truth & 7) copy_.pieces[0] = piece(0, header);
+    if (truth & 56)
+        copy_.pieces[1] = piece(id_at, {reinterpret_cast<const char *>(id.bytes), id.size});
 }
 
 // What was mapped, against record and file.
 void check_mapped(const pht::RecordView &record) {
-    for (const auto &[address, mapped] : fuzz::world.executable) {
-        (void)address;
-        CHECK(mapped.offset % kHugeSize == 0 && mapped.length % kHugeSize == 0);
-        CHECK(copy_.has(mapped.offset, mapped.offset + mapped.length));
-        for (u64 at = mapped.offset; at < mapped.offset + mapped.length; at += kHugeSize)
-            CHECK(record.has(at));
+    for (const fuzz::Mapped &mapped : fuzz::world.mapped) {
+        const u64 end = mapped.offset + (mapped.end - mapped.start);
+        if (!mapped.executable) continue;
+        CHECK(mapped.file == &copy_ && mapped.offset % kHugeSize == 0 && end % kHugeSize == 0);
+        CHECK(has(mapped.offset, end));
+        for (u64 at = mapped.offset; at < end; at += kHugeSize) CHECK(record.has(at));
     }
 }
 
@@ -112,11 +105,13 @@ void try_entry(const pht::Region &region, const std::string &bytes) {
             entry.map(region, pagemap, nullptr, region.address_of(first), count * kHugeSize,
                       reinterpret_cast<u8 *>(left.data()), &why, &address);
         if (mapped.ok()) {
-            CHECK(address % kHugeSize == 0 && fuzz::world.executable.count(address));
+            const fuzz::Mapped *const at = fuzz::world.find_mapped(address);
+            CHECK(address % kHugeSize == 0 && at && at->executable);
+            CHECK(at->end - at->start == count * kHugeSize);
             check_mapped(record);
             pht::sys::munmap(address, count * kHugeSize);
         }
-        CHECK(fuzz::world.executable.empty());
+        CHECK(fuzz::world.mapped_count() == 0);
         first += count;
     }
 }
@@ -124,12 +119,14 @@ void try_entry(const pht::Region &region, const std::string &bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::fresh();
     fuzz::may_use_pool = true;
     fuzz::Input input(data, size);
     fuzz::Parts parts;
     pht::Record &head = parts.head;
     const u8 kind = input.number();
+    fuzz::world.aligned = kind & 32;
 
     pht::Region region;
     const u64 bias = kind & 1 ? 0x155000 : 0;
@@ -166,12 +163,10 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     for (const char *name : {"/", "/store", "/store/v1", "/store/v1/index", "/store/v1/objects",
                              "/store/v1/objects/0123"})
         fuzz::world.add_directory(name);
-    const std::string key = pht::record_key(region.file, bias).data;
-    fuzz::world.add("/store/v1/index/" + key, bytes).mode = S_IFREG | (kind & 16 ? 0444 : 0644);
-    fuzz::Node &node = fuzz::world.add(std::string("/store/v1/") + kPath, "");
-    node.real = copy_.fd;
-    node.size = copy_.size;
-    node.written = copy_.written;
+    const std::string key =
+        std::string("/store/v1/index/") + pht::record_key(region.file, bias).data;
+    fuzz::world.add(key, bytes).mode = S_IFREG | (kind & 16 ? 0444 : 0644);
+    fuzz::world.add(kCopy, "").sparse = &copy_;
     try_entry(region, bytes);
     CHECK(fuzz::world.open_count() == 0);
     return 0;

@@ -10,34 +10,56 @@ using pht::u8;
 
 namespace {
 
-constexpr const char *kNames[] = {
-    "memory.max",  "memory.high",           "memory.current",
-    "memory.stat", "memory.limit_in_bytes", "memory.usage_in_bytes",
+constexpr std::string_view kNames[] = {
+    "/memory.max",  "/memory.high",           "/memory.current",
+    "/memory.stat", "/memory.limit_in_bytes", "/memory.usage_in_bytes",
+};
+
+// Of the world's files, for as long as it is asked.
+class Names {
+public:
+    std::string_view join(std::string_view a, std::string_view b) {
+        char *const to = text_ + size_;
+        CHECK(a.size() + b.size() <= sizeof text_ - size_);
+        memcpy(to, a.data(), a.size());
+        memcpy(to + a.size(), b.data(), b.size());
+        size_ += a.size() + b.size();
+        return {to, a.size() + b.size()};
+    }
+
+private:
+    char text_[4096];
+    size_t size_ = 0;
 };
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::fresh();
     fuzz::Input input(data, size);
     const u8 kind = input.number();
     fuzz::world.step = kind & 1 ? 1 + input.number() : ~size_t{0};
     fuzz::world.fail_after = kind & 2 ? 1 + input.number() : 0;
     fuzz::world.file_system = kind & 4 ? CGROUP2_SUPER_MAGIC : 0;
-    const std::string top = kind & 8 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
-    for (const char *name : {"/", "/sys/fs/cgroup"}) fuzz::world.add_directory(name);
-    fuzz::world.add_directory(top);
+    const std::string_view top = kind & 8 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
+    for (const std::string_view name :
+         {std::string_view("/"), std::string_view("/sys/fs/cgroup"), top})
+        fuzz::world.add_directory(name);
     // Up to four groups, one in the other, and what their files have.
-    std::string group = top;
+    Names names;
+    std::string_view group = top;
     for (int level = input.number() % 4; level >= 0; --level) {
         const u8 files = input.number();
         for (size_t i = 0; i < std::size(kNames); ++i) {
             if (!(files >> i & 1)) continue;
             fuzz::Node &node =
-                fuzz::world.add(group + "/" + kNames[i], input.bytes(input.number()));
+                fuzz::world.add(names.join(group, kNames[i]), input.bytes(input.number()));
             if (files == 0xff) node.error = EACCES;
         }
-        if (level) fuzz::world.add_directory(group += level & 1 ? "/a" : "/docker-1");
+        if (!level) break;
+        group = names.join(group, level & 1 ? "/a" : "/docker-1");
+        fuzz::world.add_directory(group);
     }
     fuzz::world.add("/proc/self/cgroup", input.rest());
     fuzz::world.add("/proc/self/statm", "1000 900 800 10 0 700 0\n");

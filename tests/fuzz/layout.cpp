@@ -39,12 +39,15 @@ struct Source {
         const u8 *data;
         size_t size;
     };
-    std::vector<Part> parts;
+    Part parts[2048];  // of which an input has room for fewer
+    size_t part_count = 0;
     u64 size = 0, bias = 0;
     Head head = {};
     unsigned reads = 0;
 
     bool parse(const u8 *data, size_t count) {
+        part_count = 0;
+        reads = 0;
         if (count < sizeof head) return false;
         memcpy(&head, data, sizeof head);
         size = head.size % kMostBytes;
@@ -56,14 +59,16 @@ struct Source {
             memcpy(&length, data + at + 8, 2);
             at += 10;
             const size_t here = std::min<size_t>(length, count - at);
-            parts.push_back({offset % kMostBytes, data + at, here});
+            CHECK(part_count < std::size(parts));
+            parts[part_count++] = {offset % kMostBytes, data + at, here};
             at += here;
         }
         return true;
     }
     void read(u8 *to, u64 length, u64 offset) const {
         memset(to, 0, length);
-        for (const Part &part : parts) {
+        for (size_t i = 0; i < part_count; ++i) {
+            const Part &part = parts[i];
             const u64 start = std::max(part.offset, offset);
             const u64 end = std::min(part.offset + part.size, offset + length);
             if (start < end)
@@ -241,7 +246,7 @@ long simulated(long number, long fd, long to, long size, long offset, long, long
 }  // namespace pht::sys
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
-    source = {};
+    const fuzz::Execution execution;
     if (!source.parse(data, size)) return 0;
     pht::Layout layout;
     const pht::LaidOut done = pht::lay_out(7, source.size, source.bias, &layout);

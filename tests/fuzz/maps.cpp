@@ -16,14 +16,41 @@ using pht::u8;
 namespace {
 
 // As the kernel prints it; see show_map_vma() of its fs/proc/task_mmu.c.
-std::string print(const Mapping &mapping) {
-    char text[160];
-    snprintf(text, sizeof text, "%08lx-%08lx %c%c%c%c %08lx %02x:%02x %lu ", mapping.start,
-             mapping.end, mapping.readable ? 'r' : '-', mapping.writable ? 'w' : '-',
-             mapping.executable ? 'x' : '-', mapping.shared ? 's' : 'p', mapping.offset,
-             mapping.dev_major, mapping.dev_minor, mapping.inode);
-    return text + std::string(mapping.path.data, mapping.path.size);
-}
+class Printer {
+public:
+    explicit Printer(const Mapping &mapping) {
+        number(mapping.start, 16, 8);
+        put('-');
+        number(mapping.end, 16, 8);
+        for (const char c : {' ', mapping.readable ? 'r' : '-', mapping.writable ? 'w' : '-',
+                             mapping.executable ? 'x' : '-', mapping.shared ? 's' : 'p', ' '})
+            put(c);
+        number(mapping.offset, 16, 8);
+        put(' ');
+        number(mapping.dev_major, 16, 2);
+        put(':');
+        number(mapping.dev_minor, 16, 2);
+        put(' ');
+        number(mapping.inode, 10, 1);
+        put(' ');
+        CHECK(mapping.path.size <= sizeof text_ - size_);
+        memcpy(text_ + size_, mapping.path.data, mapping.path.size);
+        size_ += mapping.path.size;
+    }
+    std::string_view text() const { return {text_, size_}; }
+
+private:
+    void put(char c) { text_[size_++] = c; }
+    void number(u64 value, unsigned base, size_t width) {
+        char digits[20];
+        size_t at = sizeof digits;
+        for (; value || sizeof digits - at < width; value /= base)
+            digits[--at] = "0123456789abcdef"[value % base];
+        while (at < sizeof digits) put(digits[at++]);
+    }
+    char text_[4096];  // longer than any input
+    size_t size_ = 0;
+};
 
 bool is_same(const Mapping &a, const Mapping &b) {
     return a.start == b.start && a.end == b.end && a.offset == b.offset && a.inode == b.inode &&
@@ -32,7 +59,7 @@ bool is_same(const Mapping &a, const Mapping &b) {
            pht::equal(a.path, b.path);
 }
 
-void check_line(const std::string &text) {
+void check_line(std::string_view text) {
     fuzz::Exact line(text);
     Mapping mapping = {};
     if (!pht::parse_mapping({line.data(), line.size()}, &mapping)) return;
@@ -40,7 +67,7 @@ void check_line(const std::string &text) {
     CHECK(mapping.start % pht::kPageSize == 0 && mapping.end % pht::kPageSize == 0);
     CHECK(mapping.path.data >= line.data() &&
           mapping.path.data + mapping.path.size == line.data() + line.size());
-    fuzz::Exact printed(print(mapping));
+    fuzz::Exact printed(Printer(mapping).text());
     Mapping again = {};
     CHECK(pht::parse_mapping({printed.data(), printed.size()}, &again) && is_same(mapping, again));
     fuzz::Exact path(mapping.path.data, mapping.path.size);
@@ -48,13 +75,13 @@ void check_line(const std::string &text) {
 }
 
 // Whatever is read step by step is what the whole has.
-void check_lines(const std::string &text) {
+void check_lines(std::string_view text) {
     constexpr size_t kWindow = 20480;  // of each_line()
-    std::vector<std::string> lines;
+    std::vector<std::string_view> lines;
     bool long_line = false;
     for (size_t at = 0; at < text.size();) {
         const size_t end = text.find('\n', at);
-        if (end == std::string::npos) break;
+        if (end == std::string_view::npos) break;
         lines.push_back(text.substr(at, end - at));
         long_line = long_line || end - at >= kWindow;
         check_line(lines.back());
@@ -76,9 +103,10 @@ void check_smaps(u64 start, size_t count) {
     u64 before = 0;
     (void)pht::each_usage(start, end, [&](const pht::Usage &usage) {
         CHECK(usage.start < end && usage.end > start && usage.start < usage.end);
-        before = usage.start;
+        CHECK(usage.start >= before);
+        before = usage.end;
     });
-    fuzz::Exact marks(std::string(count, '\0')), counts(std::string(count * 2, '\0'));
+    fuzz::Exact marks(count), counts(count * sizeof(u16));
     if (pht::Smaps::find_modified(start, count, marks.bytes()).ok())
         for (size_t i = 0; i < count; ++i) CHECK(marks.bytes()[i] <= 1);
     if (pht::Smaps::count_present(start, count, reinterpret_cast<u16 *>(counts.data())).ok())
@@ -92,6 +120,7 @@ void check_smaps(u64 start, size_t count) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::Input input(data, size);
     fuzz::fresh();
     const u8 kind = input.number();
@@ -101,7 +130,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     fuzz::world.node = kind & 4 ? -2 : static_cast<int>(kind >> 3 & 1) - 1;
     const u64 start = pht::round_down(input.number<u64>() % (1ull << 47), pht::kHugeSize);
     const size_t count = 1 + input.number() % 16;
-    const std::string text = input.rest();
+    const std::string_view text = input.rest();
     for (const char *name : {"/proc/self/maps", "/proc/self/smaps", "/proc/thread-self/status"})
         fuzz::world.add(name, text);
     check_lines(text);

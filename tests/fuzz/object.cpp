@@ -27,13 +27,14 @@ void check_notes(fuzz::Exact *memory, u64 alignment) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::may_use_pool = true;
     fuzz::Input input(data, size);
     const u8 kind = input.number();
     const size_t count = input.number() % (kMostHeaders + 1);
     std::vector<Elf64_Phdr> headers(count);
     for (Elf64_Phdr &header : headers) header = input.number<Elf64_Phdr>();
-    const std::string bytes = input.rest();
+    const std::string_view bytes = input.rest();
     const u64 alignment = kind & 1 ? 4 : 8;
     {
         fuzz::Exact notes(bytes);

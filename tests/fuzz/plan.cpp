@@ -170,6 +170,7 @@ void check_elsewhere(fuzz::Input input, const Case &given) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::may_use_pool = true;
     fuzz::Input input(data, size);
     Case given;

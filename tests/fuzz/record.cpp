@@ -54,10 +54,11 @@ void check_found(const std::string &bytes, u64 bias, u8 way) {
     pht::BuildId id;
     id.size = way >> 4;
     const Str path = pht::str("/lib/libx.so");
-    const std::string names[] = {pht::record_key(file, bias).data,
-                                 pht::image_key(file, id, path, bias).data};
+    const std::string index_name = "/index/";
+    const std::string names[] = {index_name + pht::record_key(file, bias).data,
+                                 index_name + pht::image_key(file, id, path, bias).data};
     for (const std::string &name : names) {
-        fuzz::Node &node = fuzz::world.add("/index/" + name, bytes);
+        fuzz::Node &node = fuzz::world.add(name, bytes);
         node.mode = S_IFREG | (way & 2 ? 0444 : 0644);
         node.mtime = fuzz::world.now - (way & 4 ? 10 : pht::kDay * 2);
         node.ctime = fuzz::world.now - 5;
@@ -90,13 +91,14 @@ void check_found(const std::string &bytes, u64 bias, u8 way) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::fresh();
     fuzz::Input input(data, size);
     const u8 kind = input.number(), way = input.number();
     fuzz::world.step = kind & 4 ? 100 : ~size_t{0};
     fuzz::world.fail_after = kind & 8 ? 1 + (way & 3) : 0;
     fuzz::world.file_system = kind & 16 ? OVERLAYFS_SUPER_MAGIC : 0;
-    std::string bytes = input.rest();
+    std::string bytes(input.rest());
     if ((kind & 1) && bytes.size() >= sizeof(pht::Record)) {
         memcpy(bytes.data(), pht::kRecordMagic, sizeof pht::kRecordMagic);
         pht::seal_record(reinterpret_cast<u8 *>(bytes.data()), bytes.size());

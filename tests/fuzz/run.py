@@ -19,7 +19,17 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-LONGEST = {"layout": 16384, "maps": 1024, "groups": 2048}  # bytes of an input; others: 4096
+# Bytes of an input: what a target has use for. Of twice as much half as many are tried.
+LONGEST = {
+    "entry": 256,
+    "groups": 1024,
+    "layout": 8192,
+    "maps": 512,
+    "object": 2048,
+    "plan": 1024,
+    "record": 2048,
+    "settings": 1024,
+}
 # Where memory came from is told by a run of what was found alone; what is left out took a third of the
 # time.
 SANITIZER = (
@@ -49,7 +59,7 @@ def run(target: str, directory: Path, options: argparse.Namespace) -> Ran:
     began = time.monotonic()
     ended = subprocess.run(
         [
-            directory / target, f"-runs={options.runs}", f"-max_len={LONGEST.get(target, 4096)}",
+            directory / target, f"-runs={options.runs}", f"-max_len={LONGEST[target]}",
             f"-max_total_time={options.seconds}", "-timeout=60", "-entropic=0", "-print_final_stats=1", "-report_slow_units=600",
             f"-artifact_prefix={found}/", *([f"-dict={dictionary}"] if dictionary.exists() else []),
             corpus, directory / "seeds" / target, found,

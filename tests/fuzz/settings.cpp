@@ -52,10 +52,11 @@ void check_problems(const pht::Settings &settings) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
+    const fuzz::Execution execution;
     fuzz::Input input(data, size);
     auxiliary = input.number() & 1;
     const bool bare = size < 2;
-    std::string all = input.rest();
+    const std::string all(input.rest());
     std::vector<const char *> environment;
     for (size_t at = 0; at < all.size(); at += strlen(all.c_str() + at) + 1)
         environment.push_back(all.c_str() + at);

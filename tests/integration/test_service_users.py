@@ -295,13 +295,24 @@ print(json.dumps([right(), before, told("large")]))
     assert "modified in memory" in after["reason"]
 
 
-@pytest.mark.parametrize("how", ["empty", "closed"])
+# All of a process in one mapping, twice: no kernel goes back.
+BACKWARDS = """\
+00010000-7fffffffe000 r-xp 00000000 08:01 42 /usr/bin/x
+Rss:                   4 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+"""
+
+
+@pytest.mark.parametrize("how", ["empty", "closed", "backwards"])
 def test_without_smaps_nothing_is_swapped(
     python: Run, home: Path, tmp_path: Path, how: str
 ) -> None:
     closed = tmp_path / "closed"
     closed.touch(mode=0)
-    file = "/dev/null" if how == "empty" else closed
+    backwards = tmp_path / "backwards"
+    backwards.write_text(BACKWARDS * 2)
+    file = {"empty": Path("/dev/null"), "closed": closed, "backwards": backwards}[how]
     code = f"""{BECOME}
 become()
 import large

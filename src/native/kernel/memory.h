@@ -78,7 +78,10 @@ public:
     }
     [[nodiscard]] bool resize(size_t count) {  // new elements are zero
         if (count > capacity_ && !reserve(count)) return false;
-        for (size_t i = size_; i < count; ++i) data_[i] = T{};
+        if constexpr (sizeof(T) == 1)
+            pht::clear(data_ + size_, count > size_ ? count - size_ : 0);
+        else
+            for (size_t i = size_; i < count; ++i) data_[i] = T{};
         size_ = count;
         return true;
     }

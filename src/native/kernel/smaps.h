@@ -23,9 +23,11 @@ struct Usage {
 bool add_field(Str line, Usage *usage);
 
 // Calls visit(const Usage &) for every mapping that touches [start, end). EIO where a mapping came
-// without what is to be known of it, or there was none.
+// without what is to be known of it, or there was none, or they do not come in their order, as the
+// kernel has them also where they change meanwhile.
 template <class Visit> ErrorOr<void> each_usage(u64 start, u64 end, Visit visit) {
     Usage usage = {};
+    u64 behind = 0;   // the end of the mapping before
     int fields = -1;  // of the two, of a mapping that touches; -1: none is at hand
     bool whole = true, any = false;
     const auto finish = [&] {
@@ -44,7 +46,9 @@ template <class Visit> ErrorOr<void> each_usage(u64 start, u64 end, Visit visit)
         Mapping mapping;
         if (!parse_mapping(line, &mapping)) return true;
         finish();
+        whole = whole && mapping.start >= behind;
         if (mapping.start >= end || !whole) return false;
+        behind = mapping.end;
         if (mapping.end > start) {
             usage = {mapping.start, mapping.end};
             fields = 0;

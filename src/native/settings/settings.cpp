@@ -104,10 +104,9 @@ constexpr Str kNul = {"", 1};
 
 Str variable(const char *const *environment, const char *name) {
     for (const char *const *at = environment; at && *at; ++at) {
-        const Str entry = str(*at);
-        const size_t size = length(name);
-        if (starts_with(entry, str(name)) && entry.size > size && entry.data[size] == '=')
-            return {entry.data + size + 1, entry.size - size - 1};
+        const char *text = *at, *expected = name;
+        while (*expected && *text == *expected) ++text, ++expected;
+        if (!*expected && *text == '=') return str(text + 1);
     }
     return {};
 }
