@@ -147,7 +147,9 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     parts.header = std::string(64 + input.number(), '\x7f');
     parts.paths = std::string(kPath) + '\0' + "/lib/libx.so" + '\0';
     make_copy(&input, parts.header, region.object.build_id, head.build_id_at);
-    head.object_size = kind & 4 ? copy_.size : input.number<u64>() % (1ull << 40);
+    // Mostly of a size of which the record has all the marks.
+    head.object_size =
+        kind & 4 ? copy_.size : input.number<u64>() % (kind & 64 ? 1ull << 40 : 1ull << 30);
     for (u8 i = input.number() % 4; i; --i) {
         // Near what is asked for, or anything.
         pht::Range range = {region.base - region.object.load_bias + input.number() % 16 * kHugeSize,
