@@ -33,7 +33,7 @@ struct Head {
 
 char *arena, *at;
 uint8_t *shadow;
-size_t left;  // blocks that were not given back
+size_t left, held;  // blocks that were not given back, and of the core's
 bool running;
 
 // Of few a loop is faster, which must not become a memset(3): the sanitizers have their own of
@@ -104,6 +104,7 @@ UNCHECKED size_t size_of(void *block) {
 }  // namespace
 
 void *take(size_t size) {
+    ++held;
     char *const block = take_block(size);
     if (!block) return calloc(1, size);
     memset(block, 0, size);
@@ -111,6 +112,7 @@ void *take(size_t size) {
 }
 
 void give(void *block, size_t size) {
+    --held;
     if (!is_ours(block)) return free(block);
     CHECK(size_of(block) == size);
     give_block(block);
@@ -124,7 +126,7 @@ Execution::Execution() {
 
 Execution::~Execution() {
     running = false;
-    CHECK(left == 0);
+    CHECK(left == 0 && held == 0);
     at = arena;
 }
 

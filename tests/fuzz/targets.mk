@@ -56,3 +56,8 @@ fuzz:
 	@$(MAKE) --no-print-directory -j2 $(TARGETS:%=$(FUZZ)/%)
 	@$(PYTHON) tests/fuzz/run.py --runs $(RUNS) --seconds $(SECONDS_EACH) \
 	    --corpus $(FUZZ_CORPUS) $(FUZZ) $(TARGETS)
+
+# Whether each target finds a defect that was put where it looks.
+.PHONY: planted
+planted:
+	@$(PYTHON) tests/fuzz/planted.py build/planted $(TARGETS)
