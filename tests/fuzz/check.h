@@ -45,9 +45,12 @@ public:
 
     template <class T = uint8_t> T number() {
         T value = {};
-        const size_t size = std::min(sizeof value, left_);
-        memcpy(&value, at_, size);
-        skip(size);
+        // Of a size that is known it is an instruction.
+        if (left_ >= sizeof value)
+            memcpy(&value, at_, sizeof value);
+        else
+            memcpy(&value, at_, left_);
+        skip(std::min(sizeof value, left_));
         return value;
     }
     std::string_view bytes(size_t size) {

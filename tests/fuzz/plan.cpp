@@ -80,9 +80,10 @@ void check_extents(const pht::Region &region) {
     }
 }
 
-// What may be done with a small page of an object, by the rules in plan.h.
+// What may be done with a small page of an object, by the rules in plan.h. `next` is the first
+// mapping that may have it, where pages are asked for in their order.
 enum class Small : u8 { no, filler, text };
-Small judge(const Case &given, const pht::Region &region, u64 at) {
+Small judge(const Case &given, const pht::Region &region, u64 at, size_t *next) {
     bool writable = false, segment = false;
     for (const Segment &one : given.segments) {
         if (at < one.start || at >= one.end) continue;
@@ -91,8 +92,9 @@ Small judge(const Case &given, const pht::Region &region, u64 at) {
     }
     if (writable) return Small::no;
     const bool inside = given.low <= at && at < given.high;
-    for (const PlainMapping &mapping : given.mappings) {
-        if (at < mapping.start || at >= mapping.end) continue;
+    while (*next < given.mappings.size() && given.mappings[*next].end <= at) ++*next;
+    if (*next < given.mappings.size() && at >= given.mappings[*next].start) {
+        const PlainMapping &mapping = given.mappings[*next];
         if (!inside || mapping.shared || mapping.writable) return Small::no;
         if (!mapping.readable) return mapping.executable || segment ? Small::no : Small::filler;
         if (mapping.inode != region.inode) return Small::no;
@@ -103,6 +105,7 @@ Small judge(const Case &given, const pht::Region &region, u64 at) {
 
 void check_pages(const Case &given, const pht::Region &region) {
     u64 text = 0, coverable = 0;
+    size_t next = 0;
     for (size_t i = 0; i < region.pages.size(); ++i) {
         const HugePage &page = region.pages[i];
         const u64 start = region.address_of(i);
@@ -116,7 +119,7 @@ void check_pages(const Case &given, const pht::Region &region) {
               start + kHugeSize <= pht::round_up(given.high, kHugeSize));
         u64 seen = 0;
         for (u64 at = start; at < start + kHugeSize; at += kPageSize) {
-            const Small small = judge(given, region, at);
+            const Small small = judge(given, region, at, &next);
             CHECK(small != Small::no && (!given.inward || small == Small::text));
             seen += small == Small::text ? kPageSize : 0;
         }

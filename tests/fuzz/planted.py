@@ -74,7 +74,7 @@ def find(target: str, place: Path) -> str:
     shutil.rmtree(place)
     if not row:
         return f"was not looked for: {ended.stderr[-2000:]}"
-    return "found" if row.split()[-1] == "1" else "not found"
+    return "found" if row.split()[-1] != "0" else f"not found: {row}"
 
 
 def main() -> int:

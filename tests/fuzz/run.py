@@ -26,7 +26,7 @@ LONGEST = {
     "layout": 8192,
     "maps": 512,
     "object": 2048,
-    "plan": 1024,
+    "plan": 512,
     "record": 2048,
     "settings": 1024,
 }

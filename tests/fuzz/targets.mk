@@ -25,7 +25,7 @@ FUZZ_CORPUS ?= $(FUZZ:-unguided=)/corpus
 COVERED := -fsanitize=fuzzer-no-link,address,undefined \
     $(if $(UNGUIDED),-fno-sanitize-coverage=trace-cmp)
 FUZZ_FLAGS := -std=c++20 -O2 -g -fno-sanitize-recover=undefined -fno-exceptions -fno-rtti -MMD -MP \
-    -Isrc/native -Itests/fuzz -include tests/fuzz/shim.h $(if $(UNGUIDED),-DUNGUIDED)
+    -Isrc/native -Itests/fuzz -include tests/fuzz/shim.h
 
 # The checks are no part of what is to be covered.
 $(FUZZ)/checks/%.o: tests/fuzz/%.cpp
