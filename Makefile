@@ -107,6 +107,7 @@ demo: $(DEMO)/installed
 	@$(DEMO)/bin/python examples/demo.py | grep ^pyhugetext
 
 TEST := .venv-test/$(TAG)
+LINT := .venv-lint/$(TAG)
 # For free-threaded builds few wheels are made: what the tests of threads need.
 GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
@@ -272,7 +273,6 @@ analyze:
 	@$(PYTHON) tests/analysis/compilers.py --analyze $(CHROOTS:%=--chroot %) $(COMPILERS_ARGS)
 
 # Clang compiles under clang-tidy, GCC without it; for both a warning is an error.
-LINT := .venv-lint/$(TAG)
 $(LINT)/installed: Makefile pyproject.toml
 	$(call install,$(LINT),--group lint cmake ninja 'pybind11[global]')
 
