@@ -17,8 +17,8 @@ constexpr const char *name_of(Backing backing) {
 
 // The rungs of Backing::automatic, in the order they are tried. The original file itself would be
 // best, but asking the kernel for it at every start costs more than all the rest: the record of an
-// entry says which kernel refused it. Where there is no entry, or another kernel was asked, this one
-// is asked first.
+// entry says which kernel refused it. Where there is no entry, or another kernel was asked, this
+// one is asked first.
 inline constexpr Backing kLadder[] = {Backing::store, Backing::file, Backing::shm, Backing::memfd,
                                       Backing::thp};
 
