@@ -124,6 +124,14 @@ def test_what_proves_nothing_is_skipped_and_no_success(
     assert ended == (command.SKIPPED if why else "exit" in changes)
 
 
+@pytest.mark.parametrize("name", ["torch-cuda", "torch", "jax", "netCDF4", "PySide6-Essentials"])
+def test_the_version_is_found_by_the_name_or_by_what_it_requires(tmp_path: Path, name: str) -> None:
+    for folder in ("torch-2.0+x", "jax-2.0+x", "netcdf4-2.0+x", "pyside6_essentials-2.0+x", "z-1"):
+        (tmp_path / f"site/{folder}.dist-info").mkdir(parents=True)
+    wheel = next(wheel for wheel in WHEELS if wheel.name == name)
+    assert command.version(wheel, tmp_path) == "2.0+x"
+
+
 def test_a_crash_while_stats_are_asked_is_a_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -95,16 +96,26 @@ def ask(wheel: Wheel, options: argparse.Namespace) -> Row:
         why = install(wheel, place)
         if why:
             return {"skipped": why}
-        infos = [
-            path.name.removesuffix(".dist-info").split("-")
-            for path in place.glob("site/*.dist-info")
-        ]
-        called = wheel.name.lower().replace("-", "_")
-        version = next((own for name, own in infos if name.lower() == called), "")
         (place / "use.py").write_text(wheel.use.lstrip())
-        row = {"version": version, **measure(place, options.pairs)}
+        row = {"version": version(wheel, place), **measure(place, options.pairs)}
         why = proves_nothing(row)
         return {"skipped": why} if why else row
+
+
+def version(wheel: Wheel, place: Path) -> str:
+    """Of the wheel, or of the first thing it requires, where the name is the zoo's own."""
+    infos = [
+        path.name.removesuffix(".dist-info").rpartition("-")
+        for path in place.glob("site/*.dist-info")
+    ]
+    found = {normal(name): own for name, _, own in infos}
+    names = (normal(name) for name in (wheel.name, *wheel.requires))
+    return next((found[name] for name in names if name in found), "")
+
+
+def normal(requirement: str) -> str:
+    """The name in a requirement or a folder's name, as PyPI compares them."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[=<>~!]", requirement)[0]).lower()
 
 
 def install(wheel: Wheel, place: Path) -> str:

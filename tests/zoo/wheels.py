@@ -263,6 +263,7 @@ print(t.root_node.child_count, str(t.root_node.children[0])[:80])
 """, ("tree-sitter", "tree-sitter-python")),
     Wheel("torch-cuda", """
 import torch
-print(torch.version.cuda is not None, torch.ones(40, 30).matmul(torch.ones(30, 20)).sum().item())
+assert torch.version.cuda, "it is not the build with CUDA"
+print(torch.ones(40, 30).matmul(torch.ones(30, 20)).sum().item())
 """, ("torch",), large=True),
 )  # fmt: skip
