@@ -54,10 +54,11 @@ def ask(fd: int, head: Head) -> Asked:
         return Asked(CANNOT, 0, reason="its headers cannot be read")
     bias = -first.address % HUGE
     largest = max(first.align, first.others)
-    remembered = max(first.least, first.sections) if first.least else 0
+    # 0, which is none that a linker makes, where the others have none that one makes.
+    remembered = max(first.least, first.sections) if _legal(first.others) else 0
     congruent = (first.address - first.offset) % HUGE == 0
     if largest >= HUGE:
-        ours = first.align == HUGE and congruent and first.others < HUGE and _legal(remembered)
+        ours = first.align == HUGE and congruent and _legal(remembered)
         return Asked(ALIGNED, bias, Patch(first.at, HUGE, remembered) if ours else None)
     if not congruent or not first.size:
         reason = "the address and the offset of its first segment differ modulo 2 MiB"
