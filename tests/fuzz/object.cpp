@@ -2,6 +2,8 @@
 
 #include "elf/object.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <vector>
 
 #include "check.h"
@@ -13,6 +15,14 @@ using pht::u8;
 namespace {
 
 constexpr size_t kMostHeaders = 24, kMostMemory = 64 << 10;
+
+// Whole pages, of which nothing may be read but what an input has of them.
+alignas(kPageSize) u8 all_pages[kMostMemory + 2 * kPageSize];
+
+u8 *forbid(size_t size) {
+    ASAN_POISON_MEMORY_REGION(all_pages, size);
+    return all_pages;
+}
 
 void check_notes(fuzz::Exact *memory, u64 alignment) {
     pht::ElfNotes notes;
@@ -44,7 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
 
     // What a loader refuses never gets here: segments lie in memory that is there.
     const size_t room = pht::round_up(std::min(bytes.size(), kMostMemory) + 1, kPageSize);
-    u8 *const memory = static_cast<u8 *>(aligned_alloc(kPageSize, room));
+    static u8 *const memory = forbid(sizeof all_pages);
+    ASAN_UNPOISON_MEMORY_REGION(memory, room);
     memset(memory, 0, room);
     memcpy(memory, bytes.data(), std::min(bytes.size(), room));
     for (Elf64_Phdr &header : headers) {
@@ -62,6 +73,6 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     }
     if (object.segments.empty()) CHECK(object.low == 0 && object.high == 0);
     object.segments.reset();
-    free(memory);
+    forbid(room);
     return 0;
 }
