@@ -12,7 +12,7 @@ is run without, too, and only what failed with the hook alone is run again. Exit
 fails with the hook only, or nothing passed; 0, with the reason, when the suite is not installed.
 
 Where the tests are in the source distribution only, --source names one that is unpacked, of the
-version that is installed ("pip download --no-deps --no-binary NAME NAME==VERSION" brings it). Torch's
+version that is installed: "pip download --no-deps --no-binary NAME NAME==VERSION" brings it. Torch's
 wheel has programs in C++ (GoogleTest), which run with the preload library and without.
 """
 
@@ -119,6 +119,7 @@ SUITES = {
         source=True,
     ),
     "lxml": Suite(["src/lxml/tests"], source=True),
+    # Copied away from its sources, which would be imported, and from settings for plugins.
     "psutil": Suite([f"tests/test_{name}.py" for name in ("linux", "posix")], source=True),
     "uvloop": Suite(
         [
