@@ -38,97 +38,26 @@ WAYS = ("active", "off")
 
 
 class Suite(NamedTuple):
-    """Of large suites the parts that take minutes, and of these what forks, threads, loads, compiles."""
-
     parts: list[str]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # modules
     source: bool = False  # the parts are below --source
     programs: bool = False  # the parts are programs in the wheel, no tests of pytest
     together: bool = False  # a part needs what another one leaves behind: all in one process
 
 
-SUITES = {
-    "numpy": Suite(["numpy"], ("hypothesis",)),
-    "scipy": Suite([f"scipy.{name}.tests" for name in ("fft", "spatial")], ("hypothesis",)),
-    "pandas": Suite(
-        [f"pandas.tests.{name}" for name in ("copy_view", "libs", "tslibs", "util")], ("hypothesis",)
-    ),
-    "pyarrow": Suite(
-        [
-            f"pyarrow.tests.test_{name}"
-            for name in ("cffi", "compute", "csv", "ipc", "memory", "scalars")
-        ],
-        ("hypothesis", "pandas"),
-    ),
-    "greenlet": Suite(["greenlet.tests"], ("objgraph", "psutil")),
-    "gevent": Suite(  # those that are no scripts
-        [
-            f"gevent.tests.test__{name}"
-            for name in (
-                "core", "core_async", "core_callback", "core_fork", "core_timer", "core_watcher", "event",
-                "greenlet", "greenness", "hub", "joinall", "lock", "loop_callback", "monkey_fork_atomic",
-                "order", "os", "pool", "queue", "select", "semaphore", "server", "signal", "socket",
-                "subprocess", "thread", "threading_fork_from_dummy", "threadpool", "timeout",
-            )
-        ],
-    ),
-    "numba": Suite(
-        [f"numba.tests.test_{name}" for name in ("cffi", "cfunc", "ctypes", "gil", "nrt")],
-        together=True,
-    ),
-    "llvmlite": Suite(["llvmlite.tests"]),
-    "torch": Suite(
-        [
-            *(
-                f"test/{name}"
-                for name in (
-                    "CppSignature_test", "Dict_test", "List_test", "apply_utils_test", "atest", "basic",
-                    "c10_LeftRight_test", "c10_Semaphore_test", "c10_Synchronized_test",
-                    "c10_ThreadLocal_test", "c10_error_test", "c10_exception_test",
-                    "c10_intrusive_ptr_test", "c10_logging_test", "c10_tempfile_test",
-                    "cpu_generator_test", "cpu_rng_test", "extension_backend_test", "half_test",
-                    "ivalue_test", "kernel_function_test", "kernel_lambda_test",
-                    "lazy_tensor_test", "math_kernel_test", "native_test", "op_registration_test",
-                    "operators_test", "quantized_test", "reduce_ops_test", "scalar_test",
-                    "tensor_iterator_test", "test_parallel", "thread_init_test", "weakref_test",
-                )
-            ),
-            # What there is after :: is GoogleTest's filter.
-            "bin/test_api::Autograd*:CustomAutogradTest.*:Data*:InferenceModeTest.*:SerializeTest.*:TensorTest.*",
-            "bin/test_cpp_rpc", "bin/test_dist_autograd", "bin/test_jit",
-        ],
-        programs=True,
-    ),
-    "cffi": Suite(
-        [
-            f"testing/cffi0/test_{name}.py"
-            for name in ("cdata", "ffi_backend", "function", "model", "parsing")
-        ],
-        source=True,
-    ),
-    "cryptography": Suite(
-        [
-            "tests/hazmat/backends", "tests/hazmat/bindings", "tests/test_fernet.py", "tests/test_utils.py",
-            *(
-                f"tests/hazmat/primitives/test_{name}.py"
-                for name in ("aead", "aes", "ciphers", "ec", "hashes", "hmac", "rsa", "serialization")
-            ),
-            "tests/x509/test_x509.py",
-        ],
-        ("certifi", "cryptography_vectors", "pretend", "pytest_benchmark"),
-        source=True,
-    ),
-    "lxml": Suite(["src/lxml/tests"], source=True),
-    # Copied away from its sources, which would be imported, and from settings for plugins.
-    "psutil": Suite([f"tests/test_{name}.py" for name in ("linux", "posix")], source=True),
-    "uvloop": Suite(
-        [
-            f"tests/test_{name}.py"
-            for name in ("base", "context", "dealloc", "executors", "signals", "unix")
-        ],
-        source=True,
-    ),
-}  # fmt: skip
+def table(file: Path) -> dict[str, Suite]:
+    """Of large suites the parts that take minutes, and of these what forks, threads, loads, compiles:
+    names for a pattern. Of gevent's those that are no scripts. What there is after :: of a program is
+    GoogleTest's filter. psutil's tests are to be copied away from its sources, which they would import."""
+    suites = {}
+    for name, entry in json.loads(file.read_text()).items():
+        patterns = entry.pop("parts").items()
+        parts = [how.format(part) for how, lines in patterns for part in " ".join(lines).split()]
+        suites[name] = Suite(parts, **entry)
+    return suites
+
+
+SUITES = table(Path(__file__).with_suffix(".json"))
 
 
 def environment(way: str, backing: str, scratch: Path) -> dict[str, str]:
@@ -187,12 +116,16 @@ def covered(reports: Path) -> bool:
     return any(region["mapped_bytes"] for report in contents for region in report["regions"])
 
 
-def failures(
-    suite: str, tests: list[str], report: Path, log: str, status: int
-) -> tuple[int, set[str]]:
-    """How many tests ran, and those that failed. Of CPython, files too: one whose process died has
-    no cases in the report, and one may fail for what it left behind. Of others, a part that did
-    not end, or where nothing ran."""
+class Result(NamedTuple):
+    ran: int
+    passed: set[str]
+    failed: set[str]  # of CPython, files too; of others, parts that did not end
+
+
+def read(suite: str, tests: list[str], report: Path, log: str, status: int) -> Result:
+    """What a run came to. Of CPython, files count too: one whose process died has no cases in the
+    report, and one may fail for what it left behind. Of others, a part that did not end, or where
+    nothing ran."""
     try:
         tree = ElementTree.parse(report).getroot()
     except (OSError, ElementTree.ParseError) as error:
@@ -201,26 +134,47 @@ def failures(
         tree = None
     if tree is None or (suite in SUITES and status not in ENDED):
         last = log.rstrip().rpartition("\n")[2]
-        name = " ".join(tests)
-        print(f"{name} did not end (exit status {status}): {last[:200]}", flush=True)
-        return 0, set(tests)
-    cases = list(tree.iter("testcase"))
+        print(f"{' '.join(tests)} did not end (exit status {status}): {last[:200]}", flush=True)
+        return Result(0, set(), set(tests))
+    cases = [c for c in tree.iter("testcase") if c.find("skipped") is None]
+    cases = [c for c in cases if c.get("status") != "notrun"]  # GoogleTest's, of those left out
     wrong = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
-    ran = sum(c.find("skipped") is None and c.get("status") != "notrun" for c in cases)
-    if suite in SUITES:
-        part = tests[0].partition("::")[0]
-        if SUITES[suite].programs:
-            return ran, {f"{part}::{c.get('classname')}.{c.get('name')}" for c in wrong}
-        # What failed before there was a test has no file.
-        files = [f"/{c.get('file')}" if c.get("file") else part for c in wrong]
-        return ran, {f"{file}::{c.get('name')}" for file, c in zip(files, wrong)}
-    failed, inside = {str(c.get("name")) for c in wrong}, False
-    for line in log.splitlines():
+    failed = {identity(suite, tests, case) for case in wrong}
+    passed = {identity(suite, tests, case) for case in cases} - failed
+    inside = False
+    for line in () if suite in SUITES else log.splitlines():
         if inside and line.startswith(" "):
             failed.update(line.split())
         else:
             inside = bool(re.match(r"\d+ tests? (failed|altered .*):$", line))
-    return ran, failed
+    return Result(len(cases), passed, failed)
+
+
+def identity(suite: str, tests: list[str], case: ElementTree.Element) -> str:
+    """One test's name: with its class, since two of a file may have a method of the same name."""
+    name, file = str(case.get("name")), case.get("file")
+    if suite not in SUITES:
+        return name
+    part = tests[0].partition("::")[0]
+    if SUITES[suite].programs:
+        return f"{part}::{case.get('classname')}.{name}"
+    if file is None:  # it failed before there was a test
+        return f"{part}::{name}"
+    module = file.removesuffix(".py").replace("/", ".")
+    within = str(case.get("classname")).removeprefix(module).strip(".")
+    return "::".join(part for part in (f"/{file}", within, name) if part)
+
+
+def wrong_again(suite: str, test: str, result: Result) -> bool:
+    """Whether a test that was run again failed again, or did not come to run."""
+    if test in result.failed:
+        return True
+    # Of a part or a file there are only the tests in it to pass.
+    if suite in SUITES and SUITES[suite].programs:
+        whole = "::" not in test or "*" in test
+    else:
+        whole = alone(suite, test) == test
+    return not whole and test not in result.passed
 
 
 def alone(suite: str, failed: str) -> str:
@@ -244,21 +198,25 @@ def importable(name: str) -> bool:
 
 def run(
     suite: str, way: str, tests: list[str], options: argparse.Namespace, scratch: Path
-) -> tuple[int, set[str]]:
+) -> Result:
     if suite not in SUITES:
         return run_part(suite, way, tests, options, scratch)
     if SUITES[suite].programs and way == "active":
         warm(suite, environment(way, options.backing, scratch))
     pieces = [tests] if SUITES[suite].together else [[part] for part in tests]
     results = [run_part(suite, way, piece, options, scratch) for piece in pieces]
-    return sum(ran for ran, _ in results), set().union(*(failed for _, failed in results))
+    return Result(
+        sum(result.ran for result in results),
+        set().union(*(result.passed for result in results)),
+        set().union(*(result.failed for result in results)),
+    )
 
 
 def run_part(
     suite: str, way: str, tests: list[str], options: argparse.Namespace, scratch: Path
-) -> tuple[int, set[str]]:
+) -> Result:
     report, reports = scratch / f"{way}.xml", Path(tempfile.mkdtemp(dir=scratch))
-    report.unlink(missing_ok=True)
+    report.unlink(missing_ok=True)  # that of the last run is no answer where this one dies
     what = command(suite, tests, report, options)
     preload = suite in SUITES and SUITES[suite].programs and way == "active"
     if preload:
@@ -272,7 +230,7 @@ def run_part(
             kept.write(f"{log}\n{' '.join(tests)}: exit status {status}\n")
     if preload and not covered(reports):
         print(f"{tests[0]}: nothing of it runs from huge pages", flush=True)
-    return failures(suite, tests, report, log, status)
+    return read(suite, tests, report, log, status)
 
 
 def ended(
@@ -317,7 +275,9 @@ def missing(options: argparse.Namespace, environ: dict[str, str]) -> str:
     child = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
     )
-    return child.stderr.strip() or child.stdout.strip()
+    if child.returncode:
+        raise SystemExit(f"stats() ended with {child.returncode}: {child.stderr.strip()[-1000:]}")
+    return child.stdout.strip()
 
 
 def main() -> int:
@@ -344,30 +304,46 @@ def main() -> int:
             print(f"{suite}: skipped: {reason}")
             return 0
         tests = parts(suite, options)
-        ran, failed = run(suite, "active", tests, options, scratch)
-        print(f"{suite}, active: {ran} tests run, {len(failed)} failed", flush=True)
-        if len(failed) >= ran:
+        result = run(suite, "active", tests, options, scratch)
+        told(suite, "active", result)
+        if len(result.failed) >= result.ran:
             print(f"{suite}: nothing passed, which proves nothing")
             return 1
+        suspects = result.failed
         if options.both:
-            ran, wrong = run(suite, "off", tests, options, scratch)
-            print(f"{suite}, off: {ran} tests run, {len(wrong)} failed", flush=True)
-            failed -= wrong
-        blame = []
-        for arguments in sorted({alone(suite, test) for test in failed}):
-            again = {
-                way: [run(suite, way, [arguments], options, scratch)[1] for _ in range(AGAIN)]
-                for way in WAYS
-            }
-            for test in sorted(failed):
-                if alone(suite, test) != arguments:
-                    continue
-                active, off = (sum(test in names for names in again[way]) for way in WAYS)
-                print(f"{test} alone: failed {active} of {AGAIN} active, {off} off", flush=True)
-                if active and not off:
-                    blame.append(test)
-    print(f"{suite}: " + (f"fail with the hook: {' '.join(blame)}" if blame else "no difference"))
+            without = run(suite, "off", tests, options, scratch)
+            told(suite, "off", without)
+            suspects = (suspects | (without.passed - result.passed)) - without.failed
+        blame = again(suite, suspects, options, scratch)
+    if blame:
+        print(f"{suite}: fail with the hook: {' '.join(blame)}")
+    else:
+        print(f"{suite}: no difference" + (" that repeats" if suspects else ""))
     return bool(blame)
+
+
+def told(suite: str, way: str, result: Result) -> None:
+    print(f"{suite}, {way}: {result.ran} tests run, {len(result.failed)} failed", flush=True)
+
+
+def again(suite: str, suspects: set[str], options: argparse.Namespace, scratch: Path) -> list[str]:
+    """Which of them, each file alone and three times, do not pass with the hook and do without."""
+    blame = []
+    for arguments in sorted({alone(suite, test) for test in suspects}):
+        results = {
+            way: [run(suite, way, [arguments], options, scratch) for _ in range(AGAIN)]
+            for way in WAYS
+        }
+        for test in sorted(suspects):
+            if alone(suite, test) != arguments:
+                continue
+            active, off = (
+                sum(wrong_again(suite, test, result) for result in results[way]) for way in WAYS
+            )
+            print(f"{test} alone: failed {active} of {AGAIN} active, {off} off", flush=True)
+            if active and not off:
+                blame.append(test)
+    return blame
 
 
 if __name__ == "__main__":

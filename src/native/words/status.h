@@ -33,6 +33,7 @@ enum class Status : u8 {
     little_used,    // of this page, and the control group has little memory
     promised,       // the store will have it after the next start or two
     small_copy,     // it is cached in small pages, which cannot be dropped now
+    superseded,     // the kernel can take the original itself, without a copy
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -84,7 +85,8 @@ inline constexpr StatusText kStatusTexts[] = {
     {"no_store", "there is no store"},
     {"untrusted", "not trusted: somebody else could have written it"},
     {"no_entry", "the store has no entry for this file"},
-    {"absent", "the store has no copy of this page yet"},
+    {"absent",
+     "the store has no copy of this page yet: one is made when it is used, or by pyhugetext warm"},
     {"little_used",
      "little of this page is used, and the control group has too little memory for 2 MiB of it"},
     {"promised",
@@ -94,6 +96,7 @@ inline constexpr StatusText kStatusTexts[] = {
      "its copy in the store is cached in small pages for now: they are not on disk yet, another "
      "process runs from them, or no 2 MiB of memory were free; the next start, pyhugetext.remap() "
      "or pyhugetext store heal mends that"},
+    {"superseded", "not needed: the kernel takes the file itself, without a copy"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},
