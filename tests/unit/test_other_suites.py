@@ -99,6 +99,19 @@ def test_a_run_that_dies_is_not_answered_by_the_report_of_the_last_one(
         suites.run("cpython", "active", [], OPTIONS, tmp_path)
 
 
+def test_for_a_program_that_died_its_tests_are_not_run_one_by_one() -> None:
+    tests = ["bin/dies::A.*", "bin/fails"]
+    passed = {"bin/dies::A.a", "bin/dies::A.b", "bin/fails::B.a", "bin/fails::B.b"}
+    with_it = suites.Result(2, {"bin/fails::B.b"}, {"bin/dies::A.*", "bin/fails::B.a"})
+    without = suites.Result(4, passed, set())
+    expected = {"bin/dies::A.*", "bin/fails::B.a"}
+    assert suites.suspected("torch", tests, with_it, without) == expected
+    # The program ends this time: there are tests of it, and none of the name of the part.
+    again = suites.Result(2, {"bin/dies::A.a", "bin/dies::A.b"}, set())
+    assert not suites.wrong_again("torch", "bin/dies::A.*", again)
+    assert suites.wrong_again("torch", "bin/dies::A.c", again)
+
+
 def test_of_cpython_a_file_whose_process_died_has_failed(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text('<t><testcase name="test.test_gc.A.test_b"/></t>')
