@@ -72,8 +72,10 @@ def environment(way: str, backing: str, scratch: Path) -> dict[str, str]:
 
 def parts(suite: str, options: argparse.Namespace) -> list[str]:
     """What is run, each in a process of its own."""
-    if options.tests or suite not in SUITES:
+    if suite not in SUITES or (SUITES[suite].programs and options.tests):
         return list(options.tests)
+    if options.tests:  # files are elsewhere for who runs in another directory
+        return [os.path.abspath(test) if os.sep in test else test for test in options.tests]
     below = options.source if SUITES[suite].source else ""
     return [os.path.join(below, part) for part in SUITES[suite].parts]
 
