@@ -35,7 +35,7 @@ def what_a_suite_has(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, st
     def command(_: str, arguments: list[str], report: Path, *__: int) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", FAKE, str(report), repr(tests)]
 
-    monkeypatch.setitem(suites.PARTS, SUITE, ["none"])
+    monkeypatch.setitem(suites.SUITES, SUITE, suites.Suite(["none"]))
     monkeypatch.setattr(suites, "command", command)
     monkeypatch.setattr(suites.signal, "signal", lambda *_: None)
     return tests
@@ -91,17 +91,32 @@ def test_what_failed_once_and_passes_alone_is_told(
 def test_a_run_that_dies_is_not_answered_by_the_report_of_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert suites.run(SUITE, "active", [], OPTIONS, tmp_path).ran == 1
+    assert suites.run(SUITE, "active", ["none"], OPTIONS, tmp_path).ran == 1
     monkeypatch.setattr(suites, "command", lambda *_: ["true"])
+    died = suites.Result(0, set(), {"none"})
+    assert suites.run(SUITE, "active", ["none"], OPTIONS, tmp_path) == died
     with pytest.raises(SystemExit, match="the suite did not end"):
-        suites.run(SUITE, "active", [], OPTIONS, tmp_path)
+        suites.run("cpython", "active", [], OPTIONS, tmp_path)
+
+
+def test_for_a_program_that_died_its_tests_are_not_run_one_by_one() -> None:
+    tests = ["bin/dies::A.*", "bin/fails"]
+    passed = {"bin/dies::A.a", "bin/dies::A.b", "bin/fails::B.a", "bin/fails::B.b"}
+    with_it = suites.Result(2, {"bin/fails::B.b"}, {"bin/dies::A.*", "bin/fails::B.a"})
+    without = suites.Result(4, passed, set())
+    expected = {"bin/dies::A.*", "bin/fails::B.a"}
+    assert suites.suspected("torch", tests, with_it, without) == expected
+    # The program ends this time: there are tests of it, and none of the name of the part.
+    again = suites.Result(2, {"bin/dies::A.a", "bin/dies::A.b"}, set())
+    assert not suites.wrong_again("torch", "bin/dies::A.*", again)
+    assert suites.wrong_again("torch", "bin/dies::A.c", again)
 
 
 def test_of_cpython_a_file_whose_process_died_has_failed(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text('<t><testcase name="test.test_gc.A.test_b"/></t>')
     log = "0:00:01 [1/2] test_gc passed\n1 test failed:\n    test_json\n\n1 test OK.\n"
-    result = suites.read("cpython", report, log)
+    result = suites.read("cpython", [], report, log, 2)
     assert (result.passed, result.failed) == ({"test.test_gc.A.test_b"}, {"test_json"})
     assert suites.wrong_again("cpython", "test_json", result)
     assert not suites.wrong_again("cpython", "test_json", suites.Result(1, set(), set()))
@@ -109,5 +124,6 @@ def test_of_cpython_a_file_whose_process_died_has_failed(tmp_path: Path) -> None
 
 def test_a_package_that_cannot_be_asked_is_no_skip(tmp_path: Path) -> None:
     (tmp_path / "pyhugetext.py").write_text("raise ImportError('broken')")
+    asked = argparse.Namespace(suite=SUITE, tests=[], source=None)
     with pytest.raises(SystemExit, match="broken"):
-        suites.missing(SUITE, [], {"PYTHONPATH": str(tmp_path), "PYHUGETEXT": "0"})
+        suites.missing(asked, {"PYTHONPATH": str(tmp_path), "PYHUGETEXT": "0"})
