@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from kernels import kinds
 
 Row = dict[str, Any]
 STARTS = ("first", "second", "third", "warmed")
@@ -208,7 +210,12 @@ def _list(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences) or "- nothing"
 
 
-def document(files: Iterable[Path]) -> str:
-    """docs/platforms.md, of the results that there are."""
-    results = [read(file) for file in files]
-    return "\n\n".join([HEAD.rstrip("\n"), *(section(rows) for rows in results if rows)]) + "\n"
+def document(results: Mapping[str, Sequence[Row]], before: str = "") -> str:
+    """docs/platforms.md, of the results that there are by kernel; of other kernels what it said before."""
+    made = {name: section(rows) for name, rows in results.items() if rows}
+    for part in before.split("\n## ")[1:]:
+        name = kinds.of_section(part.partition("\n")[0])
+        if name and name not in made:
+            made[name] = f"## {part.strip()}"
+    ordered = [made[name] for name in kinds.KINDS if name in made]
+    return "\n\n".join([HEAD.rstrip("\n"), *ordered]) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -106,13 +105,11 @@ def test_a_guest_that_told_nothing_is_a_fault_and_a_good_one_has_none() -> None:
     assert rows.faults(good) == []
 
 
-def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None:
+def test_the_page_has_date_commit_table_and_reasons_once() -> None:
     why = ["file: kernel said no", "store: /root/.cache/x is full"]
     found = [ABOUT, BOOTED, start("without"), start("first", an_object("a", why=why), an_object("b", why=why)),
              start("warm"), start("warmed", an_object("a"))]  # fmt: skip
-    file = tmp_path / "6.1.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in found))
-    page = rows.document([file])
+    page = rows.document({"6.1": found})
     assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
     assert (
         "| ext4 | store, 100 % | not asked | not asked | not asked | store, 100 % | not asked |"
@@ -121,6 +118,23 @@ def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None
     assert page.count("- file: kernel said no\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page
+
+
+def test_of_kernels_that_were_not_asked_the_page_keeps_what_it_said() -> None:
+    heads = {
+        "6.1": "6.1.0-1-amd64, amd64", "6.12": "6.12.1+deb13-amd64, amd64", "7": "7: did not boot, amd64",
+        "arm64-6.1": "6.1.0-1-arm64, arm64", "rothp-6.1": "6.1.170-rothp, amd64",
+    }  # fmt: skip
+    before = (
+        "head\n\n"
+        + "\n\n".join(f"## {head}\n\ntold by {name}" for name, head in heads.items())
+        + "\n"
+    )
+    newer = {**BOOTED, "release": "6.12.2+deb13-amd64"}
+    page = rows.document({"6.12": [ABOUT, newer, start("first")]}, before)
+    assert re.findall("^told by (.*)", page, re.M) == ["6.1", "7", "arm64-6.1", "rothp-6.1"]
+    assert "6.12.1" not in page
+    assert rows.document({}, page).count("\n## ") == 5
 
 
 def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
