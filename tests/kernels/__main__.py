@@ -32,10 +32,14 @@ def main(arguments: list[str]) -> int:
         help="these file systems, with commas; what others gave before stays",
     )
     parser.add_argument(
-        "--boot", type=int, default=300, metavar="SECONDS", help="until a guest says something"
+        "--boot",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="of the processor, until a guest says something",
     )
     parser.add_argument(
-        "--limit", type=int, default=3600, metavar="SECONDS", help="for all of one guest"
+        "--limit", type=int, default=5400, metavar="SECONDS", help="the same for all of it"
     )
     parser.add_argument(
         "--render", action="store_true", help="writes docs/platforms.md, boots nothing"

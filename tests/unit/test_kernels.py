@@ -154,9 +154,20 @@ def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:
     assert "|" not in page
 
 
-def test_an_emulator_that_never_says_anything_is_a_row(tmp_path: Path) -> None:
-    lines = machine._lines(["sleep", "60"], machine.Limits(1, 60), tmp_path / "log")
-    assert lines == [""]
+@pytest.mark.parametrize("command", [["sh", "-c", "while :; do :; done"], ["sleep", "60"]])
+def test_an_emulator_that_never_says_anything_is_a_row(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "BUSY", 2 if command[0] == "sleep" else 600)
+    assert machine._lines(command, machine.Limits(1, 60), tmp_path / "log") == [""]
+
+
+def test_what_others_take_of_the_processor_is_not_the_guests_time() -> None:
+    limits = machine.Limits(300, 3600)
+    assert not limits.are_over(booted=False, clock=1000, processor=100)
+    assert limits.are_over(booted=False, clock=1000, processor=300)
+    assert limits.are_over(booted=False, clock=1500, processor=0)
+    assert not limits.are_over(booted=True, clock=1500, processor=300)
 
 
 def test_qemu_that_fails_at_once_is_a_kernel_that_did_not_boot_with_what_it_said(
