@@ -130,8 +130,8 @@ def records() -> Iterator[bytes]:
         bitmap = bytes(((size + (2 << 20) - 1) // (2 << 20) + 7) // 8)
         paths, header = b"objects/01/libx.so\0/lib/libx.so\0", bytes(400)
         head = struct.pack(
-            "<8sIIIIQQQQIIQ16s16sQQQQIIII", b"PHTREC4\n", 0, 0, 8, 1, 7, 1 << 20, 0, 0, 0, 0, 0,
-            bytes(16), bytes(16), size, 0, 0, 64, 20, len(header), count, len(paths),
+            "<8sIIIIQQQQIIQ16s16sQQQQQIIII", b"PHTREC5\n", 0, 0, 8, 1, 7, 1 << 20, 0, 0, 0, 0, 0,
+            bytes(16), bytes(16), size, 0, 0, 0, 64, 20, len(header), count, len(paths),
         )  # fmt: skip
         ranges = struct.pack("<QQQ", 0, 4 << 21, 0) * count
         for kind in (0, 1, 5, 17):

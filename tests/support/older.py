@@ -18,6 +18,7 @@ from support.once import compiled
 #   READ_ONLY_THP  as 6.1 with READ_ONLY_THP_FOR_FS: what is read again stays small, and a file is
 #         collapsed if it was touched; done here by dropping its pages, which are huge when read
 #   READ_ONLY_THP,SCAN  the same of Linux 6.7, which has PAGEMAP_SCAN
+#   FIRST  refuses all of a file but its first 2 MiB, as it does the last that a file ends inside
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +40,7 @@ long ptrace(int request, ...);
 enum { DONTNEED = 4, POPULATE_READ = 22, POPULATE_WRITE = 23, COLLAPSE = 25, MOST = 64 };
 static struct { pid_t pid; long answer; char path[500]; uint64_t offset, length; } changed[MOST];
 static int scans;
-enum model { OLD, EINVAL_UNTOUCHED, READ_ONLY_THP };
+enum model { OLD, EINVAL_UNTOUCHED, READ_ONLY_THP, FIRST };
 
 static int any_present(pid_t pid, uint64_t start, uint64_t length) {
     char name[40];
@@ -100,7 +101,9 @@ static void collapse(pid_t pid, enum model model, uint64_t start, uint64_t lengt
     const int refused = untouched(pid, start, length) || ends_inside(pid, start, length);
     const int file = mapped(pid, start, path, &offset) && strncmp(path, "/dev/shm/", 9) &&
                      strncmp(path, "/memfd:", 7);
-    if (model == EINVAL_UNTOUCHED || !file) {
+    if (model == FIRST) {
+        if (mapped(pid, start, path, &offset) && offset + length > 2 << 20) answer(pid, EINVAL, 1);
+    } else if (model == EINVAL_UNTOUCHED || !file) {
         if (refused) answer(pid, EINVAL, 0);
     } else if (refused) {
         answer(pid, EINVAL, 1);
@@ -139,6 +142,7 @@ static void leave(pid_t pid) {
 int main(int count, char **words) {
     const enum model model = !strcmp(words[1], "5.10")  ? OLD
                              : !strcmp(words[1], "6.1") ? EINVAL_UNTOUCHED
+                             : !strcmp(words[1], "FIRST") ? FIRST
                                                         : READ_ONLY_THP;
     scans = strstr(words[1], ",SCAN") != NULL;
     const pid_t first = fork();

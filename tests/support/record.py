@@ -10,14 +10,14 @@ from pathlib import Path
 
 from support.common import HUGE
 
-MAGIC, NOTE_MAGIC = b"PHTREC4\n", b"PHTNONE\n"
-_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQQIIII")
+MAGIC, NOTE_MAGIC = b"PHTREC5\n", b"PHTNONE\n"
+_HEAD = struct.Struct("<8sIIIIQQQQIIQ16s16sQQQQQIIII")
 _COVERED = 16  # the checksum covers what is behind it
 _RANGE = struct.Struct("<QQQ")
 BOOT_ID = slice(72, 88)
 CHECKSUM = slice(12, 16)
 
-assert _HEAD.size == 152
+assert _HEAD.size == 160
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Record:
     object_size: int
     lacking: int  # how many 2 MiB of it are to be there and are not
     rests_until: int  # seconds since the epoch: nothing is added before
+    refused_by: int  # the kernel that could not take the original itself; 0: none was asked
     build_id_at: int
     build_id_size: int
     ranges: tuple[tuple[int, int, int], ...]
@@ -80,8 +81,8 @@ class Record:
         assert total == len(data)
         assert crc == binascii.crc32(data[_COVERED:])
         identity = Identity(*rest[:8])
-        bias, boot_id, made_in, object_size, lacking, rests_until, build_id_at = rest[8:15]
-        build_id_size, header_size, range_count, path_size = rest[15:]
+        bias, boot_id, made_in, object_size, lacking, rests_until, refused_by = rest[8:15]
+        build_id_at, build_id_size, header_size, range_count, path_size = rest[15:]
         at = _HEAD.size + range_count * _RANGE.size
         ranges = tuple(_RANGE.iter_unpack(data[_HEAD.size : at]))
         path, origin, end = data[at : at + path_size].split(b"\0")
@@ -90,8 +91,8 @@ class Record:
         header, present = data[at : at + header_size], data[at + header_size :]
         assert len(present) == len(all_present(object_size))
         return cls(
-            identity, bias, boot_id, made_in, object_size, lacking, rests_until, build_id_at,
-            build_id_size, ranges, os.fsdecode(path), os.fsdecode(origin), header, present,
+            identity, bias, boot_id, made_in, object_size, lacking, rests_until, refused_by,
+            build_id_at, build_id_size, ranges, os.fsdecode(path), os.fsdecode(origin), header, present,
         )  # fmt: skip
 
     def pack(self) -> bytes:
@@ -101,7 +102,8 @@ class Record:
         head = _HEAD.pack(
             MAGIC, _HEAD.size + len(tail), 0, i.major, i.minor, i.inode, i.size, i.mtime, i.ctime,
             i.mtime_ns, i.ctime_ns, self.bias, self.boot_id, self.made_in, self.object_size,
-            self.lacking, self.rests_until, self.build_id_at, self.build_id_size, len(self.header), len(self.ranges), len(paths),
+            self.lacking, self.rests_until, self.refused_by, self.build_id_at, self.build_id_size,
+            len(self.header), len(self.ranges), len(paths),
         )  # fmt: skip
         data = bytearray(head + tail)
         sign(data)

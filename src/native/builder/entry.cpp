@@ -72,6 +72,10 @@ Trouble Making::finish() {
     parts.present = present.data();
     parts.lacking = lacking;
     if (!stopped.ok()) parts.rests_until = rest_until(writer.spec().limit_is_own);
+    if (wanted.itself == Itself::refused)
+        parts.refused_by = this_kernel();
+    else if (is_own_good())
+        parts.refused_by = own.record().head->refused_by;
     Trouble problem = write_record(writer, added->key, parts, boot);
     if (problem.ok() && writer.spec().for_images && durable) problem = write_image_record(&parts);
     if (problem.ok()) drop_superseded();

@@ -177,6 +177,7 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     head.object_size = layout.size;
     head.lacking = parts.lacking;
     head.rests_until = parts.rests_until;
+    head.refused_by = parts.refused_by;
     head.build_id_at = layout.build_id_at;
     head.build_id_size = layout.build_id.size;
     head.header_size = layout.header_size;

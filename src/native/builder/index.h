@@ -85,7 +85,7 @@ struct RecordParts {
     Str path, origin;
     const u8 *header = nullptr;   // the first layout->header_size bytes of the copy
     const u8 *present = nullptr;  // as in a record, and so are these
-    u64 lacking = 0, rests_until = 0;
+    u64 lacking = 0, rests_until = 0, refused_by = 0;
 };
 Trouble write_record(const StoreWriter &writer, const KeyText &key, const RecordParts &parts,
                      Boot &boot);

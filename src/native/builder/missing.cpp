@@ -4,7 +4,6 @@
 #include "builder/entry.h"
 #include "builder/verdict.h"
 #include "builder/warm.h"
-#include "kernel/filters.h"
 #include "kernel/scratch.h"
 #include "limits/memory.h"
 
@@ -33,6 +32,7 @@ private:
     using State = WantedList::State;
     End build_now();
     bool build_all(bool with_rest);
+    void drop_outlived();
     void tell(const Trouble &problem) { tell("", problem.text.data); }
     void tell(const char *path, const char *reason);
     Trouble lock(bool *waited);
@@ -97,12 +97,6 @@ void Builder::unfit(const char *reason, bool brief) {
 constexpr const char *kNeverHuge = "this file system gives no huge pages to new files";
 constexpr const char *kHugeWhenRead =
     "this file system gives no huge pages to new files; pyhugetext warm can fill it";
-
-// Whether the kernel may have refused this process what it grants to others: then its answer is not
-// the machine's. A seccomp filter answers with whatever errno it likes.
-bool is_restricted() {
-    return has_huge_pages_disabled() || read_filters() != 0;
-}
 
 constexpr const char *kNotCollapsed = "the kernel does not collapse shared memory";
 
@@ -229,7 +223,8 @@ constexpr const char *kNoRoom =
     "memory";
 
 void Builder::build_one(size_t which) {
-    const Wanted wanted = wanted_.at(which);
+    Wanted wanted = wanted_.at(which);
+    if (wanted.itself == Itself::refused && is_restricted()) wanted.itself = Itself::unknown;
     if (has_too_many_biases(writer_, wanted.file, wanted.bias))
         return tell(wanted.path, "it is loaded at ever other addresses; its entries are bounded");
     // Until what is written counts as taken.
@@ -279,6 +274,8 @@ End Builder::build_now() {
         return problem.lacks_descriptors() ? End::done : End::next_store;
     }
     const Held held(writer_);
+    drop_outlived();
+    if (!wanted_.any(State::waiting)) return End::done;
     if (writer_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
     if (!fits_here()) return End::next_store;
@@ -286,6 +283,21 @@ End Builder::build_now() {
     // What is not urgent has time until nothing else is to be done.
     if (!deadline_.urgent && !build_all(true)) return End::stopped;
     return wanted_.any(State::waiting) ? End::next_store : End::done;
+}
+
+// Removes the entries of files that the kernel takes themselves. Who runs from them goes on to. Of
+// one for which no kernel was asked somebody has asked for: it stays.
+void Builder::drop_outlived() {
+    for (size_t i = 0; i < wanted_.size(); ++i) {
+        const Wanted wanted = wanted_.at(i);
+        if (wanted.itself != Itself::taken) continue;
+        const KeyText key = record_key(wanted.file, wanted.bias);
+        StoredFile stored;
+        if (stored.data()) stored.read(writer_.index(), key.data);
+        if (stored.is_record() && stored.record().head->refused_by)
+            drop_record(writer_, key.data, boot_);
+        wanted_.set(i, State::done);
+    }
 }
 
 // False where it was stopped. Looking at one costs something, too: only the first is looked at

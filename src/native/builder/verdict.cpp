@@ -151,4 +151,8 @@ Trouble judge(const StoreWriter &writer, Verdict *verdict) {
     return remember(writer, *verdict);
 }
 
+bool is_restricted() {
+    return has_huge_pages_disabled() || read_filters() != 0;
+}
+
 }  // namespace pht

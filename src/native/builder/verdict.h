@@ -45,4 +45,8 @@ Trouble try_memory(int fd, Verdict *verdict);
 // says nothing about the machine.
 bool has_huge_pages_disabled();
 
+// Whether the kernel may have refused this process what it grants to others: then its answer is not
+// the machine's. A seccomp filter answers with whatever errno it likes.
+bool is_restricted();
+
 }  // namespace pht

@@ -2,10 +2,8 @@
 
 namespace pht {
 
-bool WantedList::add(Str path, u64 bias, const sys::FileIdentity &file, bool whole,
-                     bool disk_only) {
-    const Item item = {text_.size(), bias,          file, whole,
-                       disk_only,    pages_.size(), 0,    State::waiting};
+bool WantedList::add(Str path, const Wanted &wanted, bool disk_only) {
+    const Item item = {wanted, text_.size(), pages_.size(), disk_only, State::waiting};
     return text_.append(path.data, path.size) && text_.push('\0') && items_.push(item);
 }
 

@@ -6,12 +6,17 @@
 
 namespace pht {
 
+// What is known of taking the original itself, without a copy, on this kernel: not asked; to be
+// asked before anything is built; it cannot; it can, so that an entry is of no use.
+enum class Itself : u8 { unknown, to_ask, refused, taken };
+
 // Which file, where it is loaded, and what of it.
 struct Wanted {
     const char *path = nullptr;  // absolute, NUL-terminated
     u64 bias = 0;                // load bias modulo 2 MiB
     sys::FileIdentity file;      // as it was mapped; inode 0: whatever has the path
     bool whole = true;           // all of its text; else these pages, the most used first
+    Itself itself = Itself::unknown;
     const u64 *pages = nullptr;  // addresses less the load bias, as in a Range
     size_t page_count = 0;
 };
@@ -19,21 +24,22 @@ struct Wanted {
 // The originals that wait for an entry, or for more of one.
 class WantedList {
 public:
-    // With all of its text, or with the pages that follow; and whether only an entry on disk is of
-    // use.
-    [[nodiscard]] bool add(Str path, u64 bias, const sys::FileIdentity &file, bool whole,
-                           bool disk_only);
+    // With all of its text, or with the pages that follow (its own path and pages do not count);
+    // and whether only an entry on disk is of use.
+    [[nodiscard]] bool add(Str path, const Wanted &wanted, bool disk_only);
     // A page of the last one; the most used first.
     [[nodiscard]] bool add_page(u64 address) {
-        ++items_[items_.size() - 1].page_count;
+        ++items_[items_.size() - 1].wanted.page_count;
         return pages_.push(address);
     }
     void clear();
     size_t size() const { return items_.size(); }
     Wanted at(size_t i) const {
         const Item &item = items_[i];
-        return {text_.data() + item.path,  item.bias,      item.file, item.whole,
-                pages_.data() + item.page, item.page_count};
+        Wanted out = item.wanted;
+        out.path = text_.data() + item.path;
+        out.pages = pages_.data() + item.page;
+        return out;
     }
     // Done: there is nothing left to do. Promised: the store will have it, or the rest, before
     // long, and other copies would be useless then.
@@ -54,11 +60,9 @@ public:
 
 private:
     struct Item {
-        size_t path;
-        u64 bias;
-        sys::FileIdentity file;
-        bool whole, disk_only;
-        size_t page, page_count;
+        Wanted wanted;
+        size_t path, page;
+        bool disk_only;
         State state;
     };
     MappedArray<Item> items_;

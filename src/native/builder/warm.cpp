@@ -1,5 +1,6 @@
 #include "builder/warm.h"
 
+#include "builder/itself.h"
 #include "builder/original.h"
 #include "builder/verdict.h"
 #include "kernel/scratch.h"
@@ -64,13 +65,19 @@ bool has_image(const StoreWriter &writer, int source, const sys::FileIdentity &f
     return stored.is_record() && equal(str(stored.record().path), str(record.path));
 }
 
+bool is_taken_itself(int source, const sys::FileIdentity &file, const Wanted &wanted) {
+    Layout layout;
+    return lay_out(source, file.size, wanted.bias, &layout).ok() && takes_itself(source, layout);
+}
+
 Trouble add(StoreWriter &writer, const Wanted &wanted, const Keep &keep, Boot &boot, Added *added) {
     Deadline none;
     return add_entry(writer, wanted, !writer.spec().shared_memory, keep, none, boot, added);
 }
 
-void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *made) {
+void warm_locked(StoreWriter &writer, Wanted wanted, Keep &keep, Made *made) {
     Boot boot;
+    bool asked = false;
     int fd;
     sys::FileIdentity file;
     made->problem = open_original(wanted, &fd, &file);
@@ -84,6 +91,17 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
     }
     stored.read(writer.index(), key.data);
     bool there = stored.is_record();
+    if (wanted.itself == Itself::to_ask) {
+        const u64 kernel = there ? stored.record().head->refused_by : 0;
+        asked = kernel != this_kernel();
+        if (asked && is_taken_itself(source, file, wanted)) {
+            made->status = Made::Status::unneeded;
+            // Who asked for a store keeps what no kernel was asked for.
+            if (kernel) drop_record(writer, key.data, boot);
+            return;
+        }
+        if (!is_restricted()) wanted.itself = Itself::refused;
+    }
     if (there && (!check_boot(*stored.record().head, boot).ok() ||
                   !is_record_of(*stored.record().head, file, wanted.bias) ||
                   !why_not_mapped(writer, stored.record()).ok())) {
@@ -106,12 +124,13 @@ void warm_locked(StoreWriter &writer, const Wanted &wanted, Keep &keep, Made *ma
         added.size = stored.record().head->object_size;
         const bool lasting = in_memory || (stored.record().durable() &&
                                            has_image(writer, source, file, stored.record()));
-        if (!lasting) {
-            status = Made::Status::promoted;
-            // With its record for images, too.
-            made->problem = writer.spec().for_images ? add(writer, wanted, keep, boot, &added)
-                                                     : promote_entry(writer, key.data, stored);
-        }
+        const bool tells = asked && wanted.itself == Itself::refused;
+        if (!lasting) status = Made::Status::promoted;
+        // With its record for images, or with what the kernel said.
+        if ((!lasting && writer.spec().for_images) || tells)
+            made->problem = add(writer, wanted, keep, boot, &added);
+        else if (!lasting)
+            made->problem = promote_entry(writer, key.data, stored);
     }
     if (!made->problem.ok()) return;
     if (!keep.add({key.data, key.size})) return;

@@ -10,7 +10,8 @@ struct Made {
         built,
         promoted,  // it was there, and is now on disk for good
         present,
-        refused,  // `problem` says why
+        unneeded,  // the kernel takes the file itself
+        refused,   // `problem` says why
     };
     Status status = Status::refused;
     Trouble problem;
@@ -21,7 +22,7 @@ struct Made {
     u64 huge = 0;         // of the copy, in 2 MiB pages now
     KeyText key;          // the name of its record, where it has one
 };
-inline constexpr const char *kMadeNames[] = {"built", "promoted", "present", "refused"};
+inline constexpr const char *kMadeNames[] = {"built", "promoted", "present", "unneeded", "refused"};
 
 // Makes sure that an open store has a lasting entry of one file for one load bias. What is there
 // already is not written again. Takes the lock for this object only, so that others get their turn.

@@ -62,6 +62,8 @@ struct Region {
     bool half_restored = false;  // an mremap failed in the middle
     bool missing = false;        // waits for a store entry to be built, or for more of one
     bool promised = false;       // which will be before long: other copies would be useless then
+    bool outlived = false;       // the kernel takes the file itself: its entry is of no use now
+    u32 entry_pages = 0;         // what an entry has that gives way while the file is tried
     u32 dev_major = 0, dev_minor = 0;
     u64 inode = 0;
     sys::FileIdentity file;  // when it was copied; size 0 where it could not be opened

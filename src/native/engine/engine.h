@@ -125,7 +125,8 @@ private:
     void put_back(Backing keep, bool only_small = false);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
-    // Marks what is promised; all that is missing where no list is given.
+    // Marks what is promised, and what waits for nothing any more; all that is missing is promised
+    // where no list is given.
     void promise(const WantedList *wanted);
     bool copy_request(Request *request, MappedArray<char> *texts);
     void tell(Str reason);

@@ -49,6 +49,12 @@ size_t density_of(const Region &region, const UsedPage *used, size_t count) {
     return pages ? sum / pages : 0;
 }
 
+// Whether the kernel cannot take the file itself at another start either.
+bool is_refused(const Outcome &file) {
+    return file.status == Status::unsupported || file.status == Status::no_huge_page ||
+           (file.status == Status::refused && file.call == Call::collapse && file.error == EINVAL);
+}
+
 }  // namespace
 
 // What is used most comes first: there may be time for little.
@@ -80,8 +86,15 @@ bool Engine::list_missing(WantedList *wanted) {
         const bool disk_only =
             region.backing == Backing::shm && region.outcome.ok() && !region.outcome.buildable;
         const u64 bias = region.object.load_bias;
-        bool memory =
-            wanted->add(region.path_text(), bias % kHugeSize, region.file, whole, disk_only);
+        Wanted now;
+        now.bias = bias % kHugeSize;
+        now.file = region.file;
+        now.whole = whole;
+        if (region.outlived)
+            now.itself = Itself::taken;
+        else if (is_refused(region.tried[static_cast<int>(Backing::file)]))
+            now.itself = Itself::refused;
+        bool memory = wanted->add(region.path_text(), now, disk_only);
         for (size_t i = 0; i < one.count && !whole && memory; ++i)
             memory = wanted->add_page(used[one.first + i].address - bias);
         if (!memory) break;
@@ -92,18 +105,20 @@ bool Engine::list_missing(WantedList *wanted) {
 void Engine::promise(const WantedList *wanted) {
     const Locked locked;
     if (!locked.ok()) return;
-    const auto is_promised = [&](const Region &region) {
-        if (!wanted) return true;
+    using State = WantedList::State;
+    const auto is = [&](State state, const Region &region) {
+        if (!wanted) return state == State::promised;
         for (size_t i = 0; i < wanted->size(); ++i)
-            if (wanted->state(i) == WantedList::State::promised &&
-                equal(region.path_text(), str(wanted->at(i).path)))
+            if (wanted->state(i) == state && equal(region.path_text(), str(wanted->at(i).path)))
                 return true;
         return false;
     };
     for (Region *region : table_.regions()) {
         if (!region->missing) continue;
-        region->promised = is_promised(*region);
-        if (!region->promised) continue;
+        region->promised = is(State::promised, *region);
+        // What is huge meanwhile no later pass looks at.
+        const bool settled = region->state() == Region::State::huge && is(State::done, *region);
+        if (!region->promised && !settled) continue;
         region->missing = false;
         if (region->backing == Backing::none) region->outcome = {Status::promised, Call::none, 0};
     }

@@ -223,6 +223,7 @@ struct KernelNames {
     char names[6][65] = {};
     KernelNames() { call(__NR_uname, names); }
     const char *release() const { return names[2]; }
+    const char *version() const { return names[3]; }
 };
 
 // Nanoseconds and seconds since the epoch.

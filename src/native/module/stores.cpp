@@ -195,12 +195,14 @@ py::tuple prune(const SpecTuple &from) {
     return py::make_tuple(problem(trouble), out);
 }
 
-py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const std::string &keep) {
+py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const std::string &keep,
+              bool files) {
     const StoreSpec spec = spec_of(from);
     if (path.find('\0') != std::string::npos) throw py::value_error("a NUL in a path");
     Wanted wanted;
     wanted.path = path.c_str();
     wanted.bias = bias;
+    if (files) wanted.itself = Itself::to_ask;
     Made made;
     const Trouble trouble = ask([&](const StoreApi &api) {
         api.warm(spec, wanted, {keep.data(), keep.size()}, &made);
@@ -241,7 +243,8 @@ void bind_stores(py::module_ &module) {
     module.def("store_heal", &heal, spec, py::arg("name"));
     module.def("store_prune", &prune, spec);
     module.def("store_clear", &told<&StoreApi::clear, u64, SpecTuple>, spec);
-    module.def("store_warm", &warm, spec, py::arg("path"), py::arg("bias"), py::arg("keep"));
+    module.def("store_warm", &warm, spec, py::arg("path"), py::arg("bias"), py::arg("keep"),
+               py::arg("files"));
     module.def("store_judge", &told<&StoreApi::judge, Verdict, SpecTuple>, spec);
     module.def("store_verdict", &remembered, spec);
     module.def("store_remember", &remember_verdict, spec, py::arg("verdict"));

@@ -21,6 +21,7 @@ struct Record {
     u64 object_size;
     u64 lacking;      // 2 MiB of the copy that are to be there, and are not yet
     u64 rests_until;  // wall clock, seconds: nothing is added before, since that failed
+    u64 refused_by;   // the kernel that could not take the original itself; 0: none was asked
     u64 build_id_at;  // file offset of the build-id's bytes in the copy; 0: has none
     u32 build_id_size, header_size;
     u32 range_count, path_size;
@@ -50,7 +51,7 @@ struct Range {
 // In place of a record: an entry could not be made on this kernel. The kernel's release, the reason
 // and the original's path follow, each ended by a newline. Believed for a day.
 inline constexpr char kNoteMagic[8] = {'P', 'H', 'T', 'N', 'O', 'N', 'E', '\n'};
-inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '4', '\n'};
+inline constexpr char kRecordMagic[8] = {'P', 'H', 'T', 'R', 'E', 'C', '5', '\n'};
 inline constexpr size_t kRecordLimit = 16ul * 1024;
 
 // How long a note is believed, an entry that was used stays, and how often use is noted.
@@ -96,6 +97,9 @@ struct NoteView {
     Str kernel, reason, origin;
 };
 bool view_note(const u8 *data, size_t size, NoteView *out);
+
+// Which kernel this is, by its release and how it was built; never 0.
+u64 this_kernel();
 
 // Which boot this is; read when it is first asked for.
 struct Boot {

@@ -158,6 +158,7 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
     const BuildId &id = region.object.build_id;
     RecordView &record = entry->record_;
     Outcome outcome = find_record(index_, file, bias, shared.boot, entry->room_, &record);
+    const bool is_own = outcome.ok();
     if (outcome.status == Status::no_entry && !in_memory_) {
         const ImageFile image = {original, file, id, region.path_text(), bias};
         ImageMatch &match = entry->comparison_.match;
@@ -169,6 +170,10 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
         }
     }
     if (!outcome.ok()) return outcome;
+    if (is_own && !in_memory_) {
+        if (!shared.kernel) shared.kernel = this_kernel();
+        entry->untried_ = record.head->refused_by != shared.kernel;
+    }
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (entry->copy_ < 0) return outcome.status == Status::no_entry ? damaged : outcome;
     // What somebody maps of shared memory is not removed when the disk has it, too. It is removed
@@ -185,6 +190,7 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
 void Entry::close() {
     if (copy_ >= 0) sys::close(copy_);
     copy_ = index_ = -1;
+    untried_ = false;
     record_ = {};
     comparison_ = {};
 }

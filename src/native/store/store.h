@@ -17,6 +17,7 @@ namespace pht {
 struct Shared {
     const Pagemap &pagemap;
     Boot boot = {};
+    u64 kernel = 0;  // as this_kernel(), once it was asked for
 };
 
 // An entry of a store for a file, its copy open.
@@ -33,6 +34,9 @@ public:
     // Whether it is being made, a part at each start; whether something may be added to it.
     bool is_growing() const { return record_.is_growing(); }
     bool may_grow() const { return record_.may_grow(); }
+    // Whether this kernel has not been asked yet to take the original itself, without a copy.
+    bool is_untried() const { return untried_; }
+    void take_as_tried() { untried_ = false; }
 
     // Maps [target, target + length) of the region, all of which it has: somewhere congruent to the
     // target, in *address. What is small of it is mended, or left to the original; see mend.h.
@@ -48,6 +52,7 @@ private:
     RecordRoom room_;
     RecordView record_;
     int copy_ = -1;
+    bool untried_ = false;
     // Of an entry that was not seen to be on disk: the store's index and its record there.
     int index_ = -1;
     KeyText name_;

@@ -95,7 +95,10 @@ Outcome Stores::find(Candidate &candidate, const Region &region, int original,
         candidate.opened = candidate.store.open(candidate.root, candidate.system,
                                                 candidate.backing == Backing::shm);
     if (!candidate.opened.ok()) return candidate.opened;
-    return candidate.store.find(region, original, file, shared_, entry);
+    const Outcome outcome = candidate.store.find(region, original, file, shared_, entry);
+    // What came of a trial could not be noted: each start would try again.
+    if (entry->is_untried() && !(can_build(candidate) && may_build().ok())) entry->take_as_tried();
+    return outcome;
 }
 
 // A store that is not there yet can be made; the system's is an administrator's.

@@ -16,9 +16,9 @@ constexpr const char *name_of(Backing backing) {
 }
 
 // The rungs of Backing::automatic, in the order they are tried. The original file itself would be
-// best, but an entry in the store means that it was tried when the entry was built: asking the
-// kernel again at every start costs more than all the rest. Where there is no entry, it is asked
-// before one is built.
+// best, but asking the kernel for it at every start costs more than all the rest: the record of an
+// entry says which kernel refused it. Where there is no entry, or another kernel was asked, this
+// one is asked first.
 inline constexpr Backing kLadder[] = {Backing::store, Backing::file, Backing::shm, Backing::memfd,
                                       Backing::thp};
 

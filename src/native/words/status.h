@@ -33,6 +33,7 @@ enum class Status : u8 {
     little_used,    // of this page, and the control group has little memory
     promised,       // the store will have it after the next start or two
     small_copy,     // it is cached in small pages, which cannot be dropped now
+    superseded,     // the kernel can take the original itself, without a copy
     stale,          // the entry was never known to be on disk, and the machine was started since
     unproven,       // the entry was never seen to be on disk, and is too old to be used unseen
     damaged,        // the entry is not what was written
@@ -94,6 +95,7 @@ inline constexpr StatusText kStatusTexts[] = {
      "its copy in the store is cached in small pages for now: they are not on disk yet, another "
      "process runs from them, or no 2 MiB of memory were free; the next start, pyhugetext.remap() "
      "or pyhugetext store heal mends that"},
+    {"superseded", "not needed: the kernel takes the file itself, without a copy"},
     {"stale", "the entry was never known to be on disk, and the machine was started since"},
     {"unproven", "the entry was not seen to be on disk in its first minutes; it is compared anew"},
     {"damaged", "the entry is not what was written"},

@@ -269,7 +269,7 @@ def _prepare(call: Warming, store: Store) -> None:
         )
         call.made.append(warm.Made(*wanted, store.root, warm.REFUSED, reason))
     sizes = [_file_size(wanted.path) for wanted in lasting]
-    warmer = warm.Warmer(store)
+    warmer = warm.Warmer(store, files=stores.settings().backing == "auto")
     call.progress.begin("", sum(sizes))
     for wanted, size in zip(lasting, sizes):
         call.progress.label(os.path.basename(wanted.path))

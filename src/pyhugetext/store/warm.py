@@ -11,7 +11,8 @@ from pyhugetext.store import places
 from pyhugetext.store.places import Store
 
 # What became of one object.
-BUILT, PROMOTED, PRESENT, REFUSED = "built", "promoted", "present", "refused"
+BUILT, PROMOTED, PRESENT = "built", "promoted", "present"
+UNNEEDED, REFUSED = "unneeded", "refused"
 
 
 class Made(NamedTuple):
@@ -20,7 +21,9 @@ class Made(NamedTuple):
     path: str
     bias: int
     store: str
-    status: str  # built; promoted: made durable; present: nothing to do; refused: reason says why
+    # built; promoted: made durable; present: nothing to do; unneeded: the kernel takes the file
+    # itself, without a copy; refused: reason says why
+    status: str
     reason: str | None = None
     size: int = 0  # of the copy; 0 where there is none
     written: int = 0  # 0 too where a copy of the same content was there
@@ -30,10 +33,14 @@ class Made(NamedTuple):
 
 
 class Warmer:
-    """Fills one store. What it made is not evicted for what it makes next."""
+    """Fills one store. What it made is not evicted for what it makes next.
 
-    def __init__(self, store: Store) -> None:
+    With `files`, nothing is made of what the kernel takes itself, as `auto` would.
+    """
+
+    def __init__(self, store: Store, files: bool = False) -> None:
         self._store = store
+        self._files = files
         self._kept = bytearray()  # names of records, each ended by a NUL
 
     def prepare(self, path: str, bias: int) -> Made:
@@ -54,7 +61,9 @@ class Warmer:
             return Made(path, bias, root, REFUSED, _words.reason(error))
 
         def call() -> tuple[places.Problem | None, _native.RawMade]:
-            made = _native.store_warm(self._store.spec, os.fsencode(path), bias, bytes(self._kept))
+            made = _native.store_warm(
+                self._store.spec, os.fsencode(path), bias, bytes(self._kept), self._files
+            )
             return made["problem"], made
 
         try:

@@ -50,6 +50,8 @@ status of an object:
   built     a copy was written, or tied to one of the same content
   promoted  it was there, built by a program at its first start, and is now on disk for good
   present   nothing was to do
+  unneeded  this kernel takes the file itself, without a copy; an entry that it had is removed
+            (PYHUGETEXT_BACKING=store makes one all the same)
   refused   with the reason; no room and no rights make the exit status 1, an object that cannot be
             represented does not
 
@@ -59,7 +61,7 @@ keys of --json:
   objects       [{path, bias, status, reason, bytes, written, huge, seconds, store}]: the load bias
                 modulo 2 MiB; bytes of the copy, bytes written now, bytes in 2 MiB pages now (null
                 where that was not looked at)
-  total         {built, promoted, present, refused, bytes, written, seconds}
+  total         {built, promoted, present, unneeded, refused, bytes, written, seconds}
   problems      sentences, as on stderr
 
 examples:
@@ -126,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
 def _report(call: Warming, as_json: bool) -> None:
     from pyhugetext.store import warm
 
-    statuses = (warm.BUILT, warm.PROMOTED, warm.PRESENT, warm.REFUSED)
+    statuses = (warm.BUILT, warm.PROMOTED, warm.PRESENT, warm.UNNEEDED, warm.REFUSED)
     counts = {status: sum(made.status == status for made in call.made) for status in statuses}
     total: dict[str, Any] = {
         **counts,

@@ -1,0 +1,40 @@
+#include "builder/itself.h"
+
+#include "kernel/scratch.h"
+
+namespace pht {
+
+namespace {
+
+// Where a chunk of the copy would be mapped from in the original; false where it cannot be.
+bool find_origin(const Layout &layout, u64 chunk, u64 *offset) {
+    const u64 start = chunk * kHugeSize;
+    bool known = false;
+    for (const CopyPiece &piece : layout.pieces) {
+        if (piece.at + piece.length <= start || piece.at >= start + kHugeSize) continue;
+        const u64 here = piece.origin + start - piece.at;  // may wrap below 0, and back
+        if (known && here != *offset) return false;
+        *offset = here;
+        known = true;
+    }
+    return known && *offset % kHugeSize == 0;
+}
+
+}  // namespace
+
+bool takes_itself(int original, const Layout &layout) {
+    MappedArray<u64> offsets;
+    for (size_t chunk = 0; chunk < layout.uses.size(); ++chunk) {
+        u64 offset = 0;
+        if (!(layout.uses[chunk] & kUseText)) continue;
+        if (!find_origin(layout, chunk, &offset) || !offsets.push(offset)) return false;
+    }
+    for (const u64 offset : offsets) {
+        u64 bytes = 0;
+        (void)probe_huge(original, offset, kHugeSize, true, &bytes, trial_protection());
+        if (bytes != kHugeSize) return false;
+    }
+    return !offsets.empty();
+}
+
+}  // namespace pht
