@@ -70,6 +70,9 @@ def run(names: list[str], work: Path, options: argparse.Namespace) -> int:
             tars[kind.architecture] = root.make(work, kind.architecture)
         found = ask(name, kernel, tars[kind.architecture], work, options)
         print(rows.section(found), end="\n\n", flush=True)
+        if rows.find(found, "interrupted"):
+            print("make kernels: interrupted; what was asked to the end is kept.")
+            return 130
         wrong += bool(rows.faults(found))
     return 1 if wrong else 0
 

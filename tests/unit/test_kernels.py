@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -168,6 +169,26 @@ def test_what_others_take_of_the_processor_is_not_the_guests_time() -> None:
     assert limits.are_over(booted=False, clock=1000, processor=300)
     assert limits.are_over(booted=False, clock=1500, processor=0)
     assert not limits.are_over(booted=True, clock=1500, processor=300)
+
+
+def test_a_guest_that_is_interrupted_keeps_what_it_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    told = [BOOTED, start("first"), start("warmed"), start("first", fs="xfs")]
+    script = "".join(f"echo '@@ {json.dumps(row)}'; " for row in told)
+
+    def interrupts(process: int) -> float:
+        if '"xfs"' in log.read_text():
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr(machine, "_taken", interrupts)
+    monkeypatch.setitem(machine.QEMU, "amd64", ("sh", "-c", f"{script} sleep 60"))
+    kernel, limits = kinds.Kernel(tmp_path / "image", None), machine.Limits(9, 9)
+    found = machine.boot("6.1", kernel, tmp_path / "initrd", [], "", limits, log)
+    assert found == [*told[:3], {"step": "interrupted"}]
+    assert rows.faults(found) == []
 
 
 def test_qemu_that_fails_at_once_is_a_kernel_that_did_not_boot_with_what_it_said(
