@@ -18,6 +18,7 @@ COLUMNS = {
 }  # fmt: skip
 SYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "squashfs")
 INTERPRETER = re.compile(r"^python3")
+PLACES = re.compile(r"^2 MiB at 0x[0-9a-f]+(?: and \d+ more)?: ")  # other ones in each process
 
 HEAD = """\
 # What kernels and file systems give
@@ -102,6 +103,7 @@ def reasons(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         for item in (row.get("seen") or {}).get("objects", ()):
             for sentence in [*item["why"], *([item["reason"]] if item["reason"] else [])]:
+                sentence = PLACES.sub("2 MiB here and there: ", sentence)
                 found.setdefault(re.sub(r"/\S*/(?=\S+)", ".../", sentence))
     return list(found)
 

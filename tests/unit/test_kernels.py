@@ -108,8 +108,10 @@ def test_a_guest_that_told_nothing_is_a_fault_and_a_good_one_has_none() -> None:
 
 def test_the_page_has_date_commit_table_and_reasons_once() -> None:
     why = ["file: kernel said no", "store: /root/.cache/x is full"]
-    found = [ABOUT, BOOTED, start("without"), start("first", an_object("a", why=why), an_object("b", why=why)),
-             start("warm"), start("warmed", an_object("a"))]  # fmt: skip
+    parts = [an_object("a", why=why, reason="2 MiB at 0x7f9000200000 and 7 more: no copy yet"),
+             an_object("b", why=why, reason="2 MiB at 0x600000: no copy yet")]  # fmt: skip
+    found = [ABOUT, BOOTED, start("without"), start("first", *parts), start("warm"),
+             start("warmed", an_object("a"))]  # fmt: skip
     page = rows.document({"6.1": found})
     assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
     assert (
@@ -117,6 +119,7 @@ def test_the_page_has_date_commit_table_and_reasons_once() -> None:
         in page
     )
     assert page.count("- file: kernel said no\n") == 1
+    assert page.count("no copy yet") == page.count("- 2 MiB here and there: no copy yet\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page
 
