@@ -31,6 +31,7 @@ A cell says what the text runs from after a start that imported numpy (in the co
 of the interpreter, then of the libraries (`none`: small pages; what is too small to be taken is left out). The
 percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be covered, once every page of it
 was used; a figure in MiB is memory of this process alone. `small` where smaps shows less than was put there.
+A commit beside a file system is the one that it was asked with, where that is not the kernel's.
 
 An emulated processor is many times slower than a real one, and what a start may spend on copies is a time
 (`PYHUGETEXT_BUILD_TIME`): how much the first starts cover here says nothing of a real machine; which backing
@@ -44,20 +45,17 @@ def read(file: Path) -> list[Row]:
 
 
 def merge(before: Sequence[Row], now: Sequence[Row]) -> list[Row]:
-    """What was told now, and of other file systems what the same kernel told before of the same commit."""
-    same = [
-        [
-            (row or {}).get(key)
-            for row, key in (
-                (found[0] if found else None, "commit"),
-                (find(found, "booted"), "release"),
-            )
-        ]
-        for found in (before, now)
-    ]
+    """What was told now, and of other file systems what the same kernel told before: of another
+    commit with its name."""
+    booted = [(find(found, "booted") or {}).get("release") for found in (before, now)]
     asked = {row.get("fs") for row in now}
-    keep = before if same[0] == same[1] else ()
-    return [*now, *(row for row in keep if row.get("fs") and row["fs"] not in asked)]
+    kept = [row for row in before if row.get("fs") and row["fs"] not in asked]
+    if not kept or booted[0] != booted[1]:
+        return [*now]
+    commit = before[0].get("commit")
+    if commit != now[0].get("commit"):
+        kept = [{"commit": commit, **row} for row in kept]
+    return [*now, *kept]
 
 
 def find(rows: Sequence[Row], step: str, fs: str | None = None) -> Row | None:
@@ -161,7 +159,9 @@ def table(rows: Sequence[Row]) -> str:
             cells = [cell(find(rows, step, fs)) for step in COLUMNS]
             if failed and cells == ["not asked"] * len(cells):
                 cells = [f"failed: {failed['error']}", *[""] * (len(COLUMNS) - 1)]
-            lines.append(f"| {fs} | " + " | ".join(cells) + " |")
+            commit = next(row.get("commit") for row in rows if row.get("fs") == fs)
+            name = fs if commit in (None, rows[0].get("commit")) else f"{fs} ({commit})"
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -141,13 +141,19 @@ def test_of_kernels_that_were_not_asked_the_page_keeps_what_it_said() -> None:
     assert rows.document({}, page).count("\n## ") == 5
 
 
-def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
+def test_other_file_systems_of_the_same_kernel_stay_with_their_commit() -> None:
     before = [ABOUT, BOOTED, start("first", fs="xfs"), start("first", fs="ext4"), {"step": "end"}]
     now = [ABOUT, BOOTED, start("second", fs="ext4"), {"step": "end"}]
     assert rows.merge(before, now) == [*now, start("first", fs="xfs")]
-    for changed in ({"commit": "other"}, {"release": "6.1.0-2-amd64"}):
-        other = [{**row, **changed} if row in (ABOUT, BOOTED) else row for row in now]
-        assert rows.merge(before, other) == other
+    later = [{**ABOUT, "commit": "def"}, *now[1:]]
+    merged = rows.merge(before, later)
+    assert merged == [*later, {**start("first", fs="xfs"), "commit": "abc"}]
+    assert "\n| ext4 | " in rows.table(merged)
+    assert "\n| xfs (abc) | " in rows.table(merged)
+    last = [{**ABOUT, "commit": "ghi"}, BOOTED, start("first", fs="btrfs")]
+    assert [row.get("commit") for row in rows.merge(merged, last)[3:]] == ["def", "abc"]
+    newer = [{**row, "release": "6.1.0-2-amd64"} if row is BOOTED else row for row in now]
+    assert rows.merge(before, newer) == newer
     assert rows.merge([], now) == now
 
 
