@@ -7,9 +7,9 @@ interval; and of the last start what share of the text pages that a run without 
 its page table is on huge pages, the activation (stats().elapsed_ns), private memory, and what the
 store takes.
 
-A virtual machine's memory may be its own only from the first touch on, which then costs several
-milliseconds for 2 MiB that real memory does not; --backed holds some, and lets it go while the
-program starts.
+A virtual machine's memory may be its own only from the first touch on, and until it was free for a
+while, which costs several milliseconds for 2 MiB that real memory does not. With --backed a process
+holds all memory but some, and lets go of as much as programs take.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import json
 import mmap
 import os
 import random
+import select
 import shutil
-import signal
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +40,9 @@ WORKLOADS = {
     "tensorflow": "import tensorflow",
 }
 MIB = 1 << 20
-SLICE, FREED_IN_A_SECOND = 16 * MIB, 2000 * MIB
+# What the holder takes and lets go of at a time, what it leaves free, and besides while a program
+# runs.
+SLICE, LEFT, AHEAD = 16 * MIB, 400 * MIB, 200 * MIB
 # The text pages in the page table, by file and offset in it.
 USED = """
 import json, os, struct
@@ -108,42 +109,78 @@ def share(used: dict[str, list[int]], runs: dict[str, tuple[int, list[tuple[int,
     return huge / total if total else 0.0
 
 
-@contextlib.contextmanager
-def backed(mib: int) -> Iterator[None]:
-    """Has the host give this much memory, which becomes free again a slice at a time: the host may
-    take back at once what is free."""
-    if not mib:
-        yield
-        return
-    ready, says = os.pipe()
-    holder = os.fork()
-    if holder == 0:
+class Holder:
+    """A process that holds all free memory but a little, so that the host has given it. While a
+    program runs it lets go of as much as is taken."""
+
+    def __init__(self) -> None:
+        to, self._write = os.pipe()
+        self._read, out = os.pipe()
+        self._process = os.fork()
+        if self._process == 0:
+            try:
+                os.close(self._write)
+                os.close(self._read)
+                _hold(to, out)
+            finally:
+                os._exit(0)
+        os.close(to)
+        os.close(out)
+
+    def _ask(self, what: bytes) -> None:
+        os.write(self._write, what)
+        os.read(self._read, 1)
+
+    @contextlib.contextmanager
+    def letting_go(self) -> Iterator[None]:
+        self._ask(b"hold")
+        self._ask(b"let")
         try:
-            with mmap.mmap(-1, mib * MIB) as memory:
-                memory.madvise(mmap.MADV_HUGEPAGE)
-                for at in range(0, mib * MIB, 4096):
-                    memory[at] = 1
-                os.write(says, b".")
-                for at in range(0, mib * MIB, SLICE):
-                    memory.madvise(mmap.MADV_DONTNEED, at, min(SLICE, mib * MIB - at))
-                    time.sleep(SLICE / FREED_IN_A_SECOND)
+            yield
         finally:
-            os._exit(0)
-    os.close(says)
-    os.read(ready, 1)
-    os.close(ready)
-    try:
-        yield
-    finally:
-        os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
+            self._ask(b"stop")
+
+    def end(self) -> None:
+        os.close(self._write)
+        os.waitpid(self._process, 0)
+        os.close(self._read)
+
+
+def _free() -> int:
+    """Bytes, of the machine."""
+    with open("/proc/meminfo", "rb") as file:
+        (line,) = (line for line in file if line.startswith(b"MemFree:"))
+    return int(line.split()[1]) << 10
+
+
+def _hold(commands: int, answers: int) -> None:
+    """The holder's side: until its commands end."""
+    size = _free() // SLICE * SLICE
+    memory = mmap.mmap(-1, size + SLICE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    held = 0  # the first bytes of it
+    while command := os.read(commands, 8):
+        if command == b"hold":
+            while held < size and _free() > LEFT:
+                for at in range(held, held + SLICE, 4096):
+                    memory[at] = 1
+                held += SLICE
+            os.write(answers, b".")
+            continue
+        os.write(answers, b".")
+        while not select.select([commands], [], [], 0.001)[0]:
+            while held and _free() < LEFT + AHEAD:
+                held -= SLICE
+                memory.madvise(mmap.MADV_DONTNEED, held, SLICE)
+        os.read(commands, 8)
+        os.write(answers, b".")
 
 
 def size_of(store: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in store.glob("v1/objects/*/*"))
 
 
-def measure(code: str, rounds: int, starts: int, folder: Path, mib: int) -> None:
+def measure(code: str, rounds: int, starts: int, folder: Path, holder: Holder | None) -> None:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYHUGETEXT", "PYTHON"))}
     told = folder / "told"
     off = {**environ, "PYHUGETEXT": "0", "TOLD": str(told)}
@@ -161,12 +198,13 @@ def measure(code: str, rounds: int, starts: int, folder: Path, mib: int) -> None
         for n in range(starts):
             pair = {}
             for which in random.Random(i * starts + n).sample(("off", "on"), 2):
-                with backed(mib):
+                with holder.letting_go() if holder else contextlib.nullcontext():
                     pair[which] = start(code, off if which == "off" else on).wall
             ratios[n].append(pair["on"] / pair["off"])
             base.append(pair["off"])
         sizes.append(size_of(folder / "store") / MIB)
-        start(code + TOLD, on)
+        with holder.letting_go() if holder else contextlib.nullcontext():
+            start(code + TOLD, on)
         last = json.loads(told.read_text())
         shares.append(share(used, last["runs"]))
         elapsed.append(last["elapsed"] / 1e6)
@@ -186,14 +224,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--starts", type=int, default=5, help="of each round")
     parser.add_argument("--directory", help="where the stores are made (default: as tempfile(3))")
-    parser.add_argument("--backed", type=int, default=0, metavar="MIB",
-                        help="memory that becomes free while a program starts")  # fmt: skip
+    parser.add_argument("--backed", action="store_true",
+                        help="hold memory that is let go of while a program starts")  # fmt: skip
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, Linux {os.uname().release}, "
           f"load {os.getloadavg()[0]:.1f}; medians with 95 % intervals")  # fmt: skip
+    holder = Holder() if options.backed else None
     for name in options.workloads:
         with tempfile.TemporaryDirectory(prefix="pyhugetext-", dir=options.directory) as folder:
-            measure(WORKLOADS[name], options.rounds, options.starts, Path(folder), options.backed)
+            measure(WORKLOADS[name], options.rounds, options.starts, Path(folder), holder)
+    if holder:
+        holder.end()
 
 
 if __name__ == "__main__":

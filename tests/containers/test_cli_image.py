@@ -33,7 +33,9 @@ from support.image import (
     object_of,
     used,
 )
+from support.raw_elf import PHDR
 
+ALIGNED = 32 << 10
 OLD_GLIBC = (
     "-c",
     "import os, sys; os.confstr = lambda name: 'glibc 2.31'; "
@@ -101,6 +103,27 @@ def test_environment_is_prepared_used_extended_and_put_back(
     assert result.returncode == 1
     assert_one_sentence(result, "nothing here is prepared")
     assert env.leftovers() == []
+
+
+def test_library_of_which_one_segment_asks_for_more_is_prepared_and_put_back(
+    env: Environment,
+) -> None:
+    # As OpenBLAS, whose text has a section that is aligned to 32 KiB.
+    library = env.add("sample", record=False)
+    data = bytearray(library.read_bytes())
+    for at in range(64, 64 + data[56] * PHDR.size, PHDR.size):
+        kind, flags, offset, address, *_ = PHDR.unpack_from(data, at)
+        if (kind, flags) == (1, 5):  # its text
+            assert offset % ALIGNED == address % ALIGNED
+            data[at + 48 : at + 56] = ALIGNED.to_bytes(8, "little")
+    library.write_bytes(data)
+    assert ALIGNED in alignments(library)[1:]
+    before = known(library)
+    one = object_of(env.json(), library)
+    assert (one["alignment"], one["entry"]) == ("aligned", "built"), one
+    assert (one["backing"], one["used"], one["private_bytes"]) == ("store", True, 0)
+    assert env.json("--undo")["total"]["undone"] == 1
+    assert (known(library)[0], known(library)[2:]) == (before[0], before[2:])
 
 
 def test_record_that_cannot_follow_is_one_sentence(env: Environment) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,12 +68,13 @@ def test_of_much_text_what_is_used_is_built(auto: Store, far: Path) -> None:
     verify(auto)
 
 
-def test_what_was_not_used_comes_in_later_starts(store: Store, far: Path) -> None:
+def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
     """A program uses other text when it works than when it is loaded."""
-    told = use(store, far, "3", after="20,35")
+    much = ",".join(str(n) for n in range(0, FAR, 5))
+    told = use(store, far, much, after="3,22")
     before = told["swapped_bytes"]
     for _ in range(4):
-        told = use(store, far, "3", after="20,35")
+        told = use(store, far, much, after="3,22")
         assert told["swapped_bytes"] >= before
         before = told["swapped_bytes"]
     _, record = record_of(store, far)
@@ -81,8 +83,61 @@ def test_what_was_not_used_comes_in_later_starts(store: Store, far: Path) -> Non
     assert told["status"] == "huge"
     # And nothing is asked for again.
     before = store.fingerprint()
-    use(store, far, "3", after="20,35")
+    use(store, far, much, after="3,22")
     assert store.fingerprint() == before
+
+
+def test_of_what_is_hardly_used_no_more_than_that_is_stored(store: Store, far: Path) -> None:
+    for _ in range(4):
+        told = use(store, far, "3")
+    _, record = record_of(store, far)
+    assert record.lacking == 0
+    assert chunks_of(far, 3) <= bits(record.present)
+    assert len(bits(record.present) & texts(far)) < len(texts(far)) / 4
+    assert told["status"] == "partial"
+    before = store.fingerprint()
+    use(store, far, "3")
+    assert store.fingerprint() == before
+    # What another program uses is added.
+    use(store, far, "3,20")
+    use(store, far, "3,20")
+    _, record = record_of(store, far)
+    assert chunks_of(far, 3, 20) <= bits(record.present)
+    assert record.lacking == 0
+    verify(store)
+
+
+WORKS = """
+import ctypes, sys, time
+import pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+assert library.g3(7) == 24
+pyhugetext.remap()
+def work():
+    spent = time.process_time()
+    while time.process_time() < 3 * spent:
+        pass
+sys.path.insert(0, sys.argv[2])
+work()
+import small0  # looks, and finds nothing; from then on it looks when as much was done again
+assert library.g20(7) == 41
+work()
+for n in range(1, 4):  # at every second of them at first
+    __import__(f"small{n}")
+"""
+
+
+def test_what_is_used_after_a_while_is_added_at_a_later_import(
+    store: Store, far: Path, compile_extension: Callable[..., Path]
+) -> None:
+    for n in range(4):
+        place = compile_extension(f"small{n}", "int result(void) { return 1; }").parent
+    use(store, far, "3")
+    use(store, far, "3")
+    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
+    result = store.run(WORKS, str(far), str(place))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
 
 
 def test_pages_that_two_processes_add_are_both_there(store: Store, far: Path) -> None:
@@ -134,7 +189,7 @@ def test_page_that_cannot_be_added_leaves_the_entry_as_it_is(store: Store, far: 
     again = use(store, far, "3,20", PYHUGETEXT_STORE_LIMIT="1M")
     assert again["swapped_bytes"] == told["swapped_bytes"]
     _, record = record_of(store, far)
-    assert replace(record, rests_until=0) == before
+    assert replace(record, rests_until=0, lacking=0) == before
     assert time.time() < record.rests_until <= time.time() + 86400
     # For a day nothing is tried, whatever there is room for.
     use(store, far, "3,20")

@@ -7,8 +7,9 @@
 
 Runs the suite in children of the interpreter that runs it, with the package installed beside it.
 What failed is run three times more, alone, with the hook and with PYHUGETEXT=0; with --both all of it
-is run without, too, and only what failed with the hook alone is run again. Exit status 1 when a test
-fails with the hook only, or nothing passed; 0, with the reason, when the suite is not installed.
+is run without, too, and only what passed there and did not with the hook is run again. Exit status 1 when
+a test fails with the hook only, nothing passed, or the package cannot be asked; 0, with the reason, when
+the suite is not installed or nothing is huge here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 AGAIN = 3
@@ -84,25 +86,49 @@ def command(suite: str, tests: list[str], report: Path, jobs: int, timeout: int)
     return [sys.executable, "-m", "test", *options, *tests]
 
 
-def failures(suite: str, report: Path, log: str) -> tuple[int, set[str]]:
-    """How many tests ran, and those that failed. Of CPython, files too: one whose process died has
-    no cases in the report, and one may fail for what it left behind."""
+class Result(NamedTuple):
+    ran: int
+    passed: set[str]
+    failed: set[str]  # of CPython, files too
+
+
+def read(suite: str, report: Path, log: str) -> Result:
+    """What a run came to. Of CPython, files count too: one whose process died has no cases in the
+    report, and one may fail for what it left behind."""
     try:
         tree = ElementTree.parse(report).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise SystemExit(f"the suite did not end: {error}\n{log[-3000:]}") from error
-    cases = list(tree.iter("testcase"))
+    cases = [case for case in tree.iter("testcase") if case.find("skipped") is None]
     wrong = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
-    ran = sum(c.find("skipped") is None for c in cases)
-    if suite in PARTS:
-        return ran, {f"/{c.get('file')}::{c.get('name')}" for c in wrong}
-    failed, inside = {str(c.get("name")) for c in wrong}, False
-    for line in log.splitlines():
+    failed = {identity(suite, case) for case in wrong}
+    passed = {identity(suite, case) for case in cases} - failed
+    inside = False
+    for line in () if suite in PARTS else log.splitlines():
         if inside and line.startswith(" "):
             failed.update(line.split())
         else:
             inside = bool(re.match(r"\d+ tests? (failed|altered .*):$", line))
-    return ran, failed
+    return Result(len(cases), passed, failed)
+
+
+def identity(suite: str, case: ElementTree.Element) -> str:
+    """One test's name: with its class, since two of a file may have a method of the same name."""
+    name = str(case.get("name"))
+    if suite not in PARTS:
+        return name
+    file = str(case.get("file"))
+    module = file.removesuffix(".py").replace("/", ".")
+    within = str(case.get("classname")).removeprefix(module).strip(".")
+    return "::".join(part for part in (f"/{file}", within, name) if part)
+
+
+def wrong_again(suite: str, test: str, result: Result) -> bool:
+    """Whether a test that was run again failed again, or did not come to run."""
+    if test in result.failed:
+        return True
+    whole_file = suite not in PARTS and alone(suite, test) == test
+    return not whole_file and test not in result.passed
 
 
 def alone(suite: str, failed: str) -> str:
@@ -124,9 +150,10 @@ def importable(name: str) -> bool:
 
 def run(
     suite: str, way: str, tests: list[str], options: argparse.Namespace, scratch: Path
-) -> tuple[int, set[str]]:
+) -> Result:
     report, directory = scratch / f"{way}.xml", scratch / way
     directory.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)  # that of the last run is no answer where this one dies
     result = subprocess.run(
         command(suite, tests, report, options.jobs, options.timeout),
         env=environment(way, options.backing, scratch),
@@ -141,7 +168,7 @@ def run(
     if options.logs:
         with open(Path(options.logs, f"{suite}-{way}.log"), "a", encoding="utf-8") as file:
             file.write(result.stdout)
-    return failures(suite, report, result.stdout)
+    return read(suite, report, result.stdout)
 
 
 def missing(suite: str, tests: list[str], environ: dict[str, str]) -> str:
@@ -158,7 +185,9 @@ def missing(suite: str, tests: list[str], environ: dict[str, str]) -> str:
     child = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
     )
-    return child.stderr.strip() or child.stdout.strip()
+    if child.returncode:
+        raise SystemExit(f"stats() ended with {child.returncode}: {child.stderr.strip()[-1000:]}")
+    return child.stdout.strip()
 
 
 def main() -> int:
@@ -181,30 +210,46 @@ def main() -> int:
         if reason:
             print(f"{suite}: skipped: {reason}")
             return 0
-        ran, failed = run(suite, "active", options.tests, options, scratch)
-        print(f"{suite}, active: {ran} tests run, {len(failed)} failed", flush=True)
-        if len(failed) >= ran:
+        result = run(suite, "active", options.tests, options, scratch)
+        told(suite, "active", result)
+        if len(result.failed) >= result.ran:
             print(f"{suite}: nothing passed, which proves nothing")
             return 1
+        suspects = result.failed
         if options.both:
-            ran, wrong = run(suite, "off", options.tests, options, scratch)
-            print(f"{suite}, off: {ran} tests run, {len(wrong)} failed", flush=True)
-            failed -= wrong
-        blame = []
-        for arguments in sorted({alone(suite, test) for test in failed}):
-            again = {
-                way: [run(suite, way, [arguments], options, scratch)[1] for _ in range(AGAIN)]
-                for way in WAYS
-            }
-            for test in sorted(failed):
-                if alone(suite, test) != arguments:
-                    continue
-                active, off = (sum(test in names for names in again[way]) for way in WAYS)
-                print(f"{test} alone: failed {active} of {AGAIN} active, {off} off", flush=True)
-                if active and not off:
-                    blame.append(test)
-    print(f"{suite}: " + (f"fail with the hook: {' '.join(blame)}" if blame else "no difference"))
+            without = run(suite, "off", options.tests, options, scratch)
+            told(suite, "off", without)
+            suspects = (suspects | (without.passed - result.passed)) - without.failed
+        blame = again(suite, suspects, options, scratch)
+    if blame:
+        print(f"{suite}: fail with the hook: {' '.join(blame)}")
+    else:
+        print(f"{suite}: no difference" + (" that repeats" if suspects else ""))
     return bool(blame)
+
+
+def told(suite: str, way: str, result: Result) -> None:
+    print(f"{suite}, {way}: {result.ran} tests run, {len(result.failed)} failed", flush=True)
+
+
+def again(suite: str, suspects: set[str], options: argparse.Namespace, scratch: Path) -> list[str]:
+    """Which of them, each file alone and three times, do not pass with the hook and do without."""
+    blame = []
+    for arguments in sorted({alone(suite, test) for test in suspects}):
+        results = {
+            way: [run(suite, way, [arguments], options, scratch) for _ in range(AGAIN)]
+            for way in WAYS
+        }
+        for test in sorted(suspects):
+            if alone(suite, test) != arguments:
+                continue
+            active, off = (
+                sum(wrong_again(suite, test, result) for result in results[way]) for way in WAYS
+            )
+            print(f"{test} alone: failed {active} of {AGAIN} active, {off} off", flush=True)
+            if active and not off:
+                blame.append(test)
+    return blame
 
 
 if __name__ == "__main__":

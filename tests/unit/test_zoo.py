@@ -15,7 +15,7 @@ from zoo.wheels import WHEELS
 
 MIB = 1 << 20
 STATS = {"text_bytes": 10 * MIB, "coverable_bytes": 8 * MIB, "mapped_bytes": 8 * MIB, "huge_bytes": 8 * MIB,
-         "private_bytes": 0, "backing": "store"}  # fmt: skip
+         "private_bytes": 0, "backing": "store", "reason": None, "uncovered": []}  # fmt: skip
 
 
 def row(wheel: str, **changes: Any) -> rows.Row:
@@ -70,7 +70,12 @@ def test_where_nothing_can_be_installed_it_skips_without_a_table(
     said = capsys.readouterr().out
     assert "make zoo: skipped: pip cannot install it: no network." in said
     assert "|" not in said
-    assert command.main(["--work", str(tmp_path), "no-such-wheel"]) == command.SKIPPED
+
+
+def test_a_name_that_is_none_of_the_wheels_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--work", str(tmp_path), "no-such-wheel"])
+    assert ended.value.code == 2
 
 
 def test_a_difference_is_exit_status_one(
@@ -93,6 +98,67 @@ def test_a_use_that_crashes_only_with_the_package_is_seen(
     found = command.measure(tmp_path, 1)
     assert not found["same"]
     assert found["differences"][0].startswith("exit status 3, without 0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"exit": 1, "stderr": "Traceback\nImportError: no sklearn\n", "stats": None},
+         "its use ends with 1 without the package, too: ImportError: no sklearn"),
+        ({"exit": -9, "stderr": "", "stats": None},
+         "its use ends with -9 without the package, too: no word on stderr"),
+        ({"stats": {**STATS, "reason": "PYHUGETEXT=0"}}, "nothing of it was huge: PYHUGETEXT=0"),
+        ({"exit": 1, "same": False}, ""),
+        ({}, ""),
+    ],
+)  # fmt: skip
+def test_what_proves_nothing_is_skipped_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: rows.Row, why: str
+) -> None:
+    monkeypatch.setattr(command, "apart", lambda: None)
+    monkeypatch.setattr(command, "install", lambda wheel, place: "")
+    monkeypatch.setattr(command, "measure", lambda place, pairs: row("numpy", **changes))
+    ended = command.main(["--work", str(tmp_path), "numpy"])
+    found = rows.read(tmp_path / "results.jsonl")[0]
+    assert found.get("skipped", "") == why
+    assert ended == (command.SKIPPED if why else "exit" in changes)
+
+
+@pytest.mark.parametrize("name", ["torch-cuda", "torch", "jax", "netCDF4", "PySide6-Essentials"])
+def test_the_version_is_found_by_the_name_or_by_what_it_requires(tmp_path: Path, name: str) -> None:
+    for folder in ("torch-2.0+x", "jax-2.0+x", "netcdf4-2.0+x", "pyside6_essentials-2.0+x", "z-1"):
+        (tmp_path / f"site/{folder}.dist-info").mkdir(parents=True)
+    wheel = next(wheel for wheel in WHEELS if wheel.name == name)
+    assert command.version(wheel, tmp_path) == "2.0+x"
+
+
+def test_a_crash_while_stats_are_asked_is_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(place: Path, *arguments: str, **settings: str) -> command.Run:
+        return command.Run(-11 if "observe.py" in arguments[0] else 0, "a", "", 1.0)
+
+    monkeypatch.setattr(command, "start", start)
+    found = command.measure(tmp_path, 1)
+    assert found["differences"] == ["exit status -11, without 0: "]
+
+
+def test_a_failed_warm_and_little_coverage_are_told() -> None:
+    little = {**STATS, "mapped_bytes": MIB, "uncovered": ["libx.so: too small"]}
+    table = rows.table([row("numpy", stats=little, warm_exit=1, warm_stderr="no room")])
+    assert "- numpy: warm ended with 1: no room" in table
+    assert "- numpy, not covered: libx.so: too small" in table
+
+
+def test_shared_memory_is_cleared_only_where_it_is_the_zoos_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ZOO_OUTSIDE", raising=False)
+    assert not command.is_apart()
+    monkeypatch.setenv("ZOO_OUTSIDE", command.mounts())
+    assert not command.is_apart()
+    monkeypatch.setenv("ZOO_OUTSIDE", "mnt:[1]")
+    assert command.is_apart()
 
 
 @pytest.mark.parametrize("wheel", WHEELS, ids=lambda wheel: wheel.name)

@@ -3,7 +3,8 @@
     make zoo [ZOO_ARGS="numpy torch"] [ZOO_ARGS="--work /large/disk torch-cuda"] [ZOO_ARGS=--table]
 
 A line for each goes to results.jsonl; a wheel that has one is not asked again (--again asks), so that what
-was interrupted goes on. Exit status: 0 no difference; 1 a difference; 77 skipped, nothing is claimed.
+was interrupted goes on. Exit status: 0 no difference; 1 a difference; 2 wrong usage; 77 skipped, nothing
+is claimed.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> int:
     known = {wheel.name: wheel for wheel in WHEELS}
     unknown = [name for name in options.names if name not in known]
     if unknown:
-        return skip(f"no wheel {' or '.join(unknown)} stands in tests/zoo/wheels.py")
+        parser.error(f"no wheel {' or '.join(unknown)} stands in tests/zoo/wheels.py")
     options.work.mkdir(parents=True, exist_ok=True)
     results = options.work.resolve() / "results.jsonl"
     if not options.table:
@@ -59,7 +62,9 @@ def main(arguments: list[str]) -> int:
         )
         for name in names:
             if name not in before:
-                row = {"wheel": name, "commit": commit(), **ask(known[name], options)}
+                day = time.strftime("%Y-%m-%d", time.gmtime())
+                row = {"wheel": name, "commit": commit(), "date": day}
+                row.update(ask(known[name], options))
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(row.get("skipped") or row["differences"] or "same", name, flush=True)
@@ -85,20 +90,32 @@ def commit() -> str:
 def ask(wheel: Wheel, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory(prefix="zoo-", dir=options.work.resolve()) as name:
         place = Path(name)
-        if os.environ.get("ZOO_APART"):  # it is ours, and holds the last wheel's store
+        if is_apart():  # it is ours, and holds the last wheel's store
             for left in Path("/dev/shm").iterdir():
                 shutil.rmtree(left, ignore_errors=True)
         why = install(wheel, place)
         if why:
             return {"skipped": why}
-        infos = [
-            path.name.removesuffix(".dist-info").split("-")
-            for path in place.glob("site/*.dist-info")
-        ]
-        called = wheel.name.lower().replace("-", "_")
-        version = next((own for name, own in infos if name.lower() == called), "")
         (place / "use.py").write_text(wheel.use.lstrip())
-        return {"version": version, **measure(place, options.pairs)}
+        row = {"version": version(wheel, place), **measure(place, options.pairs)}
+        why = proves_nothing(row)
+        return {"skipped": why} if why else row
+
+
+def version(wheel: Wheel, place: Path) -> str:
+    """Of the wheel, or of the first thing it requires, where the name is the zoo's own."""
+    infos = [
+        path.name.removesuffix(".dist-info").rpartition("-")
+        for path in place.glob("site/*.dist-info")
+    ]
+    found = {normal(name): own for name, _, own in infos}
+    names = (normal(name) for name in (wheel.name, *wheel.requires))
+    return next((found[name] for name in names if name in found), "")
+
+
+def normal(requirement: str) -> str:
+    """The name in a requirement or a folder's name, as PyPI compares them."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[=<>~!]", requirement)[0]).lower()
 
 
 def install(wheel: Wheel, place: Path) -> str:
@@ -119,6 +136,16 @@ def install(wheel: Wheel, place: Path) -> str:
     )
 
 
+def proves_nothing(row: Row) -> str:
+    """Why a row without a difference says nothing of the package, as a sentence; empty where it does."""
+    if not row["same"]:
+        return ""
+    if row["exit"]:
+        said = (row["stderr"].splitlines() or ["no word on stderr"])[-1]
+        return f"its use ends with {row['exit']} without the package, too: {said}"
+    return f"nothing of it was huge: {row['stats']['reason']}" if row["stats"]["reason"] else ""
+
+
 def measure(place: Path, pairs: int) -> Row:
     """Without twice (the first one compiles modules and fills the page cache), the first start with an empty
     store, a warmed store, then in turns."""
@@ -132,14 +159,18 @@ def measure(place: Path, pairs: int) -> Row:
         offs.append(start(place, program, PYHUGETEXT="0"))
         ons.append(start(place, program))
     observe, output = Path(__file__).parent / "observe.py", place / "stats.json"
-    start(place, str(observe), program, str(output))
-    differences = sorted({d for run in ons for d in [difference(without, run)] if d})
-    steady = {d for run in offs for d in [difference(without, run)] if d}
-    fastest = min(run.seconds for run in offs)
+    observed = start(place, str(observe), program, str(output))
+    # One that ends by an exception has other frames in it there, and no figures.
+    compared = ons if without.code else [*ons, observed]
+    differences = sorted({d for run in compared for d in [difference(without, run)] if d})
+    if not (differences or without.code or output.exists()):
+        differences = ["stats() gave no figures"]
+    unsteady = {d for run in offs for d in [difference(without, run)] if d}
     return {
-        "same": not differences, "differences": differences, "unsteady_without": sorted(steady),
+        "same": not differences, "differences": differences, "unsteady_without": sorted(unsteady),
         "exit": without.code, "stderr": without.err[-300:], "out": without.out[-300:],
-        "warm_exit": warm.code, "off_s": fastest, "first_s": first.seconds,
+        "warm_exit": warm.code, "warm_stderr": warm.err[-300:],
+        "off_s": min(run.seconds for run in offs[1:]), "first_s": first.seconds,
         "on_s": min(run.seconds for run in ons[1:]),
         "stats": json.loads(output.read_text()) if output.exists() else None,
     }  # fmt: skip
@@ -172,22 +203,23 @@ def used() -> float:
 
 def apart() -> None:
     """Goes on with shared memory of its own, which ends with this process; as it is without root's rights."""
-    if os.environ.get("ZOO_APART") or os.geteuid() or not shutil.which("unshare"):
+    if is_apart() or os.geteuid() or not shutil.which("unshare"):
         return
     script = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
-    command = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        sys.executable,
-        "-m",
-        "zoo",
-        *sys.argv[1:],
-    ]
-    os.execvpe(command[0], command, {**os.environ, "ZOO_APART": "1"})
+    inside = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        return  # a container's root may not
+    command = [*inside, sys.executable, "-m", "zoo", *sys.argv[1:]]
+    os.execvpe(command[0], command, {**os.environ, "ZOO_OUTSIDE": mounts()})
+
+
+def is_apart() -> bool:
+    """Whether shared memory is this process's own, so that all in it may be removed."""
+    return os.environ.get("ZOO_OUTSIDE", mounts()) != mounts()
+
+
+def mounts() -> str:
+    return os.readlink("/proc/self/ns/mnt")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ names = (
 )
 row = {name: getattr(stats, name) for name in (*names, "backing", "elapsed_ns")}
 row["problems"] = list(stats.problems)
+row["reason"] = stats.reason  # why nothing is huge; None where something is
 row["uncovered"] = [
     f"{r.path.rpartition('/')[2]}: {r.reason}"
     for r in stats.regions

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Row = dict[str, Any]
+EXPECTED = 95  # per cent of what can be covered; what is less is explained
 
 
 class Ended(Protocol):
@@ -58,18 +59,17 @@ def _line(row: Row) -> str:
         return f"| {row['wheel']} | skipped: {row['skipped']} | | | | | | | |"
     name, stats = f"{row['wheel']} {row['version']}".strip(), row["stats"]
     if stats:
-        share = (
-            100 * stats["mapped_bytes"] / stats["coverable_bytes"]
-            if stats["coverable_bytes"]
-            else 0
-        )
-        sizes = [f"{stats['text_bytes'] / 2**20:.0f} MiB", f"{share:.0f} %", stats["backing"],
+        sizes = [f"{stats['text_bytes'] / 2**20:.0f} MiB", f"{_share(stats):.0f} %", stats["backing"],
                  f"{stats['private_bytes'] / 2**20:.0f} MiB"]  # fmt: skip
     else:
         sizes = ["no figures", "", "", ""]
     off = row["off_s"]
     times = [f"{off:.2f} s", f"{row['first_s'] / off:.2f}", f"{row['on_s'] / off:.2f}"]
     return f"| {' | '.join([name, *sizes, *times, 'yes' if row['same'] else 'NO'])} |"
+
+
+def _share(stats: Row) -> float:
+    return 100 * stats["mapped_bytes"] / (stats["coverable_bytes"] or 1)
 
 
 def _sentences(rows: Iterable[Row]) -> list[str]:
@@ -79,6 +79,12 @@ def _sentences(rows: Iterable[Row]) -> list[str]:
         found += [
             f"- {row['wheel']}, without, from run to run: {s}" for s in row["unsteady_without"]
         ]
+        if row.get("warm_exit"):
+            found.append(
+                f"- {row['wheel']}: warm ended with {row['warm_exit']}: {row.get('warm_stderr')}"
+            )
+        if row["stats"] and _share(row["stats"]) < EXPECTED:
+            found += [f"- {row['wheel']}, not covered: {s}" for s in row["stats"]["uncovered"]]
         if row["exit"]:
             found.append(f"- {row['wheel']}: ends with {row['exit']} without, too: {row['stderr']}")
     return found

@@ -76,12 +76,12 @@ print(jax.jit(lambda x: (x @ x.T).sum())(jnp.ones((30, 20))), jax.grad(lambda x:
 import numpy as np, xgboost as xgb
 x = (np.arange(2000.0) * 7919 % 101).reshape(400, 5); y = (x.sum(1) > 250).astype(int)
 print(xgb.XGBClassifier(n_estimators=8, n_jobs=1).fit(x, y).predict(x).sum())
-"""),
+""", ("xgboost", "scikit-learn")),
     Wheel("lightgbm", """
 import numpy as np, lightgbm as lgb
 x = (np.arange(2000.0) * 7919 % 101).reshape(400, 5); y = (x.sum(1) > 250).astype(int)
 print(lgb.LGBMClassifier(n_estimators=8, n_jobs=1, verbose=-1).fit(x, y).booster_.predict(x).round(6).sum())
-"""),
+""", ("lightgbm", "scikit-learn")),
     Wheel("opencv-python-headless", """
 import cv2, numpy as np
 i = (np.arange(120000) * 31 % 256).astype("uint8").reshape(200, 200, 3)
@@ -263,6 +263,7 @@ print(t.root_node.child_count, str(t.root_node.children[0])[:80])
 """, ("tree-sitter", "tree-sitter-python")),
     Wheel("torch-cuda", """
 import torch
-print(torch.version.cuda is not None, torch.ones(40, 30).matmul(torch.ones(30, 20)).sum().item())
+assert torch.version.cuda, "it is not the build with CUDA"
+print(torch.ones(40, 30).matmul(torch.ones(30, 20)).sum().item())
 """, ("torch",), large=True),
 )  # fmt: skip

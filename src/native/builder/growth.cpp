@@ -8,6 +8,12 @@ namespace {
 // process finds them.
 constexpr size_t kFewChunks = 8;
 
+// Of which objects a start stores what no process used so far, too: up to so many chunks of text,
+// one in so many of which is used. Where a program uses a library at work that it has loaded, it
+// comes to use most of it; of what is larger it never does, and hundreds of megabytes would lie
+// there for nothing.
+constexpr size_t kMostText = 64, kShareUsed = 4;
+
 class Order {
 public:
     Order(const Layout &layout, MappedArray<u32> *out) : layout_(layout), out_(*out) {}
@@ -50,10 +56,11 @@ private:
 
 }  // namespace
 
-bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *order,
-                  size_t *urgent) {
+bool order_chunks(const Layout &layout, const Wanted &wanted, const u8 *present,
+                  MappedArray<u32> *order, size_t *urgent) {
     order->clear();
     Order chunks(layout, order);
+    size_t all = 0, used = 0;
     if (!chunks.begin() || !chunks.add_all(kUseHead)) return false;
     size_t tools = 0;
     for (const u8 use : layout.uses) tools += (use & kUseTools) && !(use & kUseText);
@@ -63,7 +70,14 @@ bool order_chunks(const Layout &layout, const Wanted &wanted, MappedArray<u32> *
         if (!chunks.add_page(wanted.pages[i])) return false;
     if (!chunks.fill_gaps()) return false;
     *urgent = order->size();
-    return chunks.add_all(kUseTools) && chunks.add_all(kUseText) && chunks.add_all(kUseDebug);
+    for (size_t chunk = 0; chunk < layout.uses.size(); ++chunk) {
+        const bool text = (layout.uses[chunk] & kUseText) != 0;
+        all += text;
+        used += text && (chunks.has(chunk) || (present && has_bit(present, chunk)));
+    }
+    if (!chunks.add_all(kUseTools)) return false;
+    if (!wanted.whole && (all > kMostText || used * kShareUsed < all)) return true;
+    return chunks.add_all(kUseText) && chunks.add_all(kUseDebug);
 }
 
 bool find_texts(const Layout &layout, const u8 *bitmap, MappedArray<Range> *texts) {

@@ -32,7 +32,8 @@ Trouble Making::begin() {
     const auto filled = fill(layout, source, 0, header.size(), header.data());
     if (!filled.ok()) return failed_call("read", filled);
     own.read(writer.index(), added->key.data);
-    return order_chunks(layout, wanted, &order, &urgent) ? Trouble{} : no_memory();
+    const u8 *const there = is_own_good() ? own.record().present : nullptr;
+    return order_chunks(layout, wanted, there, &order, &urgent) ? Trouble{} : no_memory();
 }
 
 // Whether its record is one of this file as it is, for this layout.

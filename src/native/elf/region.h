@@ -62,6 +62,8 @@ struct Region {
     bool half_restored = false;  // an mremap failed in the middle
     bool missing = false;        // waits for a store entry to be built, or for more of one
     bool promised = false;       // which will be before long: other copies would be useless then
+    bool grows = false;          // more of its text can be added to the entry that it has
+    bool lacks = true;           // and some of that is used, or was asked for
     bool outlived = false;       // the kernel takes the file itself: its entry is of no use now
     u32 entry_pages = 0;         // what an entry has that gives way while the file is tried
     u32 dev_major = 0, dev_minor = 0;

@@ -155,6 +155,8 @@ void Engine::pass(Table::Scope scope) {
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) {
+            const bool can = request_.building != Building::never && table_.can_grow();
+            set(&skips_, can ? min(skips_, skipped_) : kNever);
             if (in_passing_) spend_time(table_.copying_time());
             return;
         }
@@ -252,13 +254,29 @@ bool Engine::stale(bool loaded) {
     Visit visit = seen(nullptr);
     if (!iterate_unlocked(look_for_new, &visit)) return false;
     if (visit.changed && !visit.found) see(visit);
+    if (visit.found || !loaded) return visit.found;
     // Only in a program that has just opened a file: one that locked itself up may not.
-    return visit.found || (loaded && __atomic_load_n(&waiting_, __ATOMIC_RELAXED));
+    if (__atomic_load_n(&waiting_, __ATOMIC_RELAXED)) return true;
+    const u32 skips = __atomic_load_n(&skips_, __ATOMIC_RELAXED);
+    if (skips && skips != kNever) set(&skips_, skips - 1);
+    return skips == 0;
 }
 
 // The more the program itself has done meanwhile, the more may be built.
 void Engine::note_waiting() {
     set(&waiting_, table_.has_promised() && will_have_time(request_));
+}
+
+// Finds out whether a library that was loaded before is used by now in places of which the store
+// has nothing. Looks as often as the program has run twice as long: a dozen times in its life.
+bool Engine::look_beyond() {
+    if (skips_ == kNever) return false;
+    skipped_ = min(2 * skipped_ + 1, kMostSkipped);
+    set(&skips_, skipped_);
+    const u64 now = sys::processor_time();
+    if (now < looks_at_) return false;
+    looks_at_ = 2 * now;
+    return table_.find_used_beyond();
 }
 
 bool Engine::poll(size_t *missing) {
@@ -292,7 +310,8 @@ bool Engine::poll(size_t *missing) {
         table_.settle_promises();
         spend_time(sys::since(began));
     }
-    *missing = passes ? table_.missing() : 0;
+    const bool used = look_beyond();
+    *missing = passes || used ? table_.missing() : 0;
     note_waiting();
     elapsed_ns_ += sys::since(began);
     return passes;

@@ -122,6 +122,7 @@ private:
     void pass(Table::Scope scope);
     void follow_user();
     void note_waiting();
+    bool look_beyond();
     void put_back(Backing keep, bool only_small = false);
     // For the builder, in its own memory. Whether any region waits; whether anything may be built.
     bool list_missing(WantedList *wanted);
@@ -138,6 +139,11 @@ private:
     Table table_;
     Outcome machine_, last_;
     u64 elapsed_ns_ = 0;
+    // Of look_beyond(): the processor time from which on it does; how many imports were let go by
+    // last, and are still to be.
+    static constexpr u32 kMostSkipped = 15, kNever = ~0u;
+    u64 looks_at_ = 0;
+    u32 skipped_ = 0, skips_ = kNever;
     u64 seen_adds_ = 0, seen_subs_ = 0;  // these and looked_at_ are used without the lock, too
     u64 listed_subs_ = 0;                // of the last complete listing, if listed_
     bool listed_ = false;

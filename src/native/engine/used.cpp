@@ -83,8 +83,8 @@ bool Engine::list_missing(WantedList *wanted) {
         if (!region.path_text().size || !region.file.inode) continue;
         const bool whole = region.coverable_bytes <= kSmallText || !one.known;
         // What has all it wants in shared memory is better on disk.
-        const bool disk_only =
-            region.backing == Backing::shm && region.outcome.ok() && !region.outcome.buildable;
+        const bool disk_only = region.backing == Backing::shm && region.outcome.ok() &&
+                               !(region.grows && region.lacks);
         const u64 bias = region.object.load_bias;
         Wanted now;
         now.bias = bias % kHugeSize;

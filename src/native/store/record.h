@@ -84,6 +84,14 @@ struct RecordView {
         return now >= head->rests_until || head->rests_until - now > kDay;
     }
     bool is_growing() const { return head->lacking > 0; }
+    // Whether all of the text is there.
+    bool has_all() const {
+        bool all = true;
+        for (u32 i = 0; i < head->range_count && all; ++i)
+            for (u64 at = 0; at < ranges[i].length && all; at += kHugeSize)
+                all = has(ranges[i].offset + at);
+        return all;
+    }
 };
 
 // The parts of a record in memory, checked against its size and its checksum.

@@ -1,4 +1,4 @@
-// Where memory is scarce: which pages are worth 2 MiB of it.
+// Which pages are worth 2 MiB of memory where that is scarce, or of a store.
 #include "limits/memory.h"
 #include "text/table.h"
 
@@ -12,6 +12,40 @@ constexpr u64 kScarce = 256ull << 20;
 constexpr u16 kWorthIt = 512 / 2;
 
 }  // namespace
+
+// Whether the program has touched what an entry has no copy of. Where the page table tells nothing
+// nobody waits for it.
+bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
+    bool any = false;
+    const auto lacks = [](const HugePage &page) {
+        return page.state == HugePage::State::small && page.absent;
+    };
+    each_run(region.pages, lacks, [&](size_t first, size_t count) {
+        Array<u16> used;
+        if (any || !used.resize(count) ||
+            !pagemap.count_present(region.address_of(first), count, used.data()).ok())
+            return;
+        for (const u16 pages : used) any = any || pages > 0;
+    });
+    return any;
+}
+
+bool Table::find_used_beyond() {
+    bool any = false;
+    if (!pagemap_.open().ok()) return false;
+    for (Region *region : regions_) {
+        if (!region->seen || !region->grows || region->missing) continue;
+        region->lacks = region->missing = uses_absent(*region, pagemap_);
+        any = any || region->missing;
+    }
+    return any;
+}
+
+bool Table::can_grow() const {
+    for (const Region *region : regions_)
+        if (region->grows && region->any_small()) return true;
+    return false;
+}
 
 // Asked once in a process, since it reads a dozen small files.
 bool Table::is_scarce() {

@@ -127,11 +127,12 @@ Status Table::why_not_copied(const Region &region) const {
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
     region.backing = Backing::none;
-    region.outlived = false;
+    region.outlived = region.grows = false;
     region.entry_pages = 0;
     const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
     const bool lasting = request.building == Building::always || region.comes_again();
     const auto attempt = [&](Backing backing) {
+        region.lacks = true;  // all of it, unless there is an entry
         region.outcome = build_region(region, backing, request, sources);
         if ((region.outcome.buildable || region.outcome.status == Status::overlay) && !lasting) {
             region.outcome.buildable = false;
@@ -141,7 +142,8 @@ void Table::choose(Region &region, const Request &request, const Sources &source
         region.tried[static_cast<int>(backing)] = region.outcome;
         if (region.outcome.ok()) region.backing = backing;
         if (is_stored(backing) && region.outcome.ok()) leave_witness(region, sources.original.fd());
-        region.missing = region.missing || (is_stored(backing) && region.outcome.buildable);
+        region.missing =
+            region.missing || (is_stored(backing) && region.outcome.buildable && region.lacks);
         return region.outcome.ok();
     };
     const auto take_file_or_entry = [&] {
@@ -182,7 +184,8 @@ void Table::choose(Region &region, const Request &request, const Sources &source
     // What a lower rung serves waits for nothing; what a store has in part waits for the rest, and
     // what lies in shared memory for its place on disk.
     if (region.backing == Backing::none) return;
-    region.missing = region.outlived || (is_stored(region.backing) && region.outcome.buildable);
+    region.grows = is_stored(region.backing) && region.outcome.buildable;
+    region.missing = region.outlived || (region.grows && region.lacks);
     // What came of the trial is noted in the entry's record.
     if (region.backing == Backing::store && region.entry_pages) region.missing = true;
     if (request.building != Building::never && region.backing == Backing::shm && disk.buildable &&

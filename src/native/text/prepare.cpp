@@ -185,10 +185,13 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
         outcome = little   ? Outcome{Status::little_used, Call::none, 0}
                   : absent ? Outcome{Status::absent, Call::none, 0}
                            : small;
-    // What is there serves, and the rest is asked for.
+    // What is there serves. More is asked for where it is being made, or used.
     const Entry *entry = sources.entry;
-    if (entry && request.building != Building::never && entry->may_grow() && entry->is_growing())
-        outcome.buildable = true;
+    if (entry && request.building != Building::never && entry->may_grow()) {
+        region.lacks = outcome.buildable || entry->is_growing() ||
+                       (absent && uses_absent(region, sources.pagemap));
+        outcome.buildable = region.lacks || absent;
+    }
     return outcome;
 }
 
@@ -232,7 +235,8 @@ void Table::prepare(const Request &request, Scope scope) {
         if (rest) {
             const Outcome built = build_region(*region, region->backing, request, sources);
             if (built.ok()) mapping_count_ += maps_for(region->staged.size());
-            region->missing = is_stored(region->backing) && built.buildable;
+            region->grows = is_stored(region->backing) && built.buildable;
+            region->missing = region->grows && region->lacks;
             region->elapsed_ns += sys::since(began);
             continue;
         }

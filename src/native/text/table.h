@@ -53,6 +53,10 @@ public:
 
     // Whether a store will have more of some region before long.
     bool has_promised() const;
+    // Whether an entry in use lacks text that could be added; and whether some of that is used by
+    // now, which is missing from then on.
+    bool can_grow() const;
+    bool find_used_beyond();
     // After prepare(): that of which nothing is missing any more is not waited for.
     void settle_promises();
 
@@ -89,6 +93,7 @@ private:
     Outcome may_copy(Backing backing, u64 bytes, const Request &request, MemoryTurn *turn);
     bool is_scarce();
     size_t leave_little_used(Region &region, const Pagemap &pagemap);
+    static bool uses_absent(const Region &region, const Pagemap &pagemap);
     Outcome stage_pages(Region &region, Backing backing, const Request &request,
                         const Sources &sources);
     u64 most_copied(const Request &request, u64 own, Status *why) const;

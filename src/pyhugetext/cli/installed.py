@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pyhugetext import _native
 from pyhugetext._units import HUGE
-from pyhugetext.process import elf
+from pyhugetext.process import elf, linker
 from pyhugetext.process.elf import Head
 
 
@@ -114,15 +114,36 @@ def comes_again(path: str, bias: int) -> bool:
     return head is None or head.fixed or bias == bias_of(head, head.loads[0].offset)
 
 
+def lesser_alignment(head: Head) -> int:
+    """What an object asks for, in bytes, where that is more than a page and less than 2 MiB; else 0.
+    glibc, from 2.35, then reserves address space without the file, which no kernel aligns to 2 MiB."""
+    largest = max(load.align for load in head.loads)
+    asks = mmap.PAGESIZE < largest < HUGE and not linker.why_not_honoured()
+    return largest if asks else 0
+
+
+def lesser_alignment_of(path: str) -> int:
+    """The same of a file; 0 where it cannot be read."""
+    try:
+        with open(path, "rb", opener=no_wait) as file:
+            head = read_head(file.fileno())
+    except OSError:
+        return 0
+    return 0 if head is None else lesser_alignment(head)
+
+
 def comes_aligned(head: Head, fd: int) -> bool:
     """Whether the dynamic linker puts this object at a multiple of 2 MiB.
 
-    It does for an object that asks for it (p_align; glibc 2.35). For the others the kernel chooses,
-    and since 6.1 it aligns large mappings of files on ext4, xfs and btrfs, on x86; not on overlayfs
-    and tmpfs. Tried by mapping the file as the dynamic linker does.
+    It does for an object that asks for it (p_align; glibc 2.35), and does not for one that asks for
+    less. For the others the kernel chooses, and since 6.1 it aligns large mappings of files on ext4,
+    xfs and btrfs, on x86; not on overlayfs and tmpfs. Tried by mapping the file as the dynamic linker
+    does.
     """
     if any(load.align >= HUGE for load in head.loads):
         return True
+    if lesser_alignment(head):
+        return False
     protection = mmap.PROT_READ | mmap.PROT_WRITE  # private; the binding wants it writable
     mapping = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=protection)
     with mapping, memoryview(mapping) as view:

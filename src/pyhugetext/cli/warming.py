@@ -250,7 +250,6 @@ def _find_installed(call: Warming) -> None:
 
 
 def _prepare(call: Warming, store: Store) -> None:
-    from pyhugetext.cli import objects
     from pyhugetext.store import warm
 
     lasting = [wanted for wanted in call.wanted if _comes_again(call, wanted)]
@@ -262,11 +261,7 @@ def _prepare(call: Warming, store: Store) -> None:
         else:
             call.made.append(warm.Made(*wanted, stores.settings().system_store, warm.PRESENT))
     for wanted in dict.fromkeys(call.elsewhere):
-        reason = (
-            "the kernel puts it at another address each time"
-            if objects.is_moved_by_kernel(wanted.path)
-            else "the dynamic linker puts it at another address each time on this file system"
-        )
+        reason = _why_elsewhere(wanted.path)
         call.made.append(warm.Made(*wanted, store.root, warm.REFUSED, reason))
     sizes = [_file_size(wanted.path) for wanted in lasting]
     warmer = warm.Warmer(store, files=stores.settings().backing == "auto")
@@ -291,6 +286,16 @@ def _comes_again(call: Warming, wanted: Wanted) -> bool:
         return True
     call.elsewhere.append(wanted)
     return False
+
+
+def _why_elsewhere(path: str) -> str:
+    from pyhugetext.cli import installed, objects
+
+    if objects.is_moved_by_kernel(path):
+        return "the kernel puts it at another address each time"
+    asked = installed.lesser_alignment_of(path)
+    why = f": it asks for an alignment of {text.size(asked)}" if asked else " on this file system"
+    return f"the dynamic linker puts it at another address each time{why}"
 
 
 def _tell_elsewhere(call: Warming) -> None:

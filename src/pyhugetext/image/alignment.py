@@ -3,7 +3,8 @@
 The C library (and, for programs, the kernel) puts an object where the largest p_align of its
 PT_LOADs says. glibc refuses a PT_LOAD whose address and offset are not congruent modulo its own
 p_align; so it is that of the first one that is changed, which is as a rule congruent, and only where
-all others ask for what the first asked for: then the file itself remembers what it was.
+the file itself remembers what it was: what a linker gives a segment is the size of a page, which the
+other segments tell, or, where a section in it asks for more, what that section asks for.
 """
 
 from __future__ import annotations
@@ -53,16 +54,20 @@ def ask(fd: int, head: Head) -> Asked:
         return Asked(CANNOT, 0, reason="its headers cannot be read")
     bias = -first.address % HUGE
     largest = max(first.align, first.others)
+    # 0, which is none that a linker makes, where the others have none that one makes.
+    remembered = max(first.least, first.sections) if _legal(first.others) else 0
     congruent = (first.address - first.offset) % HUGE == 0
     if largest >= HUGE:
-        ours = first.align == HUGE and congruent and _legal(first.others)
-        return Asked(ALIGNED, bias, Patch(first.at, HUGE, first.others) if ours else None)
+        ours = first.align == HUGE and congruent and _legal(remembered)
+        return Asked(ALIGNED, bias, Patch(first.at, HUGE, remembered) if ours else None)
     if not congruent or not first.size:
         reason = "the address and the offset of its first segment differ modulo 2 MiB"
     elif not _legal(first.align):
         reason = "the alignment of its first segment is none that a linker makes"
-    elif first.align != first.others:
-        reason = "its segments ask for different alignments, which could not be put back"
+    elif first.align != remembered:
+        reason = (
+            "nothing in it tells the alignment of its first segment, which could not be put back"
+        )
     else:
         return Asked(CAN, bias, Patch(first.at, first.align, HUGE))
     return Asked(CANNOT, bias, reason=reason)

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from pyhugetext import _native
 from pyhugetext._stats import sentences
-from pyhugetext._units import down, up
+from pyhugetext._units import PAGE, down, up
 
 _FILE = struct.Struct("<16sHHIQQQIHHHHHH")
 _HEADER = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _ALIGN_AT = _HEADER.size - 8  # of a program header
 _MOST_NAMES, _LONGEST_NAME = 1 << 20, 256  # bytes of the names of sections
-PT_LOAD, _PF_X, _PF_W = 1, 1, 2
+PT_LOAD, _PF_X, _PF_W, _SHF_ALLOC = 1, 1, 2, 2
 
 
 class Load(NamedTuple):
@@ -92,7 +92,7 @@ def _loads(headers: bytes) -> list[Load]:
 
 
 class First(NamedTuple):
-    """The first PT_LOAD of a file, as it is in its table, and what the others ask for."""
+    """The first PT_LOAD of a file, as it is in its table, and what else tells of its alignment."""
 
     at: int  # where in the file its p_align is
     align: int
@@ -100,6 +100,10 @@ class First(NamedTuple):
     offset: int
     size: int  # in memory
     others: int  # the largest p_align of the others; 0 where there are none
+    least: int  # the smallest of those of a page or more; 0 where there are none
+    sections: (
+        int  # the largest alignment of a section in it; 0 where there is none that can be read
+    )
 
 
 def first_load(fd: int, head: Head) -> First | None:
@@ -118,8 +122,25 @@ def first_load(fd: int, head: Head) -> First | None:
         return None
     number, (_, _, offset, address, _, _, size, align) = loads[0]
     at = table + number * _HEADER.size + _ALIGN_AT
-    others = max((row[7] for _, row in loads[1:]), default=0)
-    return First(at, align, address, offset, size, others)
+    asked = [row[7] for _, row in loads[1:]]
+    least = min((one for one in asked if one >= PAGE), default=0)
+    inside = [
+        alignment
+        for _, _, flags, where, _, _, _, _, alignment, _ in _SECTION.iter_unpack(_sections(fd, raw))
+        if flags & _SHF_ALLOC and address <= where < address + size
+    ]
+    others = max(asked, default=0)
+    return First(at, align, address, offset, size, others, least, max(inside, default=0))
+
+
+def _sections(fd: int, raw: bytes) -> bytes:
+    """The section headers of the file with this file header; empty where they cannot be read. OSError
+    as pread(2)."""
+    *_, table, _, _, _, _, entry, count, _ = _FILE.unpack(raw)
+    if entry != _SECTION.size or table >= 1 << 62:
+        return b""
+    sections = os.pread(fd, count * entry, table)
+    return sections if len(sections) == count * entry else b""
 
 
 def section_names(fd: int) -> list[str]:
@@ -128,13 +149,10 @@ def section_names(fd: int) -> list[str]:
     raw = os.pread(fd, _FILE.size, 0)
     if len(raw) < _FILE.size:
         return []
-    *_, table, _, _, _, _, entry, count, names = _FILE.unpack(raw)
-    if entry != _SECTION.size or names >= count or table >= 1 << 62:
+    names, sections = _FILE.unpack(raw)[-1], _sections(fd, raw)
+    if names * _SECTION.size >= len(sections):
         return []
-    sections = os.pread(fd, count * entry, table)
-    if len(sections) < count * entry:
-        return []
-    _, _, _, _, where, size, *_ = _SECTION.unpack_from(sections, names * entry)
+    _, _, _, _, where, size, *_ = _SECTION.unpack_from(sections, names * _SECTION.size)
     if where >= 1 << 62:
         return []
     text = os.pread(fd, min(size, _MOST_NAMES), where)
