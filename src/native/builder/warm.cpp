@@ -116,7 +116,7 @@ void warm_locked(StoreWriter &writer, Wanted wanted, Keep &keep, Made *made) {
                                 "it is loaded at ever other addresses; its entries are bounded");
         return;
     }
-    if (!there || stored.record().is_growing() || !stored.record().has_all()) {
+    if (!there || stored.record().is_growing() || (wanted.whole && !stored.record().has_all())) {
         status = Made::Status::built;
         made->problem = add(writer, wanted, keep, boot, &added);
     } else {

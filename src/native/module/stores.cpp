@@ -196,12 +196,13 @@ py::tuple prune(const SpecTuple &from) {
 }
 
 py::dict warm(const SpecTuple &from, const std::string &path, u64 bias, const std::string &keep,
-              bool files) {
+              bool files, bool used) {
     const StoreSpec spec = spec_of(from);
     if (path.find('\0') != std::string::npos) throw py::value_error("a NUL in a path");
     Wanted wanted;
     wanted.path = path.c_str();
     wanted.bias = bias;
+    wanted.whole = !used;
     if (files) wanted.itself = Itself::to_ask;
     Made made;
     const Trouble trouble = ask([&](const StoreApi &api) {
@@ -244,7 +245,7 @@ void bind_stores(py::module_ &module) {
     module.def("store_prune", &prune, spec);
     module.def("store_clear", &told<&StoreApi::clear, u64, SpecTuple>, spec);
     module.def("store_warm", &warm, spec, py::arg("path"), py::arg("bias"), py::arg("keep"),
-               py::arg("files"));
+               py::arg("files"), py::arg("used"));
     module.def("store_judge", &told<&StoreApi::judge, Verdict, SpecTuple>, spec);
     module.def("store_verdict", &remembered, spec);
     module.def("store_remember", &remember_verdict, spec, py::arg("verdict"));

@@ -60,6 +60,34 @@ class Recorder:
         return sorted(Wanted(note.original, note.bias) for note in notes if note.original)
 
 
+class Filler(Recorder):
+    """The store that is to be filled, which the program fills itself, with what it uses."""
+
+    def __init__(self, store: places.Store, backing: str) -> None:
+        self.store = store
+        self._backing = backing
+        self._before = {one for one, durable in self._entries() if durable}
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **super().environment(),
+            "PYHUGETEXT_BACKING": self._backing,
+            "PYHUGETEXT_BUILD_TIME": "unlimited",
+        }
+
+    def objects(self) -> list[Wanted]:
+        """What is there, and is not known to be on disk for good since before."""
+        return sorted(one for one, _ in self._entries() if one not in self._before)
+
+    def _entries(self) -> list[tuple[Wanted, bool]]:
+        entries, _ = upkeep.contents(self.store)
+        return [
+            (Wanted(one.original, one.bias), one.durable)
+            for one in entries
+            if one.original and one.state == upkeep.READY
+        ]
+
+
 @contextmanager
 def recorder() -> Iterator[Recorder]:
     """A Recorder in a temporary directory that the hook trusts, removed afterwards."""

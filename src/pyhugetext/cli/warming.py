@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Warming:
     files: Sequence[str] = ()
     all_installed: bool = False
     system: bool = False
+    used: bool = False  # only what is used meanwhile, by what is run
     command: Sequence[str] = ()
     quiet: bool = False  # the command's output goes to stderr
     silent: bool = False  # it reads nothing and prints nowhere, and nothing is said
@@ -60,7 +62,7 @@ def fill(call: Warming) -> None:
     """Does it. Failure where there is no store to fill."""
     try:
         store = _choose(call)
-        _find(call)
+        _find(call, store)
         _prepare(call, store)
     except KeyboardInterrupt:
         call.interrupted = True
@@ -111,13 +113,13 @@ def _choose_memory(call: Warming, shm: Store) -> Store:
     return shm
 
 
-def _find(call: Warming) -> None:
+def _find(call: Warming, store: Store) -> None:
     """What is wanted: from the interpreter, the modules, what is installed, files, the command."""
     from pyhugetext.cli import recording
 
     for file in call.files:
         _find_file(call, file)
-    with recording.recorder() as recorder:
+    with _filler(store) if call.used else recording.recorder() as recorder:
         library = library_for(call.command, call.environ, call.say) if call.command else ""
         # A module's process holds the interpreter too. Programs are no business of Python's.
         alone = not (call.files or library) or call.all_installed
@@ -125,7 +127,7 @@ def _find(call: Warming) -> None:
             call.progress.begin(f"importing {module}" if module else "starting the interpreter")
             try:
                 found = recording.import_module(recorder, module)
-                call.present.update(dict.fromkeys(found))
+                call.present.update(dict.fromkeys([] if call.used else found))
             except Failure as failure:
                 call.fail(str(failure))
         call.progress.stop()
@@ -134,6 +136,16 @@ def _find(call: Warming) -> None:
         call.wanted.update(dict.fromkeys(recorder.objects()))
     if call.all_installed:
         _find_installed(call)
+
+
+def _filler(store: Store) -> AbstractContextManager[Recorder]:
+    """What has the store filled by the programs that run."""
+    from pyhugetext.cli import recording
+
+    backing = "shm" if store.kind == "shm" else "store"
+    auto = stores.settings().backing == "auto"
+    with stores.told(store):
+        return nullcontext(recording.Filler(store, "auto" if auto else backing))
 
 
 def library_for(
@@ -264,7 +276,7 @@ def _prepare(call: Warming, store: Store) -> None:
         reason = _why_elsewhere(wanted.path)
         call.made.append(warm.Made(*wanted, store.root, warm.REFUSED, reason))
     sizes = [_file_size(wanted.path) for wanted in lasting]
-    warmer = warm.Warmer(store, files=stores.settings().backing == "auto")
+    warmer = warm.Warmer(store, files=stores.settings().backing == "auto", used=call.used)
     call.progress.begin("", sum(sizes))
     for wanted, size in zip(lasting, sizes):
         call.progress.label(os.path.basename(wanted.path))

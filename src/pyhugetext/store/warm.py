@@ -35,12 +35,14 @@ class Made(NamedTuple):
 class Warmer:
     """Fills one store. What it made is not evicted for what it makes next.
 
-    With `files`, nothing is made of what the kernel takes itself, as `auto` would.
+    With `files`, nothing is made of what the kernel takes itself, as `auto` would; with `used`, no
+    text is added to what programs have stored.
     """
 
-    def __init__(self, store: Store, files: bool = False) -> None:
+    def __init__(self, store: Store, files: bool = False, used: bool = False) -> None:
         self._store = store
-        self._files = files
+        self._files = files and not used
+        self._used = used
         self._kept = bytearray()  # names of records, each ended by a NUL
 
     def prepare(self, path: str, bias: int) -> Made:
@@ -62,7 +64,12 @@ class Warmer:
 
         def call() -> tuple[places.Problem | None, _native.RawMade]:
             made = _native.store_warm(
-                self._store.spec, os.fsencode(path), bias, bytes(self._kept), self._files
+                self._store.spec,
+                os.fsencode(path),
+                bias,
+                bytes(self._kept),
+                self._files,
+                self._used,
             )
             return made["problem"], made
 

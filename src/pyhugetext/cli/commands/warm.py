@@ -37,6 +37,10 @@ a multiple of 2 MiB. Where it uses another one each time, as on overlayfs, the o
 that reason and the exit status is 1: what is built then would not be used. In a Dockerfile use
 pyhugetext image, which has such objects aligned. PYHUGETEXT_BUILD=always builds them all the same.
 
+With --used only the text that is used meanwhile is prepared, and the rest of an object of which much
+is: what starts would store in time. A program is asked at its imports what it uses, a module once
+it is imported. Without it all of the text is prepared.
+
 Objects with less coverable text than PYHUGETEXT_MIN_TEXT (default 256K), and those that
 PYHUGETEXT_EXCLUDE names, are left out, as a program leaves them out.
 
@@ -81,7 +85,7 @@ exit status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "pyhugetext warm [-h] [--json] [--system] [MODULE ... | FILE ... | --all-installed]\n"
+        "pyhugetext warm [-h] [--json] [--system | --used] [MODULE ... | FILE ... | --all-installed]\n"
         "                       [-- COMMAND ...]"
     )
     parser.add_argument(
@@ -93,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", action="store_true", help="fill the system's store /var/cache/pyhugetext (root)"
     )
+    parser.add_argument("--used", action="store_true", help="only the text that is used meanwhile")
     parser.add_argument("--json", action="store_true", help="print JSON; keys below")
 
 
@@ -107,6 +112,10 @@ def run(options: argparse.Namespace) -> int:
         raise Failure(f"{failure} (the name of a file has a / in it)", USAGE) from None
     if options.names and options.all_installed:
         raise Failure("name modules and files, or --all-installed, not both", USAGE)
+    if options.used and (options.system or options.all_installed or files):
+        raise Failure(
+            "--used is for what is run: modules and a command, in the user's store", USAGE
+        )
     if options.system:
         stores.need_root()
     call = warming.Warming(
@@ -115,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
         files,
         options.all_installed,
         options.system,
+        options.used,
         options.command or (),
         options.json,
     )

@@ -1,0 +1,49 @@
+"""pyhugetext warm --used: only the text that what is run uses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli import Cli, assert_one_sentence, make_module, status_of
+from support.growing import bits, chunks_of, make_far, record_of, texts, verify
+from support.store import Store
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Path:
+    library = make_far(tmp_path / "far")
+    make_module(tmp_path, "far", library, "assert library.g3(7) == 24")
+    return library
+
+
+@pytest.mark.parametrize("command", [False, True], ids=["module", "command"])
+def test_what_is_used_is_prepared_for_good(
+    disk: Cli, far: Path, tmp_path: Path, command: bool
+) -> None:
+    run = ["--", sys.executable, "-c", "import far, pyhugetext; pyhugetext.remap()"]
+    what = run if command else ["far"]
+    store = Store(disk.store)
+    document = disk.json("warm", "--used", *what, PYTHONPATH=str(tmp_path))
+    assert status_of(document, far) == "promoted"
+    assert all(entry["durable"] for entry in disk.entries())
+    _, record = record_of(store, far)
+    assert chunks_of(far, 3) <= bits(record.present)
+    assert len(bits(record.present) & texts(far)) < len(texts(far)) / 4
+    verify(store)
+    # What is there for good already is nothing to tell.
+    document = disk.json("warm", "--used", *what, PYTHONPATH=str(tmp_path))
+    assert str(far) not in [one["path"] for one in document["objects"]]
+    # All of it is another matter.
+    document = disk.json("warm", "far", PYTHONPATH=str(tmp_path))
+    assert status_of(document, far) == "built"
+    assert texts(far) <= bits(record_of(store, far)[1].present)
+
+
+@pytest.mark.parametrize("other", ["--system", "--all-installed", "/bin/true"])
+def test_it_is_for_what_is_run(disk: Cli, other: str) -> None:
+    result = disk("warm", "--used", other)
+    assert result.returncode == 2
+    assert_one_sentence(result, "--used", "what is run")
