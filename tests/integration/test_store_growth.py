@@ -333,9 +333,14 @@ def test_what_one_process_left_in_shared_memory_does_not_keep_others_from_the_di
         assert not store.base.exists()
         second = store.start()
         assert second.interpreter["backing"] == "shm"
-        third = store.start()
-        assert third.interpreter["backing"] == "store", third.reasons
-        assert not third.built
+        # What is not urgent, the debug information of an interpreter that was not stripped, is added
+        # by the next ones.
+        for _ in range(4):
+            later = store.start()
+            assert later.interpreter["backing"] == "store", later.reasons
+            if not later.built:
+                break
+        assert not later.built
 
 
 def test_what_the_disk_has_leaves_shared_memory_when_nobody_maps_it(tmp_path: Path) -> None:
