@@ -32,10 +32,14 @@ def main(arguments: list[str]) -> int:
         help="these file systems, with commas; what others gave before stays",
     )
     parser.add_argument(
-        "--boot", type=int, default=300, metavar="SECONDS", help="until a guest says something"
+        "--boot",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="of the processor, until a guest says something",
     )
     parser.add_argument(
-        "--limit", type=int, default=3600, metavar="SECONDS", help="for all of one guest"
+        "--limit", type=int, default=5400, metavar="SECONDS", help="the same for all of it"
     )
     parser.add_argument(
         "--render", action="store_true", help="writes docs/platforms.md, boots nothing"
@@ -66,6 +70,9 @@ def run(names: list[str], work: Path, options: argparse.Namespace) -> int:
             tars[kind.architecture] = root.make(work, kind.architecture)
         found = ask(name, kernel, tars[kind.architecture], work, options)
         print(rows.section(found), end="\n\n", flush=True)
+        if rows.find(found, "interrupted"):
+            print("make kernels: interrupted; what was asked to the end is kept.")
+            return 130
         wrong += bool(rows.faults(found))
     return 1 if wrong else 0
 
@@ -95,12 +102,14 @@ def ask(
 
 
 def render(work: Path) -> int:
-    files = [work / f"results/{name}.jsonl" for name in kinds.KINDS]
-    there = [file for file in files if file.exists()]
+    """Of kernels that were not asked from this folder the page keeps what it says."""
+    files = {name: work / f"results/{name}.jsonl" for name in kinds.KINDS}
+    there = {name: rows.read(file) for name, file in files.items() if file.exists()}
     if not there:
         raise Skip(f"{work}/results holds no results yet: run make kernels first")
-    (root.TREE / "docs/platforms.md").write_text(rows.document(there))
-    print(f"docs/platforms.md: {', '.join(file.stem for file in there)}")
+    page = root.TREE / "docs/platforms.md"
+    page.write_text(rows.document(there, page.read_text() if page.exists() else ""))
+    print(f"docs/platforms.md: {', '.join(there)}")
     return 0
 
 

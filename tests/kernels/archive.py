@@ -80,24 +80,25 @@ class Archive:
     def fetch(self, packages: Sequence[str]) -> list[Path]:
         """The files of these packages, downloaded where they are not here yet."""
         self.update()
-        files = []
-        for package in packages:
-            result = self._call("apt-cache", "show", "--no-all-versions", package)
-            name = re.search(r"^Filename: .*/(\S+)$", result.stdout, re.M)
-            version = re.search(r"^Version: (\S+)$", result.stdout, re.M)
-            if result.returncode or not name or not version:
-                raise Skip(
-                    f"Debian's {self.suite} has no package {package} for {self.architecture}"
-                )
-            # In the pool's name the epoch is missing; apt-get writes it as %3a.
-            file = self.debs / name[1].replace("_", f"_{_epoch(version[1])}", 1)
-            if not file.exists():
-                if self._call("apt-get", "-q", "download", package).returncode:
-                    raise Skip(f"{package} could not be downloaded from Debian's {self.suite}")
-                if not file.exists():
-                    raise Failure(f"apt-get downloaded {package}, but not as {file.name}")
-            files.append(file)
-        return files
+        told = self._call("apt-cache", "show", "--no-all-versions", *packages).stdout
+        files = {}
+        for part in told.split("\n\n"):  # a call for all: apt reads the suite's lists at each
+            fields = dict(re.findall(r"^(Package|Filename|Version): (\S+)$", part, re.M))
+            if len(fields) == 3:
+                # In the pool's name the epoch is missing; apt-get writes it as %3a.
+                name = fields["Filename"].rpartition("/")[2]
+                name = name.replace("_", f"_{_epoch(fields['Version'])}", 1)
+                files[fields["Package"]] = self.debs / name
+        unknown = [package for package in packages if package not in files]
+        if unknown:
+            raise Skip(f"Debian's {self.suite} has no package {unknown[0]} for {self.architecture}")
+        missing = [package for package in packages if not files[package].exists()]
+        if missing and self._call("apt-get", "-q", "download", *missing).returncode:
+            raise Skip(f"{' '.join(missing)} could not be downloaded from Debian's {self.suite}")
+        for package in missing:
+            if not files[package].exists():
+                raise Failure(f"apt-get downloaded {package}, but not as {files[package].name}")
+        return [files[package] for package in packages]
 
     def unpack(self, packages: Sequence[str], place: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,19 @@ KINDS = {
     ),
 }
 USUAL = ("6.1", "6.12", "7")
+LOCAL = "-rothp"  # how `uname -r` ends of what is built here: fragment.config's CONFIG_LOCALVERSION
+
+
+def of_section(head: str) -> str | None:
+    """Which kernel a head of docs/platforms.md, "RELEASE, ARCHITECTURE", is about."""
+    release, _, architecture = head.partition(", ")
+    for name, kind in KINDS.items():
+        if release == f"{name}: did not boot":
+            return name
+        here = (release.endswith(LOCAL), architecture) == (bool(kind.source), kind.architecture)
+        if here and release.startswith(kind.release):
+            return name
+    return None
 
 
 class Kernel(NamedTuple):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from kernels import kinds
 
 Row = dict[str, Any]
 STARTS = ("first", "second", "third", "warmed")
@@ -16,6 +18,7 @@ COLUMNS = {
 }  # fmt: skip
 SYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "squashfs")
 INTERPRETER = re.compile(r"^python3")
+PLACES = re.compile(r"^2 MiB at 0x[0-9a-f]+(?: and \d+ more)?: ")  # other ones in each process
 
 HEAD = """\
 # What kernels and file systems give
@@ -28,6 +31,7 @@ A cell says what the text runs from after a start that imported numpy (in the co
 of the interpreter, then of the libraries (`none`: small pages; what is too small to be taken is left out). The
 percentage is what `/proc/self/smaps` shows in 2 MiB pages of all text that can be covered, once every page of it
 was used; a figure in MiB is memory of this process alone. `small` where smaps shows less than was put there.
+A commit beside a file system is the one that it was asked with, where that is not the kernel's.
 
 An emulated processor is many times slower than a real one, and what a start may spend on copies is a time
 (`PYHUGETEXT_BUILD_TIME`): how much the first starts cover here says nothing of a real machine; which backing
@@ -41,20 +45,17 @@ def read(file: Path) -> list[Row]:
 
 
 def merge(before: Sequence[Row], now: Sequence[Row]) -> list[Row]:
-    """What was told now, and of other file systems what the same kernel told before of the same commit."""
-    same = [
-        [
-            (row or {}).get(key)
-            for row, key in (
-                (found[0] if found else None, "commit"),
-                (find(found, "booted"), "release"),
-            )
-        ]
-        for found in (before, now)
-    ]
+    """What was told now, and of other file systems what the same kernel told before: of another
+    commit with its name."""
+    booted = [(find(found, "booted") or {}).get("release") for found in (before, now)]
     asked = {row.get("fs") for row in now}
-    keep = before if same[0] == same[1] else ()
-    return [*now, *(row for row in keep if row.get("fs") and row["fs"] not in asked)]
+    kept = [row for row in before if row.get("fs") and row["fs"] not in asked]
+    if not kept or booted[0] != booted[1]:
+        return [*now]
+    commit = before[0].get("commit")
+    if commit != now[0].get("commit"):
+        kept = [{"commit": commit, **row} for row in kept]
+    return [*now, *kept]
 
 
 def find(rows: Sequence[Row], step: str, fs: str | None = None) -> Row | None:
@@ -100,6 +101,7 @@ def reasons(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         for item in (row.get("seen") or {}).get("objects", ()):
             for sentence in [*item["why"], *([item["reason"]] if item["reason"] else [])]:
+                sentence = PLACES.sub("2 MiB here and there: ", sentence)
                 found.setdefault(re.sub(r"/\S*/(?=\S+)", ".../", sentence))
     return list(found)
 
@@ -157,7 +159,9 @@ def table(rows: Sequence[Row]) -> str:
             cells = [cell(find(rows, step, fs)) for step in COLUMNS]
             if failed and cells == ["not asked"] * len(cells):
                 cells = [f"failed: {failed['error']}", *[""] * (len(COLUMNS) - 1)]
-            lines.append(f"| {fs} | " + " | ".join(cells) + " |")
+            commit = next(row.get("commit") for row in rows if row.get("fs") == fs)
+            name = fs if commit in (None, rows[0].get("commit")) else f"{fs} ({commit})"
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -208,7 +212,12 @@ def _list(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences) or "- nothing"
 
 
-def document(files: Iterable[Path]) -> str:
-    """docs/platforms.md, of the results that there are."""
-    results = [read(file) for file in files]
-    return "\n\n".join([HEAD.rstrip("\n"), *(section(rows) for rows in results if rows)]) + "\n"
+def document(results: Mapping[str, Sequence[Row]], before: str = "") -> str:
+    """docs/platforms.md, of the results that there are by kernel; of other kernels what it said before."""
+    made = {name: section(rows) for name, rows in results.items() if rows}
+    for part in before.split("\n## ")[1:]:
+        name = kinds.of_section(part.partition("\n")[0])
+        if name and name not in made:
+            made[name] = f"## {part.strip()}"
+    ordered = [made[name] for name in kinds.KINDS if name in made]
+    return "\n\n".join([HEAD.rstrip("\n"), *ordered]) + "\n"

@@ -106,30 +106,54 @@ def test_a_guest_that_told_nothing_is_a_fault_and_a_good_one_has_none() -> None:
     assert rows.faults(good) == []
 
 
-def test_the_page_has_date_commit_table_and_reasons_once(tmp_path: Path) -> None:
+def test_the_page_has_date_commit_table_and_reasons_once() -> None:
     why = ["file: kernel said no", "store: /root/.cache/x is full"]
-    found = [ABOUT, BOOTED, start("without"), start("first", an_object("a", why=why), an_object("b", why=why)),
-             start("warm"), start("warmed", an_object("a"))]  # fmt: skip
-    file = tmp_path / "6.1.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in found))
-    page = rows.document([file])
+    parts = [an_object("a", why=why, reason="2 MiB at 0x7f9000200000 and 7 more: no copy yet"),
+             an_object("b", why=why, reason="2 MiB at 0x600000: no copy yet")]  # fmt: skip
+    found = [ABOUT, BOOTED, start("without"), start("first", *parts), start("warm"),
+             start("warmed", an_object("a"))]  # fmt: skip
+    page = rows.document({"6.1": found})
     assert "## 6.1.0-1-amd64, amd64\n\nDebian's; 2026-01-02, commit abc." in page
     assert (
         "| ext4 | store, 100 % | not asked | not asked | not asked | store, 100 % | not asked |"
         in page
     )
     assert page.count("- file: kernel said no\n") == 1
+    assert page.count("no copy yet") == page.count("- 2 MiB here and there: no copy yet\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page
 
 
-def test_other_file_systems_of_the_same_kernel_and_commit_stay() -> None:
+def test_of_kernels_that_were_not_asked_the_page_keeps_what_it_said() -> None:
+    heads = {
+        "6.1": "6.1.0-1-amd64, amd64", "6.12": "6.12.1+deb13-amd64, amd64", "7": "7: did not boot, amd64",
+        "arm64-6.1": "6.1.0-1-arm64, arm64", "rothp-6.1": "6.1.170-rothp, amd64",
+    }  # fmt: skip
+    before = (
+        "head\n\n"
+        + "\n\n".join(f"## {head}\n\ntold by {name}" for name, head in heads.items())
+        + "\n"
+    )
+    newer = {**BOOTED, "release": "6.12.2+deb13-amd64"}
+    page = rows.document({"6.12": [ABOUT, newer, start("first")]}, before)
+    assert re.findall("^told by (.*)", page, re.M) == ["6.1", "7", "arm64-6.1", "rothp-6.1"]
+    assert "6.12.1" not in page
+    assert rows.document({}, page).count("\n## ") == 5
+
+
+def test_other_file_systems_of_the_same_kernel_stay_with_their_commit() -> None:
     before = [ABOUT, BOOTED, start("first", fs="xfs"), start("first", fs="ext4"), {"step": "end"}]
     now = [ABOUT, BOOTED, start("second", fs="ext4"), {"step": "end"}]
     assert rows.merge(before, now) == [*now, start("first", fs="xfs")]
-    for changed in ({"commit": "other"}, {"release": "6.1.0-2-amd64"}):
-        other = [{**row, **changed} if row in (ABOUT, BOOTED) else row for row in now]
-        assert rows.merge(before, other) == other
+    later = [{**ABOUT, "commit": "def"}, *now[1:]]
+    merged = rows.merge(before, later)
+    assert merged == [*later, {**start("first", fs="xfs"), "commit": "abc"}]
+    assert "\n| ext4 | " in rows.table(merged)
+    assert "\n| xfs (abc) | " in rows.table(merged)
+    last = [{**ABOUT, "commit": "ghi"}, BOOTED, start("first", fs="btrfs")]
+    assert [row.get("commit") for row in rows.merge(merged, last)[3:]] == ["def", "abc"]
+    newer = [{**row, "release": "6.1.0-2-amd64"} if row is BOOTED else row for row in now]
+    assert rows.merge(before, newer) == newer
     assert rows.merge([], now) == now
 
 
@@ -140,9 +164,40 @@ def test_a_kernel_that_does_not_boot_is_a_section_without_a_table() -> None:
     assert "|" not in page
 
 
-def test_an_emulator_that_never_says_anything_is_a_row(tmp_path: Path) -> None:
-    lines = machine._lines(["sleep", "60"], machine.Limits(1, 60), tmp_path / "log")
-    assert lines == [""]
+@pytest.mark.parametrize("command", [["sh", "-c", "while :; do :; done"], ["sleep", "60"]])
+def test_an_emulator_that_never_says_anything_is_a_row(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "BUSY", 2 if command[0] == "sleep" else 600)
+    assert machine._lines(command, machine.Limits(1, 60), tmp_path / "log") == [""]
+
+
+def test_what_others_take_of_the_processor_is_not_the_guests_time() -> None:
+    limits = machine.Limits(300, 3600)
+    assert not limits.are_over(booted=False, clock=1000, processor=100)
+    assert limits.are_over(booted=False, clock=1000, processor=300)
+    assert limits.are_over(booted=False, clock=1500, processor=0)
+    assert not limits.are_over(booted=True, clock=1500, processor=300)
+
+
+def test_a_guest_that_is_interrupted_keeps_what_it_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    told = [BOOTED, start("first"), start("warmed"), start("first", fs="xfs")]
+    script = "".join(f"echo '@@ {json.dumps(row)}'; " for row in told)
+
+    def interrupts(process: int) -> float:
+        if '"xfs"' in log.read_text():
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr(machine, "_taken", interrupts)
+    monkeypatch.setitem(machine.QEMU, "amd64", ("sh", "-c", f"{script} sleep 60"))
+    kernel, limits = kinds.Kernel(tmp_path / "image", None), machine.Limits(9, 9)
+    found = machine.boot("6.1", kernel, tmp_path / "initrd", [], "", limits, log)
+    assert found == [*told[:3], {"step": "interrupted"}]
+    assert rows.faults(found) == []
 
 
 def test_qemu_that_fails_at_once_is_a_kernel_that_did_not_boot_with_what_it_said(
