@@ -123,67 +123,74 @@ Status Table::why_not_copied(const Region &region) const {
     return is_host(region) ? Status::host : Status::ok;
 }
 
+// One backing, and what came of it.
+bool Table::attempt(Region &region, Backing backing, const Request &request,
+                    const Sources &sources) {
+    const bool lasting = request.building == Building::always || region.comes_again();
+    region.lacks = true;  // all of it, unless there is an entry
+    Outcome outcome = build_region(region, backing, request, sources);
+    if ((outcome.buildable || outcome.status == Status::overlay) && !lasting) {
+        outcome.buildable = false;
+        if (says_little(outcome) || outcome.status == Status::overlay)
+            outcome.status = Status::elsewhere;
+    }
+    region.outcome = region.tried[static_cast<int>(backing)] = outcome;
+    if (outcome.ok()) region.backing = backing;
+    if (is_stored(backing) && outcome.ok()) leave_witness(region, sources.original.fd());
+    region.missing = region.missing || (is_stored(backing) && outcome.buildable && region.lacks);
+    return outcome.ok();
+}
+
+// Where an entry gave way: the file itself, or else the entry.
+bool Table::attempt_file_or_entry(Region &region, const Request &request, const Sources &sources) {
+    const bool file = attempt(region, Backing::file, request, sources);
+    region.outlived = file && count_ready(region) >= region.entry_pages;
+    if (region.outlived) return true;
+    // The last 2 MiB of a file are hardly ever whole: the entry has more.
+    if (file) region.tried[static_cast<int>(Backing::file)] = {Status::no_huge_page, Call::none, 0};
+    unstage(region);
+    region.backing = Backing::none;
+    return attempt(region, Backing::store, request, sources);
+}
+
+// One rung after the other, until one serves or none is to be tried any more.
+void Table::descend(Region &region, const Request &request, const Sources &sources) {
+    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
+    for (const Backing backing : kLadder) {
+        const Status kept = is_private(backing) ? why_not_copied(region) : Status::ok;
+        if (kept != Status::ok) {
+            region.outcome = {kept, Call::none, 0};
+            return;
+        }
+        const bool trial = backing == Backing::file && region.entry_pages;
+        const bool serves = trial ? attempt_file_or_entry(region, request, sources)
+                                  : attempt(region, backing, request, sources);
+        if (serves || (!trial && ends_ladder(region.outcome.status))) return;
+        // What the store will give soon is worth no copy.
+        if (backing == Backing::file && disk.status == Status::small_copy) {
+            region.outcome = disk;
+            return;
+        }
+        // Building the entry comes before a private copy, if somebody is to do it.
+        if (request.building != Building::never && backing == Backing::shm && region.missing)
+            return;
+    }
+}
+
 // Tries the backing that was asked for, or one after the other, and records what came of each.
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
     region.backing = Backing::none;
     region.outlived = region.grows = false;
     region.entry_pages = 0;
-    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
-    const bool lasting = request.building == Building::always || region.comes_again();
-    const auto attempt = [&](Backing backing) {
-        region.lacks = true;  // all of it, unless there is an entry
-        region.outcome = build_region(region, backing, request, sources);
-        if ((region.outcome.buildable || region.outcome.status == Status::overlay) && !lasting) {
-            region.outcome.buildable = false;
-            if (says_little(region.outcome) || region.outcome.status == Status::overlay)
-                region.outcome.status = Status::elsewhere;
-        }
-        region.tried[static_cast<int>(backing)] = region.outcome;
-        if (region.outcome.ok()) region.backing = backing;
-        if (is_stored(backing) && region.outcome.ok()) leave_witness(region, sources.original.fd());
-        region.missing =
-            region.missing || (is_stored(backing) && region.outcome.buildable && region.lacks);
-        return region.outcome.ok();
-    };
-    const auto take_file_or_entry = [&] {
-        region.outlived = attempt(Backing::file) && count_ready(region) >= region.entry_pages;
-        if (region.outlived) return true;
-        // The last 2 MiB of a file are hardly ever whole: the entry has more.
-        if (region.backing == Backing::file)
-            region.tried[static_cast<int>(Backing::file)] = {Status::no_huge_page, Call::none, 0};
-        unstage(region);
-        region.backing = Backing::none;
-        return attempt(Backing::store);
-    };
-    if (request.backing != Backing::automatic) {
-        attempt(request.backing);
-    } else {
-        for (const Backing backing : kLadder) {
-            const Status kept = is_private(backing) ? why_not_copied(region) : Status::ok;
-            if (kept != Status::ok) {
-                region.outcome = {kept, Call::none, 0};
-                break;
-            }
-            if (backing == Backing::file && region.entry_pages) {
-                if (take_file_or_entry()) break;
-                continue;
-            }
-            if (attempt(backing)) break;
-            if (ends_ladder(region.outcome.status)) break;
-            // What the store will give soon is worth no copy.
-            if (backing == Backing::file && disk.status == Status::small_copy) {
-                region.outcome = disk;
-                break;
-            }
-            // Building the entry comes before a private copy, if somebody is to do it.
-            if (request.building != Building::never && backing == Backing::shm && region.missing)
-                break;
-        }
-    }
+    if (request.backing == Backing::automatic)
+        descend(region, request, sources);
+    else
+        attempt(region, request.backing, request, sources);
     // What a lower rung serves waits for nothing; what a store has in part waits for the rest, and
     // what lies in shared memory for its place on disk.
     if (region.backing == Backing::none) return;
+    const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
     region.grows = is_stored(region.backing) && region.outcome.buildable;
     region.missing = region.outlived || (region.grows && region.lacks);
     // What came of the trial is noted in the entry's record.

@@ -105,6 +105,9 @@ private:
     Outcome build_region(Region &region, Backing backing, const Request &request,
                          const Sources &sources);
     void learn(const Region &region, const Outcome &outcome);
+    bool attempt(Region &region, Backing backing, const Request &request, const Sources &sources);
+    bool attempt_file_or_entry(Region &region, const Request &request, const Sources &sources);
+    void descend(Region &region, const Request &request, const Sources &sources);
     void choose(Region &region, const Request &request, const Sources &sources);
     static void finish(Region &region);
     ErrorOr<void> observe_once(Scope scope, bool *replaced);
