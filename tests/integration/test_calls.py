@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "tools.md"
 BEYOND = {
     "every start": "clock_gettime geteuid madvise mremap prctl rt_sigprocmask statx",
     "from the store": "cachestat sync_file_range",
+    "the same, where no filter is there": "uname",
     "the same, of a user who is not root": "getresuid",
     "from the store in shared memory": "flock",
     "where `/proc/self/pagemap` is closed, and no filter is there": "move_pages",
@@ -44,7 +45,10 @@ PLAIN = (
 # What strace 6.1 has no name for yet.
 NEW = {"syscall_0x1c3": "cachestat"}
 
-STORE = ["every start", "from the store", "the same, of a user who is not root"]
+STORE = [
+    "every start", "from the store", "the same, where no filter is there",
+    "the same, of a user who is not root",
+]  # fmt: skip
 SITUATIONS = {
     "store": STORE,
     "cold": [*STORE, "that makes a copy for the store", "the same, now and then"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.common import HUGE, tool
-from support.growing import USE_FAR, bits, chunks_of, make_far, record_of, use, verify
+from support.growing import FAR, USE_FAR, bits, chunks_of, make_far, record_of, use, verify
 from support.libraries import USE_LIBRARY, make_library
 from support.limits import in_own_mounts
 from support.store import Store, require_huge_disk
@@ -314,7 +314,7 @@ def test_object_in_many_runs_keeps_away_from_the_limit_of_mappings(
     store: Store, far: Path, tmp_path: Path
 ) -> None:
     for _ in range(3):
-        use(store, far, "3")
+        use(store, far, ",".join(map(str, range(FAR))))
     path, record = record_of(store, far)
     present = bytes(byte & 0x55 for byte in record.present)
     path.write_bytes(replace(record, present=present, lacking=12).pack())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.cli import need_tool
+from support.common import TESTS, tool
 from support.older import as_on
 from support.record import Record
 from support.store import Store, require_huge_disk
@@ -157,6 +158,28 @@ def test_kernel_that_cannot_take_it_is_asked_once(place: Make) -> None:
     assert not any(one.startswith("file") for one in region["fallbacks"]), region["fallbacks"]
     after = here.store.record.stat()
     assert (after.st_ino, after.st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+
+
+FILTERED = """
+import os, sys
+sys.path.insert(0, sys.argv.pop(1))
+from support import harm
+harm.install(harm.refuse_rule((9999, None, 1)))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_under_a_filter_which_may_kill_nothing_is_asked(place: Make, tmp_path: Path) -> None:
+    here = place(ALIGNED)
+    here.fill(ANOTHER)
+    trace = tmp_path / "trace"
+    strace = (tool("strace"), "-f", "-o", str(trace), "-e", "trace=uname")
+    here.start(prefix=strace, PYHUGETEXT_BUILD="never")
+    assert "uname(" in trace.read_text()
+    filtered = (sys.executable, "-S", "-c", FILTERED, str(TESTS), *strace)
+    assert here.take(prefix=filtered) == ("store", "huge")
+    assert "uname(" not in trace.read_text()
+    assert Record.read(here.store.record).refused_by == ANOTHER
 
 
 def test_entry_with_more_pages_than_the_file_stays(place: Make, tmp_path: Path) -> None:

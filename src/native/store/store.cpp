@@ -131,6 +131,15 @@ Outcome map_copy(const Region &region, int copy, u64 offset, u64 length, u64 *at
 
 }  // namespace
 
+bool Shared::is_other(u64 than) {
+    if (!knows_kernel) {
+        const auto mode = sys::seccomp_mode();
+        if (mode.ok() && mode.value() == 0) kernel = this_kernel();
+        knows_kernel = true;
+    }
+    return kernel && kernel != than;
+}
+
 Store::~Store() {
     if (version_ >= 0) sys::close(version_);
     if (index_ >= 0) sys::close(index_);
@@ -170,10 +179,7 @@ Outcome Store::find(const Region &region, int original, const sys::FileIdentity 
         }
     }
     if (!outcome.ok()) return outcome;
-    if (is_own && !in_memory_) {
-        if (!shared.kernel) shared.kernel = this_kernel();
-        entry->untried_ = record.head->refused_by != shared.kernel;
-    }
+    if (is_own && !in_memory_) entry->untried_ = shared.is_other(record.head->refused_by);
     entry->copy_ = open_copy(version_, record.path, record.head->object_size, &outcome);
     if (entry->copy_ < 0) return outcome.status == Status::no_entry ? damaged : outcome;
     // What somebody maps of shared memory is not removed when the disk has it, too. It is removed

@@ -17,7 +17,11 @@ namespace pht {
 struct Shared {
     const Pagemap &pagemap;
     Boot boot = {};
-    u64 kernel = 0;  // as this_kernel(), once it was asked for
+    bool knows_kernel = false;
+    u64 kernel = 0;  // as this_kernel(); 0 where a filter may kill for being asked
+
+    // Whether this kernel may be another one than that.
+    bool is_other(u64 than);
 };
 
 // An entry of a store for a file, its copy open.
