@@ -8,24 +8,20 @@ its page table is on huge pages, the activation (stats().elapsed_ns), private me
 store takes.
 
 A virtual machine's memory may be its own only from the first touch on, and until it was free for a
-while, which costs several milliseconds for 2 MiB that real memory does not. With --backed a process
-holds all memory but some, and lets go of as much as programs take.
+while: 2 MiB then cost several milliseconds that they do not cost elsewhere, and less is built in the
+time there is. PYHUGETEXT_BUILD_TIME is handed on, to see what more time would give.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import mmap
 import os
 import random
-import select
 import shutil
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from starts import Estimate, estimate, start
@@ -40,9 +36,6 @@ WORKLOADS = {
     "tensorflow": "import tensorflow",
 }
 MIB = 1 << 20
-# What the holder takes and lets go of at a time, what it leaves free, and besides while a program
-# runs.
-SLICE, LEFT, AHEAD = 16 * MIB, 400 * MIB, 200 * MIB
 # The text pages in the page table, by file and offset in it.
 USED = """
 import json, os, struct
@@ -109,79 +102,14 @@ def share(used: dict[str, list[int]], runs: dict[str, tuple[int, list[tuple[int,
     return huge / total if total else 0.0
 
 
-class Holder:
-    """A process that holds all free memory but a little, so that the host has given it. While a
-    program runs it lets go of as much as is taken."""
-
-    def __init__(self) -> None:
-        to, self._write = os.pipe()
-        self._read, out = os.pipe()
-        self._process = os.fork()
-        if self._process == 0:
-            try:
-                os.close(self._write)
-                os.close(self._read)
-                _hold(to, out)
-            finally:
-                os._exit(0)
-        os.close(to)
-        os.close(out)
-
-    def _ask(self, what: bytes) -> None:
-        os.write(self._write, what)
-        os.read(self._read, 1)
-
-    @contextlib.contextmanager
-    def letting_go(self) -> Iterator[None]:
-        self._ask(b"hold")
-        self._ask(b"let")
-        try:
-            yield
-        finally:
-            self._ask(b"stop")
-
-    def end(self) -> None:
-        os.close(self._write)
-        os.waitpid(self._process, 0)
-        os.close(self._read)
-
-
-def _free() -> int:
-    """Bytes, of the machine."""
-    with open("/proc/meminfo", "rb") as file:
-        (line,) = (line for line in file if line.startswith(b"MemFree:"))
-    return int(line.split()[1]) << 10
-
-
-def _hold(commands: int, answers: int) -> None:
-    """The holder's side: until its commands end."""
-    size = _free() // SLICE * SLICE
-    memory = mmap.mmap(-1, size + SLICE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    held = 0  # the first bytes of it
-    while command := os.read(commands, 8):
-        if command == b"hold":
-            while held < size and _free() > LEFT:
-                for at in range(held, held + SLICE, 4096):
-                    memory[at] = 1
-                held += SLICE
-            os.write(answers, b".")
-            continue
-        os.write(answers, b".")
-        while not select.select([commands], [], [], 0.001)[0]:
-            while held and _free() < LEFT + AHEAD:
-                held -= SLICE
-                memory.madvise(mmap.MADV_DONTNEED, held, SLICE)
-        os.read(commands, 8)
-        os.write(answers, b".")
-
-
 def size_of(store: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in store.glob("v1/objects/*/*"))
 
 
-def measure(code: str, rounds: int, starts: int, folder: Path, holder: Holder | None) -> None:
+def measure(code: str, rounds: int, starts: int, folder: Path) -> None:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYHUGETEXT", "PYTHON"))}
+    if (time := os.environ.get("PYHUGETEXT_BUILD_TIME")) is not None:
+        environ["PYHUGETEXT_BUILD_TIME"] = time
     told = folder / "told"
     off = {**environ, "PYHUGETEXT": "0", "TOLD": str(told)}
     on = {**environ, "PYHUGETEXT_STORE": str(folder / "store"), "TOLD": str(told)}
@@ -198,13 +126,11 @@ def measure(code: str, rounds: int, starts: int, folder: Path, holder: Holder | 
         for n in range(starts):
             pair = {}
             for which in random.Random(i * starts + n).sample(("off", "on"), 2):
-                with holder.letting_go() if holder else contextlib.nullcontext():
-                    pair[which] = start(code, off if which == "off" else on).wall
+                pair[which] = start(code, off if which == "off" else on).wall
             ratios[n].append(pair["on"] / pair["off"])
             base.append(pair["off"])
         sizes.append(size_of(folder / "store") / MIB)
-        with holder.letting_go() if holder else contextlib.nullcontext():
-            start(code + TOLD, on)
+        start(code + TOLD, on)
         last = json.loads(told.read_text())
         shares.append(share(used, last["runs"]))
         elapsed.append(last["elapsed"] / 1e6)
@@ -224,17 +150,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--starts", type=int, default=5, help="of each round")
     parser.add_argument("--directory", help="where the stores are made (default: as tempfile(3))")
-    parser.add_argument("--backed", action="store_true",
-                        help="hold memory that is let go of while a program starts")  # fmt: skip
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, Linux {os.uname().release}, "
           f"load {os.getloadavg()[0]:.1f}; medians with 95 % intervals")  # fmt: skip
-    holder = Holder() if options.backed else None
     for name in options.workloads:
         with tempfile.TemporaryDirectory(prefix="pyhugetext-", dir=options.directory) as folder:
-            measure(WORKLOADS[name], options.rounds, options.starts, Path(folder), holder)
-    if holder:
-        holder.end()
+            measure(WORKLOADS[name], options.rounds, options.starts, Path(folder))
 
 
 if __name__ == "__main__":
