@@ -108,8 +108,9 @@ def test_of_what_is_hardly_used_no_more_than_that_is_stored(store: Store, far: P
 
 
 WORKS = """
-import ctypes, sys, time
+import ctypes, os, sys, time
 import pyhugetext
+descriptors = os.listdir("/proc/self/fd")
 library = ctypes.CDLL(sys.argv[1])
 assert library.g3(7) == 24
 pyhugetext.remap()
@@ -124,6 +125,7 @@ assert library.g20(7) == 41
 work()
 for n in range(1, 4):  # at every second of them at first
     __import__(f"small{n}")
+assert os.listdir("/proc/self/fd") == descriptors
 """
 
 

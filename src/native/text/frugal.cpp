@@ -32,10 +32,11 @@ bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
 
 bool Table::find_used_beyond() {
     bool any = false;
-    if (!pagemap_.open().ok()) return false;
+    Pagemap pagemap;  // outside a pass nobody closes the table's
+    if (!pagemap.open().ok()) return false;
     for (Region *region : regions_) {
         if (!region->seen || !region->grows || region->missing) continue;
-        region->lacks = region->missing = uses_absent(*region, pagemap_);
+        region->lacks = region->missing = uses_absent(*region, pagemap);
         any = any || region->missing;
     }
     return any;
