@@ -121,6 +121,7 @@ def work():
 sys.path.insert(0, sys.argv[2])
 work()
 import small0  # looks, and finds nothing; from then on it looks when as much was done again
+assert os.listdir("/proc/self/fd") == descriptors
 assert library.g20(7) == 41
 work()
 for n in range(1, 4):  # at every second of them at first
