@@ -155,8 +155,7 @@ void Engine::pass(Table::Scope scope) {
         table_.prepare(request_, scope);
         iterate_objects(finish_if_unchanged, &visit);
         if (visit.complete) {
-            const bool can = request_.building != Building::never && table_.can_grow();
-            set(&skips_, can ? min(skips_, skipped_) : kNever);
+            set(&skips_, table_.can_grow() ? min(skips_, skipped_) : kNever);
             if (in_passing_) spend_time(table_.copying_time());
             return;
         }
