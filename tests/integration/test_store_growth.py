@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,79 +65,6 @@ def test_of_much_text_what_is_used_is_built(auto: Store, far: Path) -> None:
     copy = auto.base / record.path
     assert copy.stat().st_blocks * 512 < copy.stat().st_size / 2
     verify(auto)
-
-
-def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
-    """A program uses other text when it works than when it is loaded."""
-    much = ",".join(str(n) for n in range(0, FAR, 5))
-    told = use(store, far, much, after="3,22")
-    before = told["swapped_bytes"]
-    for _ in range(4):
-        told = use(store, far, much, after="3,22")
-        assert told["swapped_bytes"] >= before
-        before = told["swapped_bytes"]
-    _, record = record_of(store, far)
-    assert record.lacking == 0
-    assert texts(far) <= bits(record.present)
-    assert told["status"] == "huge"
-    # And nothing is asked for again.
-    before = store.fingerprint()
-    use(store, far, much, after="3,22")
-    assert store.fingerprint() == before
-
-
-def test_of_what_is_hardly_used_no_more_than_that_is_stored(store: Store, far: Path) -> None:
-    for _ in range(4):
-        told = use(store, far, "3")
-    _, record = record_of(store, far)
-    assert record.lacking == 0
-    assert chunks_of(far, 3) <= bits(record.present)
-    assert len(bits(record.present) & texts(far)) < len(texts(far)) / 4
-    assert told["status"] == "partial"
-    before = store.fingerprint()
-    use(store, far, "3")
-    assert store.fingerprint() == before
-    # What another program uses is added.
-    use(store, far, "3,20")
-    use(store, far, "3,20")
-    _, record = record_of(store, far)
-    assert chunks_of(far, 3, 20) <= bits(record.present)
-    assert record.lacking == 0
-    verify(store)
-
-
-WORKS = """
-import ctypes, importlib.util, os, sys, time
-import pyhugetext
-library = ctypes.CDLL(sys.argv[1])
-assert library.g3(7) == 24
-pyhugetext.remap()
-descriptors = os.listdir("/proc/self/fd")
-def work():  # it looks when the program has run twice as long, at one in sixteen imports or more
-    until = 2.1 * time.process_time()
-    while time.process_time() < until:
-        pass
-    spec = importlib.util.spec_from_file_location("small", sys.argv[2])
-    for _ in range(16):
-        importlib.util.module_from_spec(spec)
-        assert os.listdir("/proc/self/fd") == descriptors
-work()
-assert library.g20(7) == 41
-work()
-work()  # it finds nothing more
-"""
-
-
-def test_what_is_used_after_a_while_is_added_at_a_later_import(
-    store: Store, far: Path, compile_extension: Callable[..., Path]
-) -> None:
-    small = compile_extension("small", "int result(void) { return 1; }")
-    use(store, far, "3")
-    use(store, far, "3")
-    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
-    result = store.run(WORKS, str(far), str(small))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
 
 
 def test_pages_that_two_processes_add_are_both_there(store: Store, far: Path) -> None:

@@ -274,10 +274,10 @@ End Builder::build_now() {
         return problem.lacks_descriptors() ? End::done : End::next_store;
     }
     const Held held(writer_);
-    drop_outlived();
-    if (!wanted_.any(State::waiting)) return End::done;
     if (writer_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
+    drop_outlived();
+    if (!wanted_.any(State::waiting)) return End::done;
     if (!fits_here()) return End::next_store;
     if (!build_all(false)) return End::stopped;
     // What is not urgent has time until nothing else is to be done.

@@ -273,7 +273,8 @@ bool Engine::look_beyond() {
     skipped_ = min(2 * skipped_ + 1, kMostSkipped);
     set(&skips_, skipped_);
     const u64 now = sys::processor_time();
-    if (now < looks_at_) return false;
+    // In a forked child processor time begins anew.
+    if (now >= looks_at_ / 2 && now < looks_at_) return false;
     looks_at_ = 2 * now;
     return table_.find_used_beyond();
 }

@@ -45,12 +45,6 @@ bool note_holds(const u8 *data, const sys::FileIdentity &file) {
            equal(note.kernel, str(kernel.release()));
 }
 
-// FNV-1a, 64 bits.
-u64 hash(u64 before, const char *text) {
-    for (; *text; ++text) before = (before ^ static_cast<u8>(*text)) * 0x100000001b3;
-    return before;
-}
-
 // Entries are evicted by when they were last used; once a day is near enough.
 void note_use(int fd, const sys::FileIdentity &record) {
     if (!is_recent(record)) sys::touch(fd);
@@ -145,8 +139,10 @@ Outcome check_image(const RecordView &record, const ImageFile &image, ImageMatch
 
 u64 this_kernel() {
     const sys::KernelNames names;
-    const u64 of_both = hash(hash(0xcbf29ce484222325, names.release()), names.version());
-    return max<u64>(of_both, 1);
+    const auto sum = [](const char *text) -> u64 {
+        return crc32(reinterpret_cast<const u8 *>(text), length(text));
+    };
+    return max<u64>(sum(names.release()) << 32 | sum(names.version()), 1);
 }
 
 u32 crc32(const u8 *data, size_t size) {

@@ -17,7 +17,7 @@ bool ends_ladder(Status status) {
 // Whether the file itself is tried before this entry is used: it needs no copy, and the entry was
 // made where the kernel was another, or by who had asked for a store.
 bool gives_way(const Region &region, const Request &request, const Entry &entry) {
-    return entry.is_untried() && request.backing == Backing::automatic &&
+    return entry.is_untried() && entry.may_grow() && request.backing == Backing::automatic &&
            request.building != Building::never &&
            region.tried[static_cast<int>(Backing::file)].status == Status::pending;
 }
