@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 from support.cli import Cli, assert_one_sentence, make_module, status_of
-from support.growing import bits, chunks_of, make_far, record_of, texts, verify
+from support.growing import bits, chunks_of, record_of, texts, verify
 from support.store import Store
-
-
-@pytest.fixture
-def far(tmp_path: Path) -> Path:
-    library = make_far(tmp_path / "far")
-    make_module(tmp_path, "far", library, "assert library.g3(7) == 24")
-    return library
 
 
 @pytest.mark.parametrize("command", [False, True], ids=["module", "command"])
@@ -25,6 +18,7 @@ def test_what_is_used_is_prepared_for_good(
 ) -> None:
     run = ["--", sys.executable, "-c", "import far, pyhugetext; pyhugetext.remap()"]
     what = run if command else ["far"]
+    make_module(tmp_path, "far", far, "assert library.g3(7) == 24")
     store = Store(disk.store)
     document = disk.json("warm", "--used", *what, PYTHONPATH=str(tmp_path))
     assert status_of(document, far) == "promoted"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.growing import FAR, bits, chunks_of, make_far, record_of, texts, use, verify
+from support.growing import FAR, bits, chunks_of, record_of, texts, use, verify
 from support.store import Store, require_huge_disk
 
 
@@ -15,11 +15,6 @@ from support.store import Store, require_huge_disk
 def store(tmp_path: Path) -> Store:
     require_huge_disk(tmp_path)
     return Store(tmp_path / "store")
-
-
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_far(tmp_path_factory.mktemp("far"))
 
 
 def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
