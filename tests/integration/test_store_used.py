@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from support.growing import FAR, bits, chunks_of, record_of, texts, use, verify
-from support.store import Store, require_huge_disk
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
+from support.store import Store
 
 
 def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
