@@ -85,8 +85,9 @@ define install
 	$(check)
 	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 	@echo "installing into $(1): $(strip $(2))"
-	@$(1)/bin/python -m pip install --quiet --upgrade pip
-	@$(1)/bin/python -m pip install --quiet $(2)
+	@pip() { $(1)/bin/python -m pip install --quiet "$$@" || { echo "pip could not install what\
+	 $(1) needs, and told above why: PyPI, or what PIP_INDEX_URL names, must be within reach." >&2; \
+	 exit 1; }; }; pip --upgrade pip && pip $(2)
 	@touch $@
 endef
 
