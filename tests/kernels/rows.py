@@ -132,6 +132,8 @@ def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:
     seen = row["seen"]
     if row["exit"] or row["stderr"]:
         yield f"exit status {row['exit']}, stderr {row['stderr'][-200:]!r}"
+    if row["step"] in STARTS and not seen["objects"]:
+        yield f"nothing was looked at: {seen['reason']}"
     without = find(rows, "without", row["fs"])
     if (
         without

@@ -28,7 +28,7 @@ def an_object(name: str, **changes: Any) -> rows.Row:
 
 
 def start(step: str, *objects: rows.Row, fs: str = "ext4", **changes: Any) -> rows.Row:
-    seen = {"objects": list(objects), "private": 0, "result": "ok", **changes}
+    seen = {"objects": list(objects) or [an_object("a")], "private": 0, "result": "ok", **changes}
     return {
         "fs": fs,
         "step": step,
@@ -90,6 +90,10 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
             "stats() says 4194304 bytes are huge, smaps says 0",
         ),
         (start("first", result="other"), "computed something else than without"),
+        (
+            start("first", objects=[], reason="no native part"),
+            "ext4, first: nothing was looked at: no native part",
+        ),
         (start("restore", an_object("a")), "huge text is left after restore()"),
         ({**start("first"), "stderr": "Traceback"}, "stderr 'Traceback'"),
     ],
