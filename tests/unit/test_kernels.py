@@ -128,6 +128,14 @@ def test_the_page_has_date_commit_table_and_reasons_once() -> None:
     assert "xfs" not in page
 
 
+def test_a_warm_that_fails_is_a_line_with_the_last_it_said() -> None:
+    said = "pyhugetext warm: a store\npyhugetext warm: /usr/lib/x.so was not stored: why\n"
+    found = [ABOUT, BOOTED, {**start("warm"), "exit": 1, "stderr": said}, start("warmed")]
+    assert "- ext4: `warm` exits 1 (.../x.so was not stored: why); after" in rows.section(found)
+    found[2] = {**start("warm"), "stderr": said}
+    assert "- ext4: `warm` exits 0; after" in rows.section(found)
+
+
 def test_of_kernels_that_were_not_asked_the_page_keeps_what_it_said() -> None:
     heads = {
         "6.1": "6.1.0-1-amd64, amd64", "6.12": "6.12.1+deb13-amd64, amd64", "7": "7: did not boot, amd64",
