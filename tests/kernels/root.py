@@ -141,7 +141,7 @@ def _package(work: Path, archive: Archive, site: Path, tools: Path) -> None:
         f"-DPython_INCLUDE_DIR={include / PYTHON}",
         f"-DCMAKE_CXX_FLAGS=-isystem {include}", f"-DCMAKE_INSTALL_PREFIX={site}",
     ]  # fmt: skip
-    if architecture == "arm64":  # names that CMake and pybind11 would ask the machine's own Python for
+    if architecture == "arm64":  # the names of its modules: this machine's own Python has others
         soabi = f"cpython-311-{triplet}"
         configure += [f"-DSKBUILD_SOABI={soabi}", f"-DPYTHON_MODULE_EXTENSION=.{soabi}.so",
                       "-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
