@@ -112,6 +112,27 @@ def test_file_is_collapsed_where_it_must_be_touched_and_ends_inside_a_page(
             assert (region["backing"], region["status"]) == ("file", "huge"), region
 
 
+def test_small_end_of_a_file_is_left_where_nothing_is_behind_it(
+    tmp_path: Path, compile_library: Callable[..., Path]
+) -> None:
+    """READ_ONLY_THP_FOR_FS collapses no page that the file ends inside; smaps, which is what kernels
+    before 6.7 are asked, tells of a mapping only how much of it is huge."""
+    source = f'__asm__(".text; .skip {HUGE + (HUGE >> 2)}, 0x90");'
+    with namespace() as space:
+        layout = "-Wl,-z,max-page-size=2097152,-z,noseparate-code,-z,norelro"
+        library = compile_library(source, layout)
+        assert HUGE < library.stat().st_size < 2 * HUGE
+        shutil.copy(library, space.sees(f"/dev/shm/{library.name}"))
+        store = Store(Path("/nonexistent/store"), space.prefix, "file", other=None)
+        report = store.start(LOADS, f"/dev/shm/{library.name}", prefix=as_on("FIRST", tmp_path))
+        region = report.region(library.name)
+        if (region["reason"] or "").startswith("the layout"):
+            pytest.skip("the dynamic linker does not align this library")
+        assert (region["backing"], region["status"]) == ("file", "partial"), region
+        assert region["swapped_bytes"] == region["huge_bytes"] == HUGE
+        assert "gave no 2 MiB page" in region["reason"]
+
+
 @pytest.mark.parametrize("kernel", ["READ_ONLY_THP", "READ_ONLY_THP,SCAN"])
 def test_copy_on_disk_is_collapsed_where_reading_it_again_leaves_it_small(
     tmp_path: Path, kernel: str

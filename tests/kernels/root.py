@@ -138,11 +138,13 @@ def _package(work: Path, archive: Archive, site: Path, tools: Path) -> None:
         tools / "bin/cmake", "-S", TREE, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
         "-DSKBUILD=ON", f"-DSKBUILD_PROJECT_VERSION={version[1] if version else 0}",
         f"-DPython_EXECUTABLE={tools}/bin/python", f"-Dpybind11_ROOT={tools}",
-        f"-DPython_INCLUDE_DIR={include / PYTHON}", f"-DPython_SOABI=cpython-311-{triplet}",
+        f"-DPython_INCLUDE_DIR={include / PYTHON}",
         f"-DCMAKE_CXX_FLAGS=-isystem {include}", f"-DCMAKE_INSTALL_PREFIX={site}",
     ]  # fmt: skip
-    if architecture == "arm64":
-        configure += ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+    if architecture == "arm64":  # the names of its modules: this machine's own Python has others
+        soabi = f"cpython-311-{triplet}"
+        configure += [f"-DSKBUILD_SOABI={soabi}", f"-DPYTHON_MODULE_EXTENSION=.{soabi}.so",
+                      "-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
                       f"-DCMAKE_C_COMPILER={triplet}-gcc", f"-DCMAKE_CXX_COMPILER={triplet}-g++"]  # fmt: skip
     environ = {**os.environ, "PATH": f"{tools}/bin:{os.environ.get('PATH', '')}"}
     run(configure, "the package cannot be configured", env=environ)

@@ -102,7 +102,7 @@ def reasons(rows: Iterable[Row]) -> list[str]:
         for item in (row.get("seen") or {}).get("objects", ()):
             for sentence in [*item["why"], *([item["reason"]] if item["reason"] else [])]:
                 sentence = PLACES.sub("2 MiB here and there: ", sentence)
-                found.setdefault(re.sub(r"/\S*/(?=\S+)", ".../", sentence))
+                found.setdefault(_short(sentence))
     return list(found)
 
 
@@ -132,6 +132,8 @@ def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:
     seen = row["seen"]
     if row["exit"] or row["stderr"]:
         yield f"exit status {row['exit']}, stderr {row['stderr'][-200:]!r}"
+    if row["step"] in STARTS and not seen["objects"]:
+        yield f"nothing was looked at: {seen['reason']}"
     without = find(rows, "without", row["fs"])
     if (
         without
@@ -198,9 +200,22 @@ def _also(rows: Sequence[Row]) -> str:
             shm = ", ".join(str(row["shm"] >> 20) for row in starts)
             disk = ", ".join(str(row["store"] >> 20) for row in starts)
             lines.append(
-                f"{fs}: `warm` exits {warm['exit']}; after each start {shm} MiB in /dev/shm, {disk} MiB in the home"
+                f"{fs}: `warm` exits {warm['exit']}{_said(warm)}; after each start {shm} MiB in /dev/shm,"
+                f" {disk} MiB in the home"
             )
     return _list(lines) if lines else ""
+
+
+def _said(warm: Row) -> str:
+    """Why it does not exit with 0: the last that it said."""
+    lines = (warm["stderr"] if warm["exit"] else "").strip().splitlines()
+    sentence = lines[-1].partition(": ")[2] or lines[-1] if lines else ""
+    return f" ({_short(sentence)})" if sentence else ""
+
+
+def _short(sentence: str) -> str:
+    """Without folders, which are the guest's."""
+    return re.sub(r"/\S*/(?=\S+)", ".../", sentence)
 
 
 def _chosen(text: str) -> str:

@@ -28,7 +28,7 @@ def an_object(name: str, **changes: Any) -> rows.Row:
 
 
 def start(step: str, *objects: rows.Row, fs: str = "ext4", **changes: Any) -> rows.Row:
-    seen = {"objects": list(objects), "private": 0, "result": "ok", **changes}
+    seen = {"objects": list(objects) or [an_object("a")], "private": 0, "result": "ok", **changes}
     return {
         "fs": fs,
         "step": step,
@@ -90,6 +90,10 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
             "stats() says 4194304 bytes are huge, smaps says 0",
         ),
         (start("first", result="other"), "computed something else than without"),
+        (
+            start("first", objects=[], reason="no native part"),
+            "ext4, first: nothing was looked at: no native part",
+        ),
         (start("restore", an_object("a")), "huge text is left after restore()"),
         ({**start("first"), "stderr": "Traceback"}, "stderr 'Traceback'"),
     ],
@@ -122,6 +126,14 @@ def test_the_page_has_date_commit_table_and_reasons_once() -> None:
     assert page.count("no copy yet") == page.count("- 2 MiB here and there: no copy yet\n") == 1
     assert "- store: .../x is full" in page
     assert "xfs" not in page
+
+
+def test_a_warm_that_fails_is_a_line_with_the_last_it_said() -> None:
+    said = "pyhugetext warm: a store\npyhugetext warm: /usr/lib/x.so was not stored: why\n"
+    found = [ABOUT, BOOTED, {**start("warm"), "exit": 1, "stderr": said}, start("warmed")]
+    assert "- ext4: `warm` exits 1 (.../x.so was not stored: why); after" in rows.section(found)
+    found[2] = {**start("warm"), "stderr": said}
+    assert "- ext4: `warm` exits 0; after" in rows.section(found)
 
 
 def test_of_kernels_that_were_not_asked_the_page_keeps_what_it_said() -> None:

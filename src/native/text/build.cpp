@@ -234,6 +234,11 @@ Outcome build_file(const Region &region, const Sources &sources, u64 target, u64
         if (!result.ok()) return refused(Call::collapse, result);
     }
     const Outcome small = collapse_rest(pagemap, scratch.address(), length, size - offset);
+    // Small, they have nothing behind the file's end, and who reads all that is readable would get
+    // SIGBUS there. Before Linux 6.7 it is known of the whole mapping only whether all is huge.
+    const u64 last = length - kHugeSize;
+    if (offset + length > size && !pagemap.all_huge(scratch.address() + last, kHugeSize))
+        sources.left[last / kHugeSize] = 1;
     const Outcome result = stage(&scratch, target, length, staged);
     staged->small = small;
     return result;

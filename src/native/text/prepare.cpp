@@ -168,7 +168,7 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
         }
         if (backing == Backing::store) {
             // What was not touched yet is not there yet; what is small was seen.
-            for (size_t i = 0; i < count; ++i) huge[i] = !left[i];
+            for (size_t i = 0; i < count; ++i) huge[i] = 1;
         } else if (const auto found = sources.pagemap.find_huge(staged.address, count, huge.data());
                    !found.ok()) {
             outcome = {Status::unreadable, Call::pagemap, found.error()};
@@ -176,9 +176,9 @@ Outcome Table::stage_pages(Region &region, Backing backing, const Request &reque
         }
         for (size_t i = 0; i < count; ++i) {
             HugePage &page = region.pages[first + i];
-            page.ready = huge[i];
-            if (!huge[i]) page.outcome = staged.small;
-            ready += huge[i];
+            page.ready = huge[i] && !left[i];
+            if (!page.ready) page.outcome = staged.small;
+            ready += page.ready;
         }
     });
     if (outcome.ok() && ready == 0)

@@ -91,7 +91,12 @@ class Filler(Recorder):
 @contextmanager
 def recorder() -> Iterator[Recorder]:
     """A Recorder in a temporary directory that the hook trusts, removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pyhugetext-") as root:
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="pyhugetext-", dir=_temporary())
+    except OSError as error:
+        why = _words.sentence(error)
+        raise Failure(f"there is no temporary directory: {why}; TMPDIR can name one") from None
+    with directory as root:
         try:
             found = Recorder(root)
         except places.Trouble as error:
@@ -100,6 +105,15 @@ def recorder() -> Iterator[Recorder]:
                 f"the temporary directory {what}: {error.strerror}; TMPDIR can name another"
             ) from None
         yield found
+
+
+def _temporary() -> str:
+    """Where notes are taken: in shared memory where nothing else that is temporary can be written,
+    as in a container whose root is read only."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/dev/shm"
 
 
 def import_module(recorder: Recorder, module: str) -> list[Wanted]:
