@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def test_entry_in_part_is_made_nowhere_else(store: Store, far: Path) -> None:
             use(here, far, "3")
         here.is_filled_by_warm_only()
         use(here, far, "3,20")
+        # Nor is that tried at each start.
+        assert record_of(here, far)[1].rests_until > time.time()
+        before = here.fingerprint()
+        use(here, far, "3,20")
+        assert here.fingerprint() == before
         assert list(space.sees("/dev/shm").glob("pyhugetext-*/v1/objects/*/*")) == []
 
 

@@ -236,7 +236,10 @@ void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str r
                 Boot &boot) {
     StoredFile stored;
     stored.read(writer.index(), key.data);
-    if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) return;
+    if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) {
+        if (stored.record().may_grow()) (void)write_resting(writer, key.data, stored, brief);
+        return;
+    }
     MappedArray<char> out;
     const sys::KernelNames kernel;
     const auto add = [&](Str text) { return out.append(text.data, text.size); };

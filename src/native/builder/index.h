@@ -100,7 +100,7 @@ Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &s
 Trouble write_refused(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
-// a minute what may pass (`brief`). Not over a record that counts.
+// a minute what may pass (`brief`). A record that counts stays, and rests that long.
 void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,
                 Boot &boot);
 
