@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def test_what_is_used_is_prepared_for_good(
     document = disk.json("warm", "far", PYTHONPATH=str(tmp_path))
     assert status_of(document, far) == "built"
     assert texts(far) <= bits(record_of(store, far)[1].present)
+
+
+SETTINGS = """
+import json, os, pyhugetext, sys
+with open(sys.argv[1], "w") as file:
+    json.dump({name: value for name, value in os.environ.items() if name.startswith("PYHUGETEXT")}, file)
+"""
+
+
+def test_what_the_settings_forbid_is_not_done_by_what_is_run(disk: Cli, tmp_path: Path) -> None:
+    """It runs from what it stores: with no data executable, and in no more room than there may be."""
+    given = {
+        "PYHUGETEXT_STRICT": "1",
+        "PYHUGETEXT_STORE_LIMIT": "64M",
+        "PYHUGETEXT_SHM_LIMIT": "32M",
+        "PYHUGETEXT_PRIVATE_LIMIT": "8M",
+    }
+    told = tmp_path / "told"
+    what = ["--", sys.executable, "-c", SETTINGS, str(told)]
+    result = disk("warm", "--used", *what, **given)
+    assert result.returncode == 0, result.stderr
+    assert given.items() <= json.loads(told.read_text()).items()
 
 
 @pytest.mark.parametrize("other", ["--system", "--all-installed", "/bin/true"])

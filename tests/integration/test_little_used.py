@@ -45,6 +45,21 @@ def test_what_little_is_used_of_stays_small_in_a_small_group(
     assert group.killed == 0
 
 
+def test_what_little_is_used_of_is_not_asked_for_at_each_start(
+    tmp_path: Path, far: Path, group: Group
+) -> None:
+    require_huge_disk(tmp_path)
+    store = Store(tmp_path / "store", backing="auto")
+    for _ in range(3):
+        use(store, far, "3")
+    small = inside(store, group, 200 * MIB)
+    use(small, far, "3")
+    before = store.fingerprint()
+    told = use(small, far, "3")
+    assert "little of this page is used" in told["reason"]
+    assert store.fingerprint() == before
+
+
 def test_large_group_takes_all(store: Store, far: Path, group: Group) -> None:
     assert use(inside(store, group, 300 * MIB), far, "3", ALL)["mapped_bytes"] > (FAR - 4) * MIB
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import subprocess
@@ -18,7 +19,13 @@ from support.cli import need_tool, wait_for
 from support.common import TESTS, tool
 from support.older import as_on
 from support.record import Record
-from support.store import Store, lock_held, require_huge_disk, waits_for_lock
+from support.store import (
+    Store,
+    lock_held,
+    read_in_small_pieces,
+    require_huge_disk,
+    waits_for_lock,
+)
 from support.users import Namespace, namespace
 
 LOADS = """
@@ -211,12 +218,48 @@ def test_under_a_filter_which_may_kill_nothing_is_asked(place: Make, tmp_path: P
     assert Record.read(here.store.record).refused_by == ANOTHER
 
 
-def test_entry_with_more_pages_than_the_file_stays(place: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ["FIRST", "FIRST,SCAN"])
+def test_entry_with_more_pages_than_the_file_stays(
+    place: Make, tmp_path: Path, kernel: str
+) -> None:
+    """Also where the kernel tells of a mapping how much of it is huge, and not which pages are."""
     here = place(ALIGNED)
     here.fill(ANOTHER)
-    assert here.take(prefix=as_on("FIRST", tmp_path)) == ("store", "huge")
+    assert here.take(prefix=as_on(kernel, tmp_path)) == ("store", "huge")
     assert Record.read(here.store.record).refused_by not in (0, ANOTHER)
     assert here.take() == ("store", "huge")  # the kernel is not asked again
+
+
+NO_COPY_IN_MEMORY = """
+import glob
+assert not glob.glob("/dev/shm/pyhugetext-*/v1/objects/*/*")
+"""
+
+
+def test_what_the_kernel_said_is_noted_where_starts_fill_no_store(place: Make) -> None:
+    """On a file system that gives huge pages only to what it reads again: the entry serves, and is
+    made in shared memory no second time."""
+    here = place()
+    here.fill(ANOTHER)
+    here.store.is_filled_by_warm_only()
+    region = here.start(more=NO_COPY_IN_MEMORY)
+    assert (region["backing"], region["status"]) == ("store", "huge"), region
+    assert Record.read(here.store.record).refused_by not in (0, ANOTHER)
+
+
+def test_file_of_which_the_kernel_takes_a_part_serves_where_its_entry_does_not(
+    place: Make, tmp_path: Path
+) -> None:
+    here = place(ALIGNED)
+    here.fill(ANOTHER)
+    copy = here.store.copy
+    with open(copy, "rb") as file:
+        os.fsync(file.fileno())  # what is dirty is not dropped
+    read_in_small_pieces(copy)
+    with open(copy, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
+        assert sum(held[at] for at in range(0, len(held), 4096)) > 0
+        region = here.start(prefix=as_on("FIRST,SCAN", tmp_path))
+    assert (region["backing"], region["status"]) == ("file", "partial"), region
 
 
 def test_start_notes_what_the_kernel_said_when_it_builds(place: Make) -> None:

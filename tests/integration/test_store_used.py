@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from support.growing import FAR, bits, chunks_of, record_of, texts, use, verify
 from support.store import Store
+from support.users import namespace
 
 
 def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
@@ -46,6 +48,44 @@ def test_of_what_is_hardly_used_no_more_than_that_is_stored(store: Store, far: P
     assert chunks_of(far, 3, 20) <= bits(record.present)
     assert record.lacking == 0
     verify(store)
+
+
+def test_entry_in_part_is_made_nowhere_else(store: Store, far: Path) -> None:
+    """Where starts cannot add to it: a copy in shared memory would serve nobody."""
+    with namespace() as space:
+        here = space.store(store.root)
+        for _ in range(2):
+            use(here, far, "3")
+        here.is_filled_by_warm_only()
+        use(here, far, "3,20")
+        # Nor is that tried at each start.
+        assert record_of(here, far)[1].rests_until > time.time()
+        before = here.fingerprint()
+        use(here, far, "3,20")
+        assert here.fingerprint() == before
+        assert list(space.sees("/dev/shm").glob("pyhugetext-*/v1/objects/*/*")) == []
+
+
+LATER = """
+import ctypes, sys
+import pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+assert library.g3(7) == 24
+pyhugetext.remap(backing="store")
+assert library.g20(7) == 41
+stats = pyhugetext.remap(backing="auto")
+(region,) = (r for r in stats.regions if r.path == sys.argv[1])
+print(region.backing)
+"""
+
+
+def test_rest_of_what_a_named_store_has_comes_from_there_too(store: Store, far: Path) -> None:
+    for _ in range(2):
+        use(store, far, "3")
+    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
+    result = store.run(LATER, str(far))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "store\n", "")
+    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
 
 
 WORKS = """

@@ -121,11 +121,18 @@ def faults(rows: Sequence[Row]) -> list[str]:
             found += [f"the kernel's log: {line}" for line in row["lines"]]
         elif isinstance(row.get("seen"), dict):
             found += [f"{where}: {fault}" for fault in _of_start(row, rows)]
-        elif step in (*STARTS, "without", "remap", "restore", "memfd"):
+        elif step in (*STARTS, "without", "remap", "restore", "memfd") or _died(row):
             found.append(f"{where}: exit status {row.get('exit')}: {row.get('stderr', '')[-200:]}")
     if not find(rows, "booted") and not find(rows, "did not boot"):
         found.append("the guest told nothing")
     return found
+
+
+def _died(row: Row) -> bool:
+    """Whether `warm` ended otherwise than with a sentence about what was not prepared."""
+    return row.get("step") == "warm" and (
+        row.get("exit") not in (0, 1) or "Traceback" in row.get("stderr", "")
+    )
 
 
 def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:

@@ -17,8 +17,8 @@ from support.once import compiled
 #         before, or the file ends inside the range
 #   READ_ONLY_THP  as 6.1 with READ_ONLY_THP_FOR_FS: what is read again stays small, and a file is
 #         collapsed if it was touched; done here by dropping its pages, which are huge when read
-#   READ_ONLY_THP,SCAN  the same of Linux 6.7, which has PAGEMAP_SCAN
-#   FIRST  refuses all of a file but its first 2 MiB, as it does the last that a file ends inside
+#   FIRST  refuses all of a file but its first 4 MiB, as it does the last 2 MiB that a file ends inside
+#   READ_ONLY_THP,SCAN and FIRST,SCAN  the same of Linux 6.7, which has PAGEMAP_SCAN
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -102,7 +102,7 @@ static void collapse(pid_t pid, enum model model, uint64_t start, uint64_t lengt
     const int file = mapped(pid, start, path, &offset) && strncmp(path, "/dev/shm/", 9) &&
                      strncmp(path, "/memfd:", 7);
     if (model == FIRST) {
-        if (mapped(pid, start, path, &offset) && offset + length > 2 << 20) answer(pid, EINVAL, 1);
+        if (mapped(pid, start, path, &offset) && offset + length > 4 << 20) answer(pid, EINVAL, 1);
     } else if (model == EINVAL_UNTOUCHED || !file) {
         if (refused) answer(pid, EINVAL, 0);
     } else if (refused) {
@@ -142,7 +142,7 @@ static void leave(pid_t pid) {
 int main(int count, char **words) {
     const enum model model = !strcmp(words[1], "5.10")  ? OLD
                              : !strcmp(words[1], "6.1") ? EINVAL_UNTOUCHED
-                             : !strcmp(words[1], "FIRST") ? FIRST
+                             : !strncmp(words[1], "FIRST", 5) ? FIRST
                                                         : READ_ONLY_THP;
     scans = strstr(words[1], ",SCAN") != NULL;
     const pid_t first = fork();

@@ -254,6 +254,13 @@ class Store:
         assert report.mapped_below(self.root)
         assert not report.built
 
+    def is_filled_by_warm_only(self) -> None:
+        """From now on, for a day: its file system gives huge pages to files, but to no new ones."""
+        verdict = self.base / "verdict"
+        told, _, last = verdict.read_text().rpartition(" ")
+        assert last == "written\n"
+        verdict.write_text(f"{told} evicted\n")
+
     def forget(self, record: Path) -> bytes:
         """Removes a record or a note; returns what was in it."""
         content = record.read_bytes()

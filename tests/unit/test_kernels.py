@@ -86,6 +86,19 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
             "ext4, first: exit status -11",
         ),
         (
+            {"step": "warm", "fs": "ext4", "exit": -11, "stderr": ""},
+            "ext4, warm: exit status -11",
+        ),
+        (
+            {
+                "step": "warm",
+                "fs": "ext4",
+                "exit": 1,
+                "stderr": "Traceback (most recent call last):",
+            },
+            "ext4, warm: exit status 1: Traceback",
+        ),
+        (
             start("first", an_object("a", smaps=0)),
             "stats() says 4194304 bytes are huge, smaps says 0",
         ),
@@ -106,7 +119,8 @@ def test_what_must_not_be_is_a_fault(row: rows.Row, sentence: str) -> None:
 
 def test_a_guest_that_told_nothing_is_a_fault_and_a_good_one_has_none() -> None:
     assert rows.faults([ABOUT]) == ["the guest told nothing"]
-    good = [ABOUT, BOOTED, start("without"), start("first", an_object("a")), {"step": "end"}]
+    warm = {"step": "warm", "fs": "ext4", "exit": 1, "stderr": "a.so was not stored: no room"}
+    good = [ABOUT, BOOTED, start("without"), start("first", an_object("a")), warm, {"step": "end"}]
     assert rows.faults(good) == []
 
 

@@ -143,6 +143,28 @@ def test_a_crash_while_stats_are_asked_is_a_difference(
     assert found["differences"] == ["exit status -11, without 0: "]
 
 
+@pytest.mark.parametrize(
+    ("code", "err", "differences"),
+    [
+        (1, "pyhugetext warm: no room", []),
+        (-11, "", ["warm died: exit status -11: "]),
+        (1, "Traceback (most", ["warm died: exit status 1: Traceback (most"]),
+    ],
+)
+def test_a_warm_that_dies_is_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, err: str, differences: list[str]
+) -> None:
+    def start(place: Path, *arguments: str, **settings: str) -> command.Run:
+        if "warm" in arguments:
+            return command.Run(code, "", err, 1.0)
+        if "observe.py" in arguments[0]:
+            (place / "stats.json").write_text(json.dumps(STATS))
+        return command.Run(0, "a", "", 1.0)
+
+    monkeypatch.setattr(command, "start", start)
+    assert command.measure(tmp_path, 1)["differences"] == differences
+
+
 def test_a_failed_warm_and_little_coverage_are_told() -> None:
     little = {**STATS, "mapped_bytes": MIB, "uncovered": ["libx.so: too small"]}
     table = rows.table([row("numpy", stats=little, warm_exit=1, warm_stderr="no room")])

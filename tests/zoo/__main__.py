@@ -165,6 +165,8 @@ def measure(place: Path, pairs: int) -> Row:
     differences = sorted({d for run in compared for d in [difference(without, run)] if d})
     if not (differences or without.code or output.exists()):
         differences = ["stats() gave no figures"]
+    if warm.code not in (0, 1) or "Traceback" in warm.err:  # 1: something was not prepared
+        differences.append(f"warm died: exit status {warm.code}: {warm.err[-200:]}")
     unsteady = {d for run in offs for d in [difference(without, run)] if d}
     return {
         "same": not differences, "differences": differences, "unsteady_without": sorted(unsteady),

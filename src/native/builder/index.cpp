@@ -216,6 +216,14 @@ Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &s
                              stored.file().mode & 0777, false);
 }
 
+Trouble write_refused(const StoreWriter &writer, const char *name, StoredFile &stored) {
+    auto *head = reinterpret_cast<Record *>(stored.data());
+    head->refused_by = this_kernel();
+    seal_record(stored.data(), head->size);
+    return writer.write_file(writer.index(), name, stored.data(), head->size,
+                             stored.file().mode & 0777, false);
+}
+
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored) {
     auto *head = reinterpret_cast<Record *>(stored.data());
     for (u8 &byte : head->boot_id) byte = 0;
@@ -228,7 +236,10 @@ void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str r
                 Boot &boot) {
     StoredFile stored;
     stored.read(writer.index(), key.data);
-    if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) return;
+    if (stored.is_record() && check_boot(*stored.record().head, boot).ok()) {
+        if (stored.record().may_grow()) (void)write_resting(writer, key.data, stored, brief);
+        return;
+    }
     MappedArray<char> out;
     const sys::KernelNames kernel;
     const auto add = [&](Str text) { return out.append(text.data, text.size); };

@@ -94,12 +94,13 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
 u64 rest_until(bool brief);
 
 // Writes a record once more: as one whose copy is on disk; and, as it was changed in place, as one
-// that rests.
+// that rests, or whose original this kernel refused to take.
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored);
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief);
+Trouble write_refused(const StoreWriter &writer, const char *name, StoredFile &stored);
 
 // Remembers that an entry could not be made, so that the next start does not try: for a day, or for
-// a minute what may pass (`brief`). Not over a record that counts.
+// a minute what may pass (`brief`). A record that counts stays, and rests that long.
 void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,
                 Boot &boot);
 

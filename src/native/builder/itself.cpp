@@ -1,5 +1,7 @@
 #include "builder/itself.h"
 
+#include "builder/room.h"
+#include "builder/verdict.h"
 #include "kernel/scratch.h"
 
 namespace pht {
@@ -35,6 +37,18 @@ bool takes_itself(int original, const Layout &layout) {
         if (bytes != kHugeSize) return false;
     }
     return !offsets.empty();
+}
+
+void settle_trial(const StoreWriter &writer, const Wanted &wanted, Boot &boot) {
+    const KeyText key = record_key(wanted.file, wanted.bias);
+    StoredFile stored;
+    if (stored.data()) stored.read(writer.index(), key.data);
+    if (!stored.is_record()) return;
+    if (wanted.itself == Itself::taken && stored.record().head->refused_by)
+        drop_record(writer, key.data, boot);
+    // A restriction of this process is none of the kernel's.
+    if (wanted.itself == Itself::to_note && !is_restricted())
+        (void)write_refused(writer, key.data, stored);
 }
 
 }  // namespace pht

@@ -2,6 +2,7 @@
 
 #include "builder/build_time.h"
 #include "builder/entry.h"
+#include "builder/itself.h"
 #include "builder/verdict.h"
 #include "builder/warm.h"
 #include "kernel/scratch.h"
@@ -32,7 +33,7 @@ private:
     using State = WantedList::State;
     End build_now();
     bool build_all(bool with_rest);
-    void drop_outlived();
+    void settle_trials();
     void tell(const Trouble &problem) { tell("", problem.text.data); }
     void tell(const char *path, const char *reason);
     Trouble lock(bool *waited);
@@ -276,7 +277,7 @@ End Builder::build_now() {
     const Held held(writer_);
     if (writer_.spec().shared_memory) limit_shared_memory();
     if (waited) host_.look_again(host_.context, &wanted_);
-    drop_outlived();
+    settle_trials();
     if (!wanted_.any(State::waiting)) return End::done;
     if (!fits_here()) return End::next_store;
     if (!build_all(false)) return End::stopped;
@@ -285,17 +286,12 @@ End Builder::build_now() {
     return wanted_.any(State::waiting) ? End::next_store : End::done;
 }
 
-// Removes the entries of files that the kernel takes themselves. Who runs from them goes on to. Of
-// one for which no kernel was asked somebody has asked for: it stays.
-void Builder::drop_outlived() {
+// Where nothing is to be built, whatever this store's file system does.
+void Builder::settle_trials() {
     for (size_t i = 0; i < wanted_.size(); ++i) {
         const Wanted wanted = wanted_.at(i);
-        if (wanted.itself != Itself::taken) continue;
-        const KeyText key = record_key(wanted.file, wanted.bias);
-        StoredFile stored;
-        if (stored.data()) stored.read(writer_.index(), key.data);
-        if (stored.is_record() && stored.record().head->refused_by)
-            drop_record(writer_, key.data, boot_);
+        if (wanted.itself != Itself::taken && wanted.itself != Itself::to_note) continue;
+        settle_trial(writer_, wanted, boot_);
         wanted_.set(i, State::done);
     }
 }

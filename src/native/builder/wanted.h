@@ -7,8 +7,9 @@
 namespace pht {
 
 // What is known of taking the original itself, without a copy, on this kernel: not asked; to be
-// asked before anything is built; it cannot; it can, so that an entry is of no use.
-enum class Itself : u8 { unknown, to_ask, refused, taken };
+// asked before anything is built; it cannot; it cannot, which the record of an entry that has all
+// is to say; it can, so that an entry is of no use.
+enum class Itself : u8 { unknown, to_ask, refused, to_note, taken };
 
 // Which file, where it is loaded, and what of it.
 struct Wanted {

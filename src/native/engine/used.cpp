@@ -49,12 +49,6 @@ size_t density_of(const Region &region, const UsedPage *used, size_t count) {
     return pages ? sum / pages : 0;
 }
 
-// Whether the kernel cannot take the file itself at another start either.
-bool is_refused(const Outcome &file) {
-    return file.status == Status::unsupported || file.status == Status::no_huge_page ||
-           (file.status == Status::refused && file.call == Call::collapse && file.error == EINVAL);
-}
-
 }  // namespace
 
 // What is used most comes first: there may be time for little.
@@ -82,9 +76,11 @@ bool Engine::list_missing(WantedList *wanted) {
         const Region &region = *one.region;
         if (!region.path_text().size || !region.file.inode) continue;
         const bool whole = region.coverable_bytes <= kSmallText || !one.known;
-        // What has all it wants in shared memory is better on disk.
-        const bool disk_only = region.backing == Backing::shm && region.outcome.ok() &&
-                               !(region.grows && region.lacks);
+        const bool lacks = region.grows && region.lacks;
+        // What has all it wants in shared memory is better on disk; what is there in part comes
+        // from nowhere else.
+        const bool disk_only = region.backing == Backing::store ||
+                               (region.backing == Backing::shm && region.outcome.ok() && !lacks);
         const u64 bias = region.object.load_bias;
         Wanted now;
         now.bias = bias % kHugeSize;
@@ -92,8 +88,8 @@ bool Engine::list_missing(WantedList *wanted) {
         now.whole = whole;
         if (region.outlived)
             now.itself = Itself::taken;
-        else if (is_refused(region.tried[static_cast<int>(Backing::file)]))
-            now.itself = Itself::refused;
+        else if (refuses_itself(region))
+            now.itself = is_to_be_noted(region) && !lacks ? Itself::to_note : Itself::refused;
         bool memory = wanted->add(region.path_text(), now, disk_only);
         for (size_t i = 0; i < one.count && !whole && memory; ++i)
             memory = wanted->add_page(used[one.first + i].address - bias);

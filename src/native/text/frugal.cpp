@@ -13,12 +13,13 @@ constexpr u16 kWorthIt = 512 / 2;
 
 }  // namespace
 
-// Whether the program has touched what an entry has no copy of. Where the page table tells nothing
-// nobody waits for it.
+// Whether the program has touched what an entry has no copy of; what is only left out for want of
+// memory it has. Where the page table tells nothing nobody waits for it.
 bool Table::uses_absent(const Region &region, const Pagemap &pagemap) {
     bool any = false;
     const auto lacks = [](const HugePage &page) {
-        return page.state == HugePage::State::small && page.absent;
+        return page.state == HugePage::State::small && page.absent &&
+               page.outcome.status == Status::absent;
     };
     each_run(region.pages, lacks, [&](size_t first, size_t count) {
         Array<u16> used;

@@ -15,10 +15,10 @@ bool ends_ladder(Status status) {
 }
 
 // Whether the file itself is tried before this entry is used: it needs no copy, and the entry was
-// made where the kernel was another, or by who had asked for a store.
+// made where the kernel was another, or by who had asked for a store. What runs from it goes on to.
 bool gives_way(const Region &region, const Request &request, const Entry &entry) {
-    return entry.is_untried() && entry.may_grow() && request.backing == Backing::automatic &&
-           request.building != Building::never &&
+    return !region.any_huge() && entry.is_untried() && entry.may_grow() &&
+           request.backing == Backing::automatic && request.building != Building::never &&
            region.tried[static_cast<int>(Backing::file)].status == Status::pending;
 }
 
@@ -30,10 +30,13 @@ u32 count_pages(const Region &region, const Entry &entry) {
     return n;
 }
 
-u32 count_ready(const Region &region) {
-    u32 n = 0;
-    for (const HugePage &page : region.pages) n += page.ready;
-    return n;
+// How many pages of what was staged are huge. Not those that are marked so: before Linux 6.7 all
+// are, where any is.
+u64 count_huge(const Region &region, const Pagemap &pagemap) {
+    u64 bytes = 0;
+    for (const Staged &staged : region.staged)
+        bytes += pagemap.huge_bytes(staged.address, staged.length);
+    return bytes / kHugeSize;
 }
 
 }  // namespace
@@ -141,16 +144,24 @@ bool Table::attempt(Region &region, Backing backing, const Request &request,
     return outcome.ok();
 }
 
-// Where an entry gave way: the file itself, or else the entry.
+bool refuses_itself(const Region &region) {
+    const Outcome &file = region.tried[static_cast<int>(Backing::file)];
+    return file.status == Status::unsupported || file.status == Status::no_huge_page ||
+           (file.status == Status::refused && file.call == Call::collapse && file.error == EINVAL);
+}
+
+// Where an entry gave way: the file itself, or else the entry. Where that is of no use now, what
+// there is of the file.
 bool Table::attempt_file_or_entry(Region &region, const Request &request, const Sources &sources) {
     const bool file = attempt(region, Backing::file, request, sources);
-    region.outlived = file && count_ready(region) >= region.entry_pages;
+    region.outlived = file && count_huge(region, sources.pagemap) >= region.entry_pages;
     if (region.outlived) return true;
     // The last 2 MiB of a file are hardly ever whole: the entry has more.
     if (file) region.tried[static_cast<int>(Backing::file)] = {Status::no_huge_page, Call::none, 0};
     unstage(region);
     region.backing = Backing::none;
-    return attempt(region, Backing::store, request, sources);
+    return attempt(region, Backing::store, request, sources) ||
+           (file && attempt(region, Backing::file, request, sources));
 }
 
 // One rung after the other, until one serves or none is to be tried any more.
@@ -177,6 +188,10 @@ void Table::descend(Region &region, const Request &request, const Sources &sourc
     }
 }
 
+bool is_to_be_noted(const Region &region) {
+    return region.backing == Backing::store && region.entry_pages && refuses_itself(region);
+}
+
 // Tries the backing that was asked for, or one after the other, and records what came of each.
 void Table::choose(Region &region, const Request &request, const Sources &sources) {
     for (Outcome &tried : region.tried) tried = {};
@@ -193,8 +208,7 @@ void Table::choose(Region &region, const Request &request, const Sources &source
     const Outcome &disk = region.tried[static_cast<int>(Backing::store)];
     region.grows = is_stored(region.backing) && region.outcome.buildable;
     region.missing = region.outlived || (region.grows && region.lacks);
-    // What came of the trial is noted in the entry's record.
-    if (region.backing == Backing::store && region.entry_pages) region.missing = true;
+    if (is_to_be_noted(region)) region.missing = true;
     if (request.building != Building::never && region.backing == Backing::shm && disk.buildable &&
         disk.status != Status::untrusted && sources.stores.can_be_better())
         region.missing = true;

@@ -142,6 +142,11 @@ private:
     u32 able_major_ = 0, able_minor_ = 0;  // one where it did collapse one
 };
 
+// Whether the kernel cannot take the file itself at another start either; and whether that came out
+// while an entry gave way, whose record is to say so.
+bool refuses_itself(const Region &region);
+bool is_to_be_noted(const Region &region);
+
 // Settings of the machine the core depends on: 0, or why it has to stay away.
 Outcome check_machine(u64 page_size);
 

@@ -26,6 +26,13 @@ from pyhugetext.store import places, upkeep
 
 # What of the user's settings decides about which objects are wanted.
 _KEPT = ("PYHUGETEXT_MIN_TEXT", "PYHUGETEXT_INCLUDE", "PYHUGETEXT_EXCLUDE")
+# And about what may be done by a program that runs from what it stores.
+_KEPT_BY_FILLERS = (
+    "PYHUGETEXT_PRIVATE_LIMIT",
+    "PYHUGETEXT_SHM_LIMIT",
+    "PYHUGETEXT_STORE_LIMIT",
+    "PYHUGETEXT_STRICT",
+)
 
 
 class Wanted(NamedTuple):
@@ -69,8 +76,10 @@ class Filler(Recorder):
         self._before = {one for one, durable in self._entries() if durable}
 
     def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k in _KEPT_BY_FILLERS}
         return {
             **super().environment(),
+            **kept,
             "PYHUGETEXT_BACKING": self._backing,
             "PYHUGETEXT_BUILD_TIME": "unlimited",
         }
