@@ -11,6 +11,7 @@ import pytest
 from support.cli import Cli, assert_one_sentence, make_module, status_of
 from support.growing import bits, chunks_of, record_of, texts, verify
 from support.store import Store
+from support.users import namespace
 
 
 @pytest.mark.parametrize("command", [False, True], ids=["module", "command"])
@@ -57,6 +58,25 @@ def test_what_the_settings_forbid_is_not_done_by_what_is_run(disk: Cli, tmp_path
     result = disk("warm", "--used", *what, **given)
     assert result.returncode == 0, result.stderr
     assert given.items() <= json.loads(told.read_text()).items()
+
+
+@pytest.mark.parametrize("limit", ["2M", "256M"])
+def test_shared_memory_is_filled_within_its_limit(tmp_path: Path, far: Path, limit: str) -> None:
+    never = tmp_path / "never"
+    never.mkdir()
+    make_module(tmp_path, "far", far, "assert library.g3(7) == 24")
+    with namespace(f"mount -t tmpfs tmpfs {never}") as space:
+        disk = Cli(never / "store")
+        disk.prefix = space.prefix
+        settings = {"PYHUGETEXT_BACKING": "auto", "PYHUGETEXT_SHM_LIMIT": limit}
+        result = disk("warm", "--used", "far", PYTHONPATH=str(tmp_path), **settings)
+        assert "shared memory is filled instead" in result.stderr
+        copies = space.shm_store().copies
+        taken = sum(copy.stat().st_blocks * 512 for copy in copies)
+    if limit == "2M":
+        assert taken < 2 << 20
+    else:
+        assert far.name in [copy.name for copy in copies]
 
 
 @pytest.mark.parametrize("other", ["--system", "--all-installed", "/bin/true"])

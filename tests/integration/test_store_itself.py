@@ -262,6 +262,17 @@ def test_file_of_which_the_kernel_takes_a_part_serves_where_its_entry_does_not(
     assert (region["backing"], region["status"]) == ("file", "partial"), region
 
 
+def test_entry_that_is_damaged_is_made_anew_where_the_kernel_takes_a_part(
+    place: Make, tmp_path: Path
+) -> None:
+    here = place(ALIGNED)
+    here.fill(ANOTHER)
+    with open(here.store.copy, "r+b") as file:
+        file.seek(40)
+        file.write(b"\xff")
+    assert here.take(prefix=as_on("FIRST,SCAN", tmp_path)) == ("store", "huge")
+
+
 def test_start_notes_what_the_kernel_said_when_it_builds(place: Make) -> None:
     here = place()
     assert here.take() == ("store", "huge")

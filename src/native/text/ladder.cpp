@@ -150,8 +150,8 @@ bool refuses_itself(const Region &region) {
            (file.status == Status::refused && file.call == Call::collapse && file.error == EINVAL);
 }
 
-// Where an entry gave way: the file itself, or else the entry. Where that is of no use now, what
-// there is of the file.
+// Where an entry gave way: the file itself, or else the entry. Where that is of no use now, and
+// not to be built anew, what there is of the file.
 bool Table::attempt_file_or_entry(Region &region, const Request &request, const Sources &sources) {
     const bool file = attempt(region, Backing::file, request, sources);
     region.outlived = file && count_huge(region, sources.pagemap) >= region.entry_pages;
@@ -161,7 +161,7 @@ bool Table::attempt_file_or_entry(Region &region, const Request &request, const 
     unstage(region);
     region.backing = Backing::none;
     return attempt(region, Backing::store, request, sources) ||
-           (file && attempt(region, Backing::file, request, sources));
+           (file && !region.missing && attempt(region, Backing::file, request, sources));
 }
 
 // One rung after the other, until one serves or none is to be tried any more.

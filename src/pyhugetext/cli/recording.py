@@ -77,8 +77,13 @@ class Filler(Recorder):
 
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in _KEPT_BY_FILLERS}
+        environ = super().environment()
+        if self.store.kind == "shm":
+            # As one on disk it would be filled without the limits of memory; it needs no name.
+            del environ["PYHUGETEXT_STORE"]
+            kept.update((k, v) for k, v in os.environ.items() if k == "PYHUGETEXT_STORE")
         return {
-            **super().environment(),
+            **environ,
             **kept,
             "PYHUGETEXT_BACKING": self._backing,
             "PYHUGETEXT_BUILD_TIME": "unlimited",
