@@ -9,7 +9,8 @@ Runs the suite in children of the interpreter that runs it, with the package ins
 part of a wheel's suite in a process of its own, so that one that dies or hangs takes no other with it.
 What failed is run three times more, alone, with the hook and with PYHUGETEXT=0; with --both all of it
 is run without, too, and only what failed with the hook alone is run again. Exit status 1 when a test
-fails with the hook only, or nothing passed; 0, with the reason, when the suite is not installed.
+fails with the hook only, or nothing passed; 77, with the reason, when the suite is not installed or
+the hook is not active.
 
 Where the tests are in the source distribution only, --source names one that is unpacked, of the
 version that is installed: "pip download --no-deps --no-binary NAME NAME==VERSION" brings it. Torch's
@@ -34,6 +35,7 @@ from xml.etree import ElementTree
 
 AGAIN = 3
 ENDED = (0, 1)  # passed, failed: of pytest and of GoogleTest
+SKIPPED = 77  # exit status, as of the other harnesses
 WAYS = ("active", "off")
 
 
@@ -304,7 +306,7 @@ def main() -> int:
         reason = missing(options, environment("active", options.backing, scratch))
         if reason:
             print(f"{suite}: skipped: {reason}")
-            return 0
+            return SKIPPED
         tests = parts(suite, options)
         result = run(suite, "active", tests, options, scratch)
         told(suite, "active", result)

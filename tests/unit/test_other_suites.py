@@ -127,3 +127,12 @@ def test_a_package_that_cannot_be_asked_is_no_skip(tmp_path: Path) -> None:
     asked = argparse.Namespace(suite=SUITE, tests=[], source=None)
     with pytest.raises(SystemExit, match="broken"):
         suites.missing(asked, {"PYTHONPATH": str(tmp_path), "PYHUGETEXT": "0"})
+
+
+def test_hook_that_is_not_active_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suites, "missing", lambda *_: "off: PYHUGETEXT=0 is set")
+    monkeypatch.setattr("sys.argv", ["suites.py", SUITE])
+    assert suites.main() == suites.SKIPPED == 77
+    assert capsys.readouterr().out == f"{SUITE}: skipped: off: PYHUGETEXT=0 is set\n"
