@@ -85,8 +85,9 @@ define install
 	$(check)
 	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 	@echo "installing into $(1): $(strip $(2))"
-	@$(1)/bin/python -m pip install --quiet --upgrade pip
-	@$(1)/bin/python -m pip install --quiet $(2)
+	@pip() { $(1)/bin/python -m pip install --quiet "$$@" || { echo "pip could not install what\
+	 $(1) needs, and told above why: PyPI, or what PIP_INDEX_URL names, must be within reach." >&2; \
+	 exit 1; }; }; pip --upgrade pip && pip $(2)
 	@touch $@
 endef
 
@@ -111,16 +112,19 @@ LINT := .venv-lint/$(TAG)
 # For free-threaded builds few wheels are made: what the tests of threads need.
 GROUP := $(shell $(PYTHON) -c 'import sysconfig; \
     print("threads" if sysconfig.get_config_var("Py_GIL_DISABLED") else "test")' 2>/dev/null)
-# Tests build the package, too: what this build compiles they need not compile once more.
+# Tests build the package, too, and so do other interpreters, for whom most of it is the same: what one
+# build compiles the others need not compile once more.
 SERVERS := .venv-servers/$(TAG)
 DOCS_TEST := .venv-docs-test/$(TAG)
-ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed
-$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(TEST)/objects
+HEAVY := .venv-heavy/$(TAG)
+OBJECTS := .venv-test/objects
+ALIKE := $(TEST)/installed $(SERVERS)/installed $(DOCS_TEST)/installed heavy
+$(ALIKE): private export COMPILE_ONCE := $(CURDIR)/$(OBJECTS)
 $(ALIKE): private export CMAKE_CXX_COMPILER_LAUNCHER := \
     $(PYTHON);-IS;$(CURDIR)/tests/support/compile_once.py
 $(ALIKE): private export CMAKE_CXX_LINKER_LAUNCHER = $(CMAKE_CXX_COMPILER_LAUNCHER)
 $(TEST)/installed: $(SOURCES)
-	@rm -rf $(TEST)/objects && mkdir -p $(TEST)/objects
+	@mkdir -p $(OBJECTS) && find $(OBJECTS) -type f -mmin +60 -delete
 	$(call install,$(TEST),. --prefer-binary --group $(GROUP))
 
 # In several processes all but what changes settings of the machine, which follows by itself. Pytest's 1
@@ -143,10 +147,10 @@ check: $(TEST)/installed
 	$(TEST)/bin/python -m pytest -m quick $(PARALLEL) $(PYTEST_ARGS)
 
 # pip tells beforehand what it would install: no CUDA, which is gigabytes, and no build of torch.
-HEAVY := .venv-heavy/$(TAG)
 heavy: private export PATH := $(CURDIR)/$(HEAVY)/bin:$(PATH)
 heavy:
 	$(check)
+	@mkdir -p $(OBJECTS)
 	@test -x $(HEAVY)/bin/pip || $(PYTHON) -m venv $(HEAVY)
 	@$(HEAVY)/bin/python -m pip install --quiet --upgrade pip
 	@if ! $(HEAVY)/bin/python -m pip install --quiet --dry-run --ignore-installed \
@@ -169,7 +173,7 @@ containers: $(TEST)/installed
 
 # Servers of Debian's are used where they are installed; the tests say which are not.
 $(SERVERS)/installed: $(SOURCES)
-	@mkdir -p $(TEST)/objects
+	@mkdir -p $(OBJECTS)
 	$(call install,$(SERVERS),. --group servers)
 
 servers: private export PATH := $(CURDIR)/$(SERVERS)/bin:$(PATH):/usr/sbin
@@ -354,7 +358,7 @@ docs: $(DOCS)/installed man
 
 # Every command in an environment that has what the documents want installed, and nothing else.
 $(DOCS_TEST)/installed: $(SOURCES)
-	@mkdir -p $(TEST)/objects
+	@mkdir -p $(OBJECTS)
 	$(call install,$(DOCS_TEST),'.[all]' numpy)
 
 docs-test: $(TEST)/installed $(DOCS_TEST)/installed

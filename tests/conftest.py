@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from support.filled import Filled
     from support.groups import Group
     from support.host import Host
+    from support.store import Store
 
 if os.environ.get("PYHUGETEXT") != "0":
     pytest.exit("run the tests with PYHUGETEXT=0 (make test does): pytest must not be remapped", 3)
@@ -189,6 +191,21 @@ def compile_extension(compile_library: Callable[..., Path]) -> Callable[..., Pat
     from support.extensions import extension_compiler
 
     return extension_compiler(compile_library)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store on disk, where this gives huge pages."""
+    from support.store import Store, require_huge_disk
+
+    require_huge_disk(tmp_path)
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def auto(store: Store) -> Store:
+    """The same, where what the store has not may come from elsewhere."""
+    return replace(store, backing="auto")
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,6 @@
 extern "C" void __sanitizer_weak_hook_memcmp(void *caller, const void *a, const void *b,
                                              size_t size, int result);
 
-// What writes to nobody's bytes, and to those that say whose they are.
-#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-
 namespace fuzz {
 
 bool may_use_pool = false;
@@ -42,8 +39,7 @@ bool running;
 // Of few a loop is faster, which must not become a memset(3): the sanitizers have their own of
 // that, which knows what is forbidden.
 constexpr size_t kFew = 1024;
-UNCHECKED __attribute__((no_builtin("memset"))) void shade(const char *from, size_t size,
-                                                           uint8_t what) {
+__attribute__((no_builtin("memset"))) void shade(const char *from, size_t size, uint8_t what) {
     uint8_t *const first = shadow + (from - arena) / 8;
     if (size <= kFew)
         for (size_t i = 0; i < size / 8; ++i) first[i] = what;
@@ -75,11 +71,11 @@ bool is_ours(const void *block) {
     return arena && reinterpret_cast<uint64_t>(block) - reinterpret_cast<uint64_t>(arena) < kArena;
 }
 
-UNCHECKED Head *head_of(void *block) {
+Head *head_of(void *block) {
     return static_cast<Head *>(block) - 1;
 }
 
-UNCHECKED char *take_block(size_t size) {
+char *take_block(size_t size) {
     const size_t room = margin(size);
     if (!running || size > kLargest || size + 3 * room > static_cast<size_t>(arena + kArena - at))
         return nullptr;
@@ -92,7 +88,7 @@ UNCHECKED char *take_block(size_t size) {
     return block;
 }
 
-UNCHECKED void give_block(void *block) {
+void give_block(void *block) {
     Head *const head = head_of(block);
     CHECK(head->state == kLive);
     head->state = kGone;
@@ -100,7 +96,7 @@ UNCHECKED void give_block(void *block) {
     --left;
 }
 
-UNCHECKED size_t size_of(void *block) {
+size_t size_of(void *block) {
     return head_of(block)->size;
 }
 

@@ -20,7 +20,7 @@ constexpr size_t kMostHeaders = 24, kMostMemory = 64 << 10;
 alignas(kPageSize) u8 all_pages[kMostMemory + 2 * kPageSize];
 
 u8 *forbid(size_t size) {
-    ASAN_POISON_MEMORY_REGION(all_pages, size);
+    __asan_poison_memory_region(all_pages, size);
     return all_pages;
 }
 
@@ -55,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     // What a loader refuses never gets here: segments lie in memory that is there.
     const size_t room = pht::round_up(std::min(bytes.size(), kMostMemory) + 1, kPageSize);
     static u8 *const memory = forbid(sizeof all_pages);
-    ASAN_UNPOISON_MEMORY_REGION(memory, room);
+    __asan_unpoison_memory_region(memory, room);
     memset(memory, 0, room);
     memcpy(memory, bytes.data(), std::min(bytes.size(), room));
     for (Elf64_Phdr &header : headers) {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COPIED = ("Makefile", "src/native", "tests/fuzz", "tests/support", "tests/native")
-RUNS = 300_000
+RUNS = 1_000_000
 
 
 class Defect(NamedTuple):

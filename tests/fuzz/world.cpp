@@ -32,15 +32,12 @@ Open *behind(long fd) {
     return &opened[at];
 }
 
-// Of texts that were looked at already: by strlen(3), whose whole path the sanitizers see.
-#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
-
 // A name on the way to be absolute, and without a step that says nothing.
 struct Name {
     char text[1 << 14];
     size_t size;
 
-    UNCHECKED void add(std::string_view more) {
+    void add(std::string_view more) {
         CHECK(more.size() <= sizeof text - size);
         char last = size ? text[size - 1] : '\0';
         const char *const from = more.data();
@@ -67,7 +64,7 @@ std::string_view name_of(long directory, const char *path) {
 }
 
 // From the end, where names differ.
-UNCHECKED bool is_same(std::string_view a, std::string_view b) {
+bool is_same(std::string_view a, std::string_view b) {
     if (a.size() != b.size()) return false;
     const char *const left = a.data(), *const right = b.data();
     for (size_t i = a.size(); i; --i)
@@ -75,7 +72,7 @@ UNCHECKED bool is_same(std::string_view a, std::string_view b) {
     return true;
 }
 
-UNCHECKED Node *find(std::string_view name) {
+Node *find(std::string_view name) {
     Node *const nodes = world.nodes.data();
     for (size_t i = 0; i < world.node_count; ++i)
         if (is_same(nodes[i].name, name)) return &nodes[i];
@@ -159,14 +156,14 @@ uint64_t place(size_t i) {
         void *const got = mmap(nullptr, size, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         CHECK(got != MAP_FAILED);
-        ASAN_POISON_MEMORY_REGION(got, size);
+        __asan_poison_memory_region(got, size);
         places = pht::round_up(reinterpret_cast<uint64_t>(got), kHugeSize);
     }
     return places + i * kPlace;
 }
 
 // Puts a file's pieces where its mapping has them, or zeros in their place.
-__attribute__((no_sanitize("address"))) void fill(const Mapped &mapping, bool in) {
+void fill(const Mapped &mapping, bool in) {
     for (const auto &[at, bytes] : mapping.file->pieces) {
         const uint64_t stop = mapping.offset + (mapping.end - mapping.start);
         for (uint64_t i = at; i < at + bytes.size() && i < stop; ++i) {
@@ -178,11 +175,11 @@ __attribute__((no_sanitize("address"))) void fill(const Mapped &mapping, bool in
 }
 
 void forbid(uint64_t start, uint64_t end) {
-    if (start < end) ASAN_POISON_MEMORY_REGION(reinterpret_cast<void *>(start), end - start);
+    if (start < end) __asan_poison_memory_region(reinterpret_cast<void *>(start), end - start);
 }
 
 void allow(uint64_t start, uint64_t end) {
-    ASAN_UNPOISON_MEMORY_REGION(reinterpret_cast<void *>(start), end - start);
+    __asan_unpoison_memory_region(reinterpret_cast<void *>(start), end - start);
     CHECK(populated_count < std::size(populated));
     populated[populated_count++] = {start, end};
 }

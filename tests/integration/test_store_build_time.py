@@ -12,14 +12,7 @@ from support.common import HUGE
 from support.growing import bits, verify
 from support.libraries import USE_LIBRARY, make_library
 from support.record import Record
-from support.store import UNSET, Store, require_huge_disk
-
-
-@pytest.fixture
-def auto(tmp_path: Path) -> Store:
-    """What the store has not may come from elsewhere."""
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store", backing="auto")
+from support.store import UNSET, Store
 
 
 @pytest.fixture(scope="module")

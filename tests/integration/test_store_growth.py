@@ -35,18 +35,6 @@ from support.users import namespace
 KILLS = int(os.environ.get("KILLS", "20"))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def auto(store: Store) -> Store:
-    """The same, where what the store has not may come from elsewhere."""
-    return replace(store, backing="auto")
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_library(tmp_path_factory.mktemp("library"))

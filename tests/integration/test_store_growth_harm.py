@@ -15,14 +15,8 @@ from support.common import HUGE, tool
 from support.growing import FAR, USE_FAR, bits, chunks_of, make_far, record_of, use, verify
 from support.libraries import USE_LIBRARY, make_library
 from support.limits import in_own_mounts
-from support.store import Store, require_huge_disk
+from support.store import Store
 from support.users import namespace
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
 
 
 def evict(copy: Path) -> None:

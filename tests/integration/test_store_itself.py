@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from support.cli import need_tool
+from support.cli import need_tool, wait_for
 from support.common import TESTS, tool
 from support.older import as_on
 from support.record import Record
-from support.store import Store, require_huge_disk
+from support.store import Store, lock_held, require_huge_disk, waits_for_lock
 from support.users import Namespace, namespace
 
 LOADS = """
 import ctypes, sys, pyhugetext
-ctypes.CDLL(sys.argv[1])
+for library in sys.argv[1:]:
+    ctypes.CDLL(library)
 pyhugetext.remap()
 """
 ANOTHER = 1  # some other kernel, as a record names it
@@ -113,6 +115,31 @@ def test_entry_of_another_kernel_gives_way_and_goes(place: Make) -> None:
     assert (here.store.records, here.store.copies) == ([], [])
     assert here.take() == ("file", "huge")
     assert here.store.records == []
+
+
+def test_who_waited_for_another_builder_builds_nothing_of_it_either(
+    place: Make, compile_library: Callable[..., Path]
+) -> None:
+    """What is wanted is listed once more, when the other one is done."""
+    here = place(ALIGNED)
+    here.fill(ANOTHER)
+    wanting = compile_library(TEXT, name="wanting")  # which is what it waits for
+    settings = {
+        "PYHUGETEXT_INCLUDE": f"{here.library}:{wanting}",
+        "PYHUGETEXT_BACKING": "auto",
+        "PYHUGETEXT_BUILD": "always",
+    }
+    with lock_held(here.store.root):
+        child = subprocess.Popen(
+            [*here.store.prefix, sys.executable, "-c", LOADS, here.library, str(wanting)],
+            env=here.store.environment(**settings),
+        )
+        wait_for(lambda: waits_for_lock(child, here.store.root) or child.poll() is not None)
+        time.sleep(0.1)  # it was refused once
+        assert child.poll() is None
+    assert child.wait(timeout=60) == 0
+    origins = [Record.read(path).origin for path in here.store.records]
+    assert origins == [str(wanting)]
 
 
 def test_entry_that_was_asked_for_stays(place: Make) -> None:

@@ -34,12 +34,6 @@ KILLS = int(os.environ.get("KILLS", "20"))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path)
     yield made

@@ -11,14 +11,8 @@ import pytest
 
 from support.libraries import USE_LIBRARY, make_library
 from support.record import NOTE_MAGIC, Note, Record
-from support.store import Report, Store, require_huge_disk
+from support.store import Report, Store
 from support.users import namespace
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="module")

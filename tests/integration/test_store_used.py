@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from support.growing import FAR, bits, chunks_of, record_of, texts, use, verify
-from support.store import Store, require_huge_disk
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    require_huge_disk(tmp_path)
-    return Store(tmp_path / "store")
+from support.store import Store
 
 
 def test_what_was_not_used_comes_in_later_starts_where_much_is(store: Store, far: Path) -> None:
@@ -86,5 +78,39 @@ def test_what_is_used_after_a_while_is_added_at_a_later_import(
     use(store, far, "3")
     assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
     result = store.run(WORKS, str(far), str(small))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
+
+
+FORKS = """
+import ctypes, importlib.util, os, sys, time
+import pyhugetext
+library = ctypes.CDLL(sys.argv[1])
+spec = importlib.util.spec_from_file_location("small", sys.argv[2])
+assert library.g3(7) == 24
+pyhugetext.remap()
+def work(until):
+    while time.process_time() < until:
+        pass
+    for _ in range(32):
+        importlib.util.module_from_spec(spec)
+work(2.1 * time.process_time())
+work(2)  # it looks again when the program has run twice as long
+pid = os.fork()
+if not pid:
+    assert library.g20(7) == 41
+    work(0.1)  # of this process, which is new
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_forked_child_looks_for_itself_however_long_its_parent_ran(
+    store: Store, far: Path, compile_extension: Callable[..., Path]
+) -> None:
+    small = compile_extension("small", "int result(void) { return 1; }")
+    use(store, far, "3")
+    use(store, far, "3")
+    result = store.run(FORKS, str(far), str(small))
     assert (result.returncode, result.stderr) == (0, "")
     assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)

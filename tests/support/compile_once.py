@@ -44,7 +44,8 @@ def identity(command: list[str], output: str) -> str:
     named = False  # what is only where something comes to lie
     # The versions of cmake that build here put the language's option in different places.
     for word in sorted(command[1:], key=lambda word: word.startswith("-std=")):
-        if not named and word != "-MD":
+        # Each interpreter has a directory of its own to build in, whose name comes into no object.
+        if not named and word != "-MD" and not word.startswith("-ffile-prefix-map="):
             # pip builds with a pybind11 of its own, which is this one if it has the same version.
             version = f"{word}/pybind11/detail/common.h"
             if os.path.isfile(version):

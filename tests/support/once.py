@@ -58,9 +58,9 @@ def library_compiler(directory: Path) -> Callable[..., Path]:
 
 def builds_share_objects() -> dict[str, str]:
     """For the environment of cmake: objects that another build of the same sources made are taken as
-    they are, also those of the install by the Makefile. See compile_once.py."""
+    they are, also those of the installs by the Makefile. See compile_once.py."""
     launcher = f"{sys.executable};-IS;{TESTS / 'support/compile_once.py'}"
-    place = Path(sys.prefix, "objects")
+    place = Path(sys.prefix).parent / "objects"
     if not os.access(place, os.W_OK):
         place = SHARED / "objects"
         place.mkdir(exist_ok=True)

@@ -82,6 +82,14 @@ def test_place_of_the_language_s_option_makes_no_difference(compiler: Compiler) 
     assert compiler.calls == 2
 
 
+def test_name_of_the_place_it_is_built_in_makes_no_difference(compiler: Compiler) -> None:
+    """Of which nothing is in an object that is made from elsewhere: each interpreter has one."""
+    source = compiler.sources("one")
+    for place in ("build/cp311", "build/cp312"):
+        compiler(source, "f.o", f"-ffile-prefix-map=/{place}=build")
+    assert compiler.calls == 1
+
+
 def test_other_options_are_another_object(compiler: Compiler) -> None:
     source = compiler.sources("one")
     compiler(source, "f.o", "-O1")
