@@ -319,7 +319,7 @@ def _tell_elsewhere(call: Warming) -> None:
     others = [path for path in paths if path not in programs]
     if programs:
         call.fail(
-            f"{_first(programs)} was not stored: it is position-independent, so each start has it at "
+            f"{_not_stored(programs)}: it is position-independent, so each start has it at "
             "another address; it gets private memory when it runs, its libraries do not need it"
         )
     if not others:
@@ -329,13 +329,13 @@ def _tell_elsewhere(call: Warming) -> None:
         f"nothing helps here, for {help_}" if help_ else "pyhugetext image has such files aligned"
     )
     call.fail(
-        f"{_first(others)} was not stored: each process has it at another address, and what was built "
+        f"{_not_stored(others)}: each process has it at another address, and what was built "
         f"for one would not be used; {help_}"
     )
 
 
-def _first(paths: list[str]) -> str:
-    return paths[0] + (f" and {len(paths) - 1} more" if paths[1:] else "")
+def _not_stored(paths: list[str]) -> str:
+    return f"{paths[0]} was not stored" + (f", nor {len(paths) - 1} more" if paths[1:] else "")
 
 
 def _file_size(path: str) -> int:
