@@ -19,7 +19,7 @@ LaidOut ElfFile::read_head() {
         return refuse("is neither an executable nor a shared object");
     const size_t count = head_.e_phnum, length = count * sizeof(Elf64_Phdr);
     if (head_.e_phentsize != sizeof(Elf64_Phdr) || count == 0 || count > kMostSegments ||
-        length > size_ || head_.e_phoff > size_ - length)
+        head_.e_phoff < sizeof head_ || length > size_ || head_.e_phoff > size_ - length)
         return refuse("has no usable program headers");
     if (!headers_.resize(count)) return fail(Error{ENOMEM});
     got = read(headers_.data(), length, head_.e_phoff);

@@ -23,23 +23,24 @@ HUGE = re.compile(r"(?:FilePmdMapped|ShmemPmdMapped|AnonHugePages|\w+_Hugetlb): 
 
 
 def smaps():
-    """Bytes in huge pages, for each mapping."""
-    found, start, end = [], 0, 0
+    """Bytes in huge pages, for each mapping of text."""
+    found, start, end, text = [], 0, 0, False
     with open("/proc/self/smaps", errors="surrogateescape") as file:
         for line in file:
-            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (r?).(x?)", line)
             if head:
-                start, end = int(head[1], 16), int(head[2], 16)
+                start, end, text = int(head[1], 16), int(head[2], 16), bool(head[3] and head[4])
             huge = HUGE.match(line)
-            if huge and int(huge[1]):
+            if huge and text:
                 found.append((start, end, int(huge[1]) << 10))
     return found
 
 
 def touch(start, end):
-    """Uses each page: of a file the kernel maps what is used."""
-    for address in range(start, end, 4096):
-        ctypes.c_char.from_address(address).value  # noqa: B018  reading is the point
+    """Uses each page of text there: of a file the kernel maps what is used."""
+    for low, high, _ in smaps():
+        for address in range(max(low, start), min(high, end), 4096):
+            ctypes.c_char.from_address(address).value  # noqa: B018  reading is the point
 
 
 def compute():
@@ -61,13 +62,13 @@ if "--restore" in options:
 elapsed = pyhugetext.stats().elapsed_ns
 for region in pyhugetext.stats().regions:
     if region.mapped_bytes:
-        touch(region.start, region.start + region.swapped_bytes)
+        touch(region.start, region.end)
 stats, seen = pyhugetext.stats(), smaps()
 objects = []
 for region in stats.regions:
     if region.coverable_bytes:
-        end = region.start + region.swapped_bytes
-        huge = sum(h for s, e, h in seen if s < end and e > region.start)
+        # What there was no time for may lie between what was taken.
+        huge = sum(h for s, e, h in seen if s < region.end and e > region.start)
         objects.append({
             "name": region.path.rpartition("/")[2], "backing": region.backing, "status": region.status,
             "coverable": region.coverable_bytes, "mapped": region.mapped_bytes,
