@@ -64,7 +64,9 @@ def test_workers_live_and_copy_nothing(warm: Ground, group: Group) -> None:
     print(f"PSS of a worker: {plain.pss / MIB:.2f} MiB without, {active.pss / MIB:.2f} MiB with; "
           f"{active.covered:.0%} covered")  # fmt: skip
     assert active.private == 0
-    assert active.covered > 0.1  # the interpreter, and what much is used of
+    # The interpreter. What else much is used of depends on the folios that files lie in: with large
+    # ones a fault maps more.
+    assert active.covered > 0.05
     assert active.pss - plain.pss <= 1.5 * MIB
 
 
