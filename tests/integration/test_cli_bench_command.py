@@ -12,7 +12,7 @@ import pytest
 
 from pyhugetext.measure.measurement import Measurement
 from support.bench import QUICK
-from support.cli import Cli, assert_one_sentence
+from support.cli import Cli, assert_one_sentence, in_read_only_root
 
 pytestmark = pytest.mark.usefixtures("huge_memfd")
 
@@ -88,6 +88,12 @@ def test_failing_command_is_one_sentence(cli: Cli, command: list[str], words: li
     assert result.returncode == 1
     assert_one_sentence(result, *words)
     assert result.stdout == ""
+
+
+def test_command_is_measured_where_the_root_is_read_only(cli: Cli) -> None:
+    in_read_only_root(cli)
+    result = cli("bench", "--seconds", "0.1", "--", sys.executable, "-c", "pass")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_command_that_fails_later_is_told_with_its_run(cli: Cli, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from support.cli import (
     Mounts,
     assert_one_sentence,
     in_namespace,
+    in_read_only_root,
     make_library,
     make_module,
     need_for_others,
@@ -126,18 +127,7 @@ def test_read_only_store_is_one_sentence(cli: Cli, mount: Mounts, modules: dict[
 def test_where_the_root_is_read_only_notes_are_taken_in_shared_memory(
     cli: Cli, modules: dict[str, str], library: Path
 ) -> None:
-    need_root()
-    need_tool("unshare", "findmnt")
-    cli.store.mkdir()
-    cli.prefix = in_namespace(
-        f"""
-        mount -t tmpfs -o mode=1777,size=1G none /dev/shm
-        mount --bind '{cli.store}' '{cli.store}'
-        for place in /tmp /var/tmp .; do
-            mount -o remount,bind,ro "$(findmnt -n -o TARGET -T $place)"
-        done
-        """
-    )
+    in_read_only_root(cli)
     result = cli("warm", "--json", "sample", PYHUGETEXT_BACKING="auto", **modules)
     assert "temporary" not in result.stderr
     assert status_of(json.loads(result.stdout), library) in ("built", "unneeded")

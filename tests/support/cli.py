@@ -173,6 +173,22 @@ def in_namespace(script: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{script}\nexec "$@"', "sh")
 
 
+def in_read_only_root(cli: Cli) -> None:
+    """From now on nothing but the store and shared memory can be written, as in a container."""
+    need_root()
+    need_tool("unshare", "findmnt")
+    cli.store.mkdir()
+    cli.prefix = in_namespace(
+        f"""
+        mount -t tmpfs -o mode=1777,size=1G none /dev/shm
+        mount --bind '{cli.store}' '{cli.store}'
+        for place in /tmp /var/tmp .; do
+            mount -o remount,bind,ro "$(findmnt -n -o TARGET -T $place)"
+        done
+        """
+    )
+
+
 def own_shared_memory() -> tuple[str, ...]:
     """A command to put in front: a mount namespace with a /dev/shm of its own, since the store there
     is the user's who runs the tests, wherever the one on disk is."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 from pyhugetext import _words
+from pyhugetext.children import temporary
 from pyhugetext.children.endings import ending, kill_group, last_line, tail, uninterrupted
 
 _POLL = 0.2  # seconds between looks whether the process is still there
@@ -154,7 +155,7 @@ class Child:
 
 def _output() -> IO[bytes]:
     try:
-        return tempfile.TemporaryFile()
+        return tempfile.TemporaryFile(dir=temporary.place())
     except OSError:  # what is printed then is lost, but only that
         return open(os.devnull, "w+b")
 

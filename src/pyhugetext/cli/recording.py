@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from pyhugetext import _words
+from pyhugetext.children import temporary
 from pyhugetext.children.endings import kill_group, uninterrupted
 from pyhugetext.cli import installed
 from pyhugetext.cli.importing import told_after_importing
@@ -106,10 +106,9 @@ class Filler(Recorder):
 def recorder() -> Iterator[Recorder]:
     """A Recorder in a temporary directory that the hook trusts, removed afterwards."""
     try:
-        directory = tempfile.TemporaryDirectory(prefix="pyhugetext-", dir=_temporary())
-    except OSError as error:
-        why = _words.sentence(error)
-        raise Failure(f"there is no temporary directory: {why}; TMPDIR can name one") from None
+        directory = temporary.directory()
+    except temporary.NoDirectory as error:
+        raise Failure(str(error)) from None
     with directory as root:
         try:
             found = Recorder(root)
@@ -119,15 +118,6 @@ def recorder() -> Iterator[Recorder]:
                 f"the temporary directory {what}: {error.strerror}; TMPDIR can name another"
             ) from None
         yield found
-
-
-def _temporary() -> str:
-    """Where notes are taken: in shared memory where nothing else that is temporary can be written,
-    as in a container whose root is read only."""
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        return "/dev/shm"
 
 
 def import_module(recorder: Recorder, module: str) -> list[Wanted]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from pyhugetext import _backing, _words
+from pyhugetext.children import temporary
 from pyhugetext.children.endings import ending, kill_group, last_line, uninterrupted
 from pyhugetext.measure.counters import Meters, tlb_events
 from pyhugetext.measure.expectation import Expectation, unknown, walk_meter
@@ -90,7 +91,7 @@ class Comparison:
         self._meters = Meters(tlb_events(), commands=True)
         try:
             self.on_phase("warming up")
-            with tempfile.TemporaryDirectory(prefix="pyhugetext-") as reports:
+            with self._directory() as reports:
                 for side in ("warm", "huge"):
                     if side in self.environs:
                         self._warm(side, reports)
@@ -140,10 +141,16 @@ class Comparison:
         self.ended = settled(found.effect, self.precision) or TIME
         return self.ended != TIME
 
+    def _directory(self) -> tempfile.TemporaryDirectory[str]:
+        try:
+            return temporary.directory()
+        except temporary.NoDirectory as error:
+            raise MeasuringFailed(str(error)) from None
+
     def _warm(self, side: str, reports: str) -> None:
         # Programs that the preload library is in say what they have; in Pythons nobody writes one.
         told = {"PYHUGETEXT_REPORT": os.path.join(reports, "%p.json")} if side == "huge" else {}
-        with tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryFile(dir=temporary.place()) as errors:
             status, *_ = self._start(side, errors, told)
             if status:
                 raise MeasuringFailed(f"the command {ending(status)}{last_line(errors)}")
