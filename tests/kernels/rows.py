@@ -152,8 +152,8 @@ def _of_start(row: Row, rows: Sequence[Row]) -> Iterable[str]:
         if item["says"] > item["smaps"]:
             name = item["name"]
             yield f"{name}: stats() says {item['says']} bytes are huge, smaps says {item['smaps']}"
-    # Of a file that the kernel took itself the original mapping may be huge, too.
-    if row["step"] == "restore" and any(item["swapped"] for item in seen["objects"]):
+    # Huge the object's own file may be, which the kernel took itself.
+    if row["step"] == "restore" and any(item.get("swapped_text") for item in seen["objects"]):
         yield "swapped text is left after restore()"
 
 

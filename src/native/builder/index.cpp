@@ -204,32 +204,39 @@ Trouble write_record(const StoreWriter &writer, const KeyText &key, const Record
     return writer.write_file(writer.index(), key.data, out.data(), out.size(), mode, parts.synced);
 }
 
+namespace {
+
+Record *head_of(StoredFile &stored) {
+    return reinterpret_cast<Record *>(stored.data());
+}
+
+// A record that was changed in place.
+Trouble write_again(const StoreWriter &writer, const char *name, StoredFile &stored, u32 mode,
+                    bool synced) {
+    const u32 size = head_of(stored)->size;
+    seal_record(stored.data(), size);
+    return writer.write_file(writer.index(), name, stored.data(), size, mode, synced);
+}
+
+}  // namespace
+
 u64 rest_until(bool brief) {
     return sys::wall_seconds() + (brief ? kBrief : kDay);
 }
 
 Trouble write_resting(const StoreWriter &writer, const char *name, StoredFile &stored, bool brief) {
-    auto *head = reinterpret_cast<Record *>(stored.data());
-    head->rests_until = rest_until(brief);
-    seal_record(stored.data(), head->size);
-    return writer.write_file(writer.index(), name, stored.data(), head->size,
-                             stored.file().mode & 0777, false);
+    head_of(stored)->rests_until = rest_until(brief);
+    return write_again(writer, name, stored, stored.file().mode & 0777, false);
 }
 
 Trouble write_refused(const StoreWriter &writer, const char *name, StoredFile &stored) {
-    auto *head = reinterpret_cast<Record *>(stored.data());
-    head->refused_by = this_kernel();
-    seal_record(stored.data(), head->size);
-    return writer.write_file(writer.index(), name, stored.data(), head->size,
-                             stored.file().mode & 0777, false);
+    head_of(stored)->refused_by = this_kernel();
+    return write_again(writer, name, stored, stored.file().mode & 0777, false);
 }
 
 Trouble write_as_durable(const StoreWriter &writer, const char *name, StoredFile &stored) {
-    auto *head = reinterpret_cast<Record *>(stored.data());
-    for (u8 &byte : head->boot_id) byte = 0;
-    seal_record(stored.data(), head->size);
-    return writer.write_file(writer.index(), name, stored.data(), head->size,
-                             writer.spec().record_mode(), true);
+    for (u8 &byte : head_of(stored)->boot_id) byte = 0;
+    return write_again(writer, name, stored, writer.spec().record_mode(), true);
 }
 
 void write_note(const StoreWriter &writer, const KeyText &key, Str origin, Str reason, bool brief,

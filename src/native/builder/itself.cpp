@@ -42,7 +42,7 @@ bool takes_itself(int original, const Layout &layout) {
 void settle_trial(const StoreWriter &writer, const Wanted &wanted, Boot &boot) {
     const KeyText key = record_key(wanted.file, wanted.bias);
     StoredFile stored;
-    if (stored.data()) stored.read(writer.index(), key.data);
+    stored.read(writer.index(), key.data);
     if (!stored.is_record()) return;
     if (wanted.itself == Itself::taken && stored.record().head->refused_by)
         drop_record(writer, key.data, boot);

@@ -19,26 +19,29 @@ imported = time.perf_counter() - started
 
 import pyhugetext  # noqa: E402  after what it is asked about
 
+MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (...). \S+ \S+ \S+ *(.*)")
 HUGE = re.compile(r"(?:FilePmdMapped|ShmemPmdMapped|AnonHugePages|\w+_Hugetlb): +(\d+) kB")
 
 
 def smaps():
-    """Bytes in huge pages, for each mapping of text."""
-    found, start, end, text = [], 0, 0, False
+    """Of each mapping of text: start, end, bytes in huge pages, file."""
+    found, text = [], False
     with open("/proc/self/smaps", errors="surrogateescape") as file:
         for line in file:
-            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) (r?).(x?)", line)
-            if head:
-                start, end, text = int(head[1], 16), int(head[2], 16), bool(head[3] and head[4])
+            head = MAPPING.match(line)
             huge = HUGE.match(line)
-            if huge and text:
-                found.append((start, end, int(huge[1]) << 10))
+            if head:
+                text = head[3] == "r-x"
+                if text:
+                    found.append([int(head[1], 16), int(head[2], 16), 0, head[4]])
+            elif huge and text:
+                found[-1][2] += int(huge[1]) << 10
     return found
 
 
 def touch(start, end):
     """Uses each page of text there: of a file the kernel maps what is used."""
-    for low, high, _ in smaps():
+    for low, high, *_ in smaps():
         for address in range(max(low, start), min(high, end), 4096):
             ctypes.c_char.from_address(address).value  # noqa: B018  reading is the point
 
@@ -68,11 +71,13 @@ objects = []
 for region in stats.regions:
     if region.coverable_bytes:
         # What there was no time for may lie between what was taken.
-        huge = sum(h for s, e, h in seen if s < region.end and e > region.start)
+        there = [one for one in seen if one[0] < region.end and one[1] > region.start]
+        huge = sum(one[2] for one in there)
         objects.append({
             "name": region.path.rpartition("/")[2], "backing": region.backing, "status": region.status,
             "coverable": region.coverable_bytes, "mapped": region.mapped_bytes,
             "swapped": region.swapped_bytes, "says": region.huge_bytes, "smaps": huge,
+            "swapped_text": any(one[3] != region.path for one in there),
             "private": region.private_bytes, "reason": region.reason, "why": list(region.fallbacks),
         })  # fmt: skip
 print(json.dumps({
