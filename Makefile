@@ -80,14 +80,19 @@ define check
 	 apt-get install g++)"
 endef
 
+# $(call pip,venv,what it installs): pip itself first.
+define pip
+	@pip() { $(1)/bin/python -m pip install --quiet "$$@" || { echo "pip could not install what\
+	 $(1) needs, and told above why: PyPI, or what PIP_INDEX_URL names, must be within reach." >&2; \
+	 exit 1; }; }; pip --upgrade pip && pip $(2)
+endef
+
 # $(call install,venv,what pip installs); the package itself is built anew each time.
 define install
 	$(check)
 	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
 	@echo "installing into $(1): $(strip $(2))"
-	@pip() { $(1)/bin/python -m pip install --quiet "$$@" || { echo "pip could not install what\
-	 $(1) needs, and told above why: PyPI, or what PIP_INDEX_URL names, must be within reach." >&2; \
-	 exit 1; }; }; pip --upgrade pip && pip $(2)
+	$(call pip,$(1),$(2))
 	@touch $@
 endef
 
@@ -343,8 +348,7 @@ DOCS := .venv-docs/$(TAG)
 $(DOCS)/installed: Makefile pyproject.toml
 	@test -x $(DOCS)/bin/pip || $(PYTHON) -m venv $(DOCS)
 	@echo "installing into $(DOCS): --group docs"
-	@$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	@$(DOCS)/bin/python -m pip install --quiet --group docs
+	$(call pip,$(DOCS),--group docs)
 	@touch $@
 
 man:

@@ -66,6 +66,17 @@ def test_entry_in_part_is_made_nowhere_else(store: Store, far: Path) -> None:
         assert list(space.sees("/dev/shm").glob("pyhugetext-*/v1/objects/*/*")) == []
 
 
+def adds_to_its_entry(store: Store, far: Path, code: str, *arguments: str) -> str:
+    """Runs what uses more of a library than was stored, which has to come; what it printed."""
+    for _ in range(2):
+        use(store, far, "3")
+    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
+    result = store.run(code, str(far), *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
+    return result.stdout
+
+
 LATER = """
 import ctypes, sys
 import pyhugetext
@@ -80,12 +91,7 @@ print(region.backing)
 
 
 def test_rest_of_what_a_named_store_has_comes_from_there_too(store: Store, far: Path) -> None:
-    for _ in range(2):
-        use(store, far, "3")
-    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
-    result = store.run(LATER, str(far))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "store\n", "")
-    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
+    assert adds_to_its_entry(store, far, LATER) == "store\n"
 
 
 WORKS = """
@@ -114,12 +120,7 @@ def test_what_is_used_after_a_while_is_added_at_a_later_import(
     store: Store, far: Path, compile_extension: Callable[..., Path]
 ) -> None:
     small = compile_extension("small", "int result(void) { return 1; }")
-    use(store, far, "3")
-    use(store, far, "3")
-    assert not chunks_of(far, 20) <= bits(record_of(store, far)[1].present)
-    result = store.run(WORKS, str(far), str(small))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
+    assert adds_to_its_entry(store, far, WORKS, str(small)) == ""
 
 
 FORKS = """
@@ -149,8 +150,4 @@ def test_forked_child_looks_for_itself_however_long_its_parent_ran(
     store: Store, far: Path, compile_extension: Callable[..., Path]
 ) -> None:
     small = compile_extension("small", "int result(void) { return 1; }")
-    use(store, far, "3")
-    use(store, far, "3")
-    result = store.run(FORKS, str(far), str(small))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert chunks_of(far, 3, 20) <= bits(record_of(store, far)[1].present)
+    assert adds_to_its_entry(store, far, FORKS, str(small)) == ""

@@ -15,13 +15,15 @@ from support.programs import pause, say
 def run(client: Any, code: str, interrupt: KernelManager | None = None) -> list[str]:
     """What a cell printed, or how it failed."""
     found = []
+    waiting = [interrupt] if interrupt else []
 
     def output(message: dict[str, Any]) -> None:
         content = message["content"]
         if message["msg_type"] == "stream":
             found.append(content["text"])
-            if interrupt:
-                interrupt.interrupt_kernel()
+            # Once: a line may come in two messages, and the kernel may not be running it any more.
+            if waiting:
+                waiting.pop().interrupt_kernel()
         elif message["msg_type"] == "error":
             found.append(content["ename"])
 

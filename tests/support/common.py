@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,6 +44,16 @@ CACHE = os.path.join(OWN.name, str(os.geteuid()))
 os.environ.setdefault("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip"))
 os.environ["HOME"] = os.path.join(OWN.name, "home")
 os.mkdir(os.environ["HOME"])
+
+
+def script(path: Path) -> ModuleType:
+    """A script of the project, as the module that it is when something imports it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

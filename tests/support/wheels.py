@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from support.common import ROOT, clean_environment
+from support.common import ROOT, clean_environment, script
 
 DIST = Path(os.environ.get("WHEELS_DIST", ROOT / "dist"))
 SMOKE = ROOT / "packaging" / "wheels" / "smoke.py"
@@ -17,13 +16,7 @@ SMOKE = ROOT / "packaging" / "wheels" / "smoke.py"
 
 def maker() -> ModuleType:
     """The script that built them, which knows where pythons are."""
-    path = ROOT / "packaging" / "wheels" / "make.py"
-    spec = importlib.util.spec_from_file_location("make_wheels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "packaging" / "wheels" / "make.py")
 
 
 PYTHONS: list[Any] = [

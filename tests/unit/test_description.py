@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import pytest
 
-from support.common import ROOT
+from support.common import ROOT, script
 
 
 @pytest.fixture(scope="module")
 def description() -> ModuleType:
-    path = ROOT / "packaging" / "description.py"
-    spec = importlib.util.spec_from_file_location("description", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "packaging" / "description.py")
 
 
 @pytest.mark.parametrize(

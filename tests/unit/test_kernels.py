@@ -107,7 +107,10 @@ def test_a_cell_says_the_backings_what_is_huge_and_what_is_private() -> None:
             start("first", objects=[], reason="no native part"),
             "ext4, first: nothing was looked at: no native part",
         ),
-        (start("restore", an_object("a", swapped_text=True)), "swapped text is left after restore()"),
+        (
+            start("restore", an_object("a", swapped_text=True)),
+            "swapped text is left after restore()",
+        ),
         ({**start("first"), "stderr": "Traceback"}, "stderr 'Traceback'"),
     ],
 )

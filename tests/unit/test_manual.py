@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,17 +11,12 @@ from typing import Any
 import pytest
 
 from pyhugetext.cli import main
-from support.common import ROOT
+from support.common import ROOT, script
 
 
 @pytest.fixture(scope="module")
 def manual() -> Any:
-    spec = importlib.util.spec_from_file_location("manual", ROOT / "docs" / "site" / "manual.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "docs" / "site" / "manual.py")
 
 
 @pytest.fixture(scope="module")

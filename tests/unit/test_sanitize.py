@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.common import TESTS
+from support.common import TESTS, script
 
 
 @pytest.fixture
 def run() -> Any:
-    spec = importlib.util.spec_from_file_location("sanitize_run", TESTS / "sanitize/run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(TESTS / "sanitize/run.py")
 
 
 @pytest.mark.parametrize(
