@@ -94,13 +94,15 @@ def test_closed_output_is_one_sentence(cli: Cli, arguments: tuple[str, ...]) -> 
     ],
     ids=str,
 )
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_exit_status_is_right_where_stderr_takes_nothing(
-    cli: Cli, arguments: tuple[str, ...], expected: int
+    cli: Cli, arguments: tuple[str, ...], expected: int, unbuffered: str
 ) -> None:
+    environ = cli.environment(PYTHONUNBUFFERED=unbuffered)
     for redirection in ("2>/dev/full", "2>&-"):
         command = f'"$@" >/dev/null {redirection}'
         words = ["sh", "-c", command, "sh", sys.executable, "-m", "pyhugetext", *arguments]
-        assert subprocess.run(words, env=cli.environment(), check=False).returncode == expected
+        assert subprocess.run(words, env=environ, check=False).returncode == expected
 
 
 def test_interrupted_import_of_the_command_line_is_no_traceback(cli: Cli, tmp_path: Path) -> None:

@@ -44,5 +44,5 @@ def told_after_importing(
 def _show(printed: bytes) -> None:
     """What the child printed, on stderr."""
     shown = printed.decode("utf-8", "backslashreplace")
-    if shown and sys.stderr is not None:
-        sys.stderr.write(shown if shown.endswith("\n") else shown + "\n")
+    if shown:
+        text.complain(shown if shown.endswith("\n") else shown + "\n")

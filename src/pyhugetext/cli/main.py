@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import sys
@@ -125,7 +124,7 @@ def _run(arguments: list[str]) -> int:
         text.say("interrupted", name)
         return INTERRUPTED
     except BrokenPipeError:
-        _give_up_output()
+        text.give_up(sys.stdout)
         return FAILED
     except OSError as error:
         # If it was about stdout, that has been told.
@@ -156,16 +155,8 @@ def _flush(name: str = "") -> bool:
         pass
     except OSError as error:
         text.say(f"standard output: {_words.sentence(error)}", name)
-    _give_up_output()
+    text.give_up(sys.stdout)
     return False
-
-
-def _give_up_output() -> None:
-    """What is still to be written goes nowhere: Python would complain of it at exit."""
-    with contextlib.suppress(OSError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
 
 
 def main(arguments: list[str] | None = None) -> int:

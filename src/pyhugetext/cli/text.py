@@ -67,7 +67,18 @@ def say(sentence: str, command: str = "") -> None:
 
 def complain(lines: str) -> None:
     """Writes to stderr as it is, where there is one that takes it: the exit status tells, too."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(lines)
+        sys.stderr.flush()
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """What is still to be written there goes nowhere: Python would end with 120 for it."""
     with contextlib.suppress(OSError):
-        if sys.stderr is not None:
-            sys.stderr.write(lines)
-            sys.stderr.flush()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
