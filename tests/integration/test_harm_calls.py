@@ -89,6 +89,8 @@ def names(stats: dict[str, Any], call: str, error: str) -> bool:
         words += ["no memory for own tables", "ENOMEM"]
     if call == "getpid":  # its value is an argument of the call that then fails
         words.append("process_vm_readv")
+    if call == "getresuid":  # whoever that is has no store
+        words.append("not trusted")
     return any(word in text for word in words for text in told)
 
 

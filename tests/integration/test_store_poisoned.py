@@ -140,9 +140,12 @@ def test_page_that_the_record_does_not_name_is_not_mapped(disk_store: Store) -> 
     present = bytearray(record.present)
     present[last // 8] &= ~(1 << last % 8)
     disk_store.record.write_bytes(replace(record, present=bytes(present)).pack())
+    mode = disk_store.copy.stat().st_mode
+    disk_store.copy.chmod(0o600)
     with disk_store.copy.open("r+b") as copy:
         copy.seek(last * HUGE)
         copy.write(bytes(HUGE))
+    disk_store.copy.chmod(mode)
     interpreter = disk_store.start(PYHUGETEXT_BUILD="never").interpreter
     assert interpreter["backing"] == "store"
     assert interpreter["status"] == "partial"

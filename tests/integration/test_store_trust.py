@@ -117,6 +117,7 @@ def test_hard_link_to_another_user_s_file_is_not_followed(store: Store, tmp_path
 
 def test_store_mounted_over_by_another_user_s_is_not_used(store: Store, tmp_path: Path) -> None:
     """Whoever mounts is root; what lies there counts all the same."""
+    require_root()
     evil = tmp_path / "evil"
     shutil.copytree(store.root, evil, symlinks=True)
     for path in [evil, *evil.rglob("*")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -88,7 +89,10 @@ def test_no_page_becomes_executable(python, sample, tmp_path, backing):
     assert told["newly"] == []
     assert told["restored"]
     assert len(set(told["results"])) == 1
-    if not told["swapped"] and backing in ("file", "store"):
+    # For an ordinary user the store in shared memory is one in a user namespace, where none is trusted.
+    if not told["swapped"] and (
+        backing in ("file", "store") or (backing == "shm" and os.geteuid())
+    ):
         pytest.skip(f"{backing}: {told['reason']}")
     assert 0 < told["swapped"] <= told["coverable"] < told["text"]
 

@@ -29,7 +29,7 @@ NUMBERS = {
     for name, pair in {
         "read": (0, 63), "close": (3, 57), "mmap": (9, 222), "mprotect": (10, 226),
         "munmap": (11, 215), "rt_sigprocmask": (14, 135), "ioctl": (16, 29), "pread64": (17, 67),
-        "pwrite64": (18, 68), "mremap": (25, 216), "madvise": (28, 233), "getpid": (39, 172),
+        "pwrite64": (18, 68), "mremap": (25, 216), "madvise": (28, 233), "getpid": (39, 172), "getresuid": (118, 148),
         "fcntl": (72, 25), "ftruncate": (77, 46), "prctl": (157, 167), "clock_gettime": (228, 113),
         "openat": (257, 56), "process_vm_readv": (310, 270), "memfd_create": (319, 279),
         "statx": (332, 291), "seccomp": (317, 277), "prlimit64": (302, 261),
